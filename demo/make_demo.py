@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""From nothing to panoptic pictures: make street scenes, train on them, evaluate, draw.
+
+Each step is one command that could be typed by hand; it is printed. What is there already (the
+scenes, a trained model) is used again: delete the output folder to train anew.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "configs" / "scenes" / "rsp_panoptic_R18_cityscapes.yaml"
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("output/demo"), help="a folder")
+    parser.add_argument("--seed", type=int, default=1, help="of the training; default 1")
+    parser.add_argument("--num-train", type=int, default=600, help="scenes; default 600")
+    parser.add_argument("--num-val", type=int, default=60, help="unseen scenes; default 60")
+    parser.add_argument("--num-pictures", type=int, default=12, help="default 12")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the config"
+    )
+    return parser.parse_args()
+
+
+def run(*command: str | Path) -> None:
+    """Print and run a command of this project; exit with its status if it fails."""
+    words = [str(word) for word in command]
+    print("\n$ python " + " ".join(words), flush=True)
+    status = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
+    if status:
+        sys.exit(f"make_demo.py: that command failed with status {status}")
+
+
+def make_scenes(folder: Path, args: argparse.Namespace) -> None:
+    counts = ("--num-train", str(args.num_train), "--num-val", str(args.num_val))
+    options = ("--format", "cityscapes", *counts, "--size", "128x256", "--seed", "1")
+    run("datasets/make_street_scenes.py", "--output", folder, *options)
+
+
+def train(folder: Path, args: argparse.Namespace) -> None:
+    if (folder / "model_final.pth").exists() and (folder / "results.json").exists():
+        print(f"\nA trained model is in {folder}: it is used again.", flush=True)
+        return
+    resume = ["--resume"] if (folder / "last_checkpoint").exists() else []
+    settings = ("OUTPUT_DIR", folder, "SEED", str(args.seed), *args.opts)
+    run("train_net.py", "--config-file", CONFIG.relative_to(ROOT), *resume, *settings)
+
+
+def draw(run_folder: Path, output: Path, num_pictures: int) -> list[Path]:
+    """Write input | ground truth | prediction of validation images, and a contact sheet."""
+    import numpy as np
+    from detectron2.config import get_cfg
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.engine import DefaultPredictor
+    from PIL import Image
+    from tqdm import tqdm
+
+    import eseg_d2
+    from eseg_d2.data.panoptic_png import read_image, read_panoptic_png
+    from eseg_d2.visualization import contact_sheet, draw_panoptic, side_by_side
+    from eseg_d2.visualization.panels import resize
+
+    cfg = get_cfg()
+    eseg_d2.add_eseg_config(cfg)
+    cfg.merge_from_file(str(run_folder / "config.yaml"))
+    cfg.MODEL.WEIGHTS = str(run_folder / "model_final.pth")
+    predictor = DefaultPredictor(cfg)
+    name = cfg.DATASETS.TEST[0]
+    metadata = MetadataCatalog.get(name)
+    paths, rows = [], []
+    for record in tqdm(DatasetCatalog.get(name)[:num_pictures], desc="pictures"):
+        image = read_image(record["file_name"], "RGB")
+        predicted, predicted_segments = predictor(image[:, :, ::-1])["panoptic_seg"]
+        truth = read_panoptic_png(record["pan_seg_file_name"])
+        panels = {
+            "input": resize(image, 640),
+            "ground truth": draw_panoptic(image, truth, record["segments_info"], metadata),
+            "prediction": draw_panoptic(
+                image, np.asarray(predicted.cpu()), predicted_segments, metadata
+            ),
+        }
+        rows.append(side_by_side(panels))
+        paths.append(output / f"{record['image_id']}.png")
+        Image.fromarray(rows[-1]).save(paths[-1])
+    paths.append(output / "contact_sheet.png")
+    Image.fromarray(contact_sheet(rows)).save(paths[-1])
+    return paths
+
+
+def print_metrics(path: Path) -> None:
+    results = json.loads(path.read_text())
+    shown = {
+        "panoptic_seg": ("PQ", "SQ", "RQ", "PQ_th", "PQ_st"),
+        "sem_seg": ("mIoU",),
+        "bbox": ("AP",),
+        "segm": ("AP",),
+    }
+    print("\nOn the unseen scenes (percent):")
+    for task, figures in shown.items():
+        values = (results[task][figure] for figure in figures)
+        numbers = ("none" if v is None else f"{v:.1f}" for v in values)
+        row = "  ".join(f"{f} {n}" for f, n in zip(figures, numbers, strict=True))
+        print(f"  {task:13} {row}")
+
+
+def main() -> None:
+    args = parse_arguments()
+    output = args.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    root = Path(os.environ.setdefault("DETECTRON2_DATASETS", str(ROOT / "datasets"))).resolve()
+    os.environ["DETECTRON2_DATASETS"] = str(root)
+    make_scenes(root / "street_scenes" / "cityscapes", args)
+    run_folder = output / "run"
+    train(run_folder, args)
+    paths = draw(run_folder, output, args.num_pictures)
+    print_metrics(run_folder / "results.json")
+    print("\nPictures (input | ground truth | prediction):")
+    for path in paths:
+        print(f"  {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""RSP and ESeg for Detectron2. Importing this registers its components and data sets."""
+
+from eseg_d2 import modeling  # noqa: F401, registers
+from eseg_d2.config import add_eseg_config
+from eseg_d2.data.datasets.builtin import register_all as _register_datasets
+
+__all__ = ["__version__", "add_eseg_config"]
+__version__ = "0.1.0"
+
+_register_datasets()

@@ -1,0 +1,71 @@
+"""Every configuration key that this project adds to Detectron2's."""
+
+from detectron2.config import CfgNode as CN
+
+__all__ = ["add_eseg_config"]
+
+
+def add_eseg_config(cfg: CN) -> None:
+    """Add this project's keys to ``cfg``, in place. No key of Detectron2 changes its default.
+
+    Args:
+        cfg: a config from :func:`detectron2.config.get_cfg`.
+    """
+    _add_bifpn(cfg)
+    _add_rsp_head(cfg)
+    _add_panoptic(cfg)
+
+
+def _add_bifpn(cfg: CN) -> None:
+    cfg.MODEL.BIFPN = CN()
+    # Builder of the bottom-up network, a name in Detectron2's BACKBONE_REGISTRY.
+    cfg.MODEL.BIFPN.BOTTOM_UP = "build_resnet_backbone"
+    # Its features that enter the pyramid; their strides say which levels they are.
+    cfg.MODEL.BIFPN.IN_FEATURES = ["res3", "res4", "res5"]
+    # The pyramid is P<MIN_LEVEL> .. P<MAX_LEVEL>; level l has stride 2**l pixels.
+    cfg.MODEL.BIFPN.MIN_LEVEL = 3
+    cfg.MODEL.BIFPN.MAX_LEVEL = 9
+    # Width of every level, in channels.
+    cfg.MODEL.BIFPN.OUT_CHANNELS = 256
+    # How often the top-down and bottom-up pass is repeated.
+    cfg.MODEL.BIFPN.NUM_REPEATS = 1
+    # Norm of the pyramid, as in Detectron2's get_norm: "BN", "SyncBN", "GN", "FrozenBN" or "".
+    cfg.MODEL.BIFPN.NORM = "BN"
+    # "fast_normalized": relu(w) / (sum relu(w) + 1e-4), EfficientDet; or plain "sum".
+    cfg.MODEL.BIFPN.FUSION = "fast_normalized"
+    # "swish" or "relu".
+    cfg.MODEL.BIFPN.ACTIVATION = "swish"
+    # True: depthwise 3x3 then pointwise 1x1; False: full 3x3 convolutions.
+    cfg.MODEL.BIFPN.SEPARABLE = True
+    # "max_pool": 3x3 stride 2, padded as PyTorch pads; "max_pool_same": as TensorFlow's SAME.
+    cfg.MODEL.BIFPN.DOWNSAMPLE = "max_pool"
+    # Levels above the first made one: "pool_conv" is pool, 1x1, norm; "pool" is the pool alone.
+    cfg.MODEL.BIFPN.EXTRA_LEVELS = "pool_conv"
+
+
+def _add_rsp_head(cfg: CN) -> None:
+    # Number of classes, ignored label, features and loss weight stay in MODEL.SEM_SEG_HEAD.
+    cfg.MODEL.RSP_HEAD = CN()
+    # Width of query, key, value and of the fused maps, in channels.
+    cfg.MODEL.RSP_HEAD.CHANNELS = 128
+    # Relation heads; CHANNELS must be a multiple.
+    cfg.MODEL.RSP_HEAD.NUM_HEADS = 8
+    # k: the region is k x k cells of the next higher level. Odd.
+    cfg.MODEL.RSP_HEAD.REGION_SIZE = 3
+    # "dot_product": scaled q.k; "squared_difference": -(q - k)**2 with scalar q, k per head.
+    cfg.MODEL.RSP_HEAD.SIMILARITY = "dot_product"
+    # "row_column": learned embeddings added to the keys; "mlp": of the true offset; "none".
+    cfg.MODEL.RSP_HEAD.POSITION = "row_column"
+    # RSP: how P_l and its context meet: "sum", or "concat" along the channels.
+    cfg.MODEL.RSP_HEAD.FUSION = "sum"
+    # RSP: the output convolution: "conv3x3", "separable" (3x3) or "conv1x1".
+    cfg.MODEL.RSP_HEAD.OUTPUT_CONV = "conv3x3"
+    # Norm of the head, as in Detectron2's get_norm.
+    cfg.MODEL.RSP_HEAD.NORM = "BN"
+
+
+def _add_panoptic(cfg: CN) -> None:
+    cfg.MODEL.PANOPTIC = CN()
+    # Classes of the semantic head: "all" of the data set, so that mIoU and PQ come from one
+    # model; or "stuff_and_things": one class for all things, then the stuff (Panoptic FPN).
+    cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES = "all"

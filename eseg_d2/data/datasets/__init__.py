@@ -1,0 +1,1 @@
+"""Registration of data sets; imported modules register nothing by themselves."""

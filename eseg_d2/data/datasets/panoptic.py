@@ -1,0 +1,155 @@
+"""Load and register data sets in the COCO panoptic format."""
+
+import json
+import os
+from collections.abc import Callable
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from eseg_d2.data.label_space import LabelSpace
+
+__all__ = ["load_panoptic", "metadata_from_categories", "register_panoptic"]
+
+
+def load_panoptic(
+    panoptic_json: str,
+    panoptic_root: str,
+    image_path: Callable[[dict, dict], str],
+    label_space: LabelSpace,
+) -> list[dict]:
+    """Read a panoptic json into Detectron2's standard panoptic dictionaries.
+
+    Args:
+        panoptic_json: path of the json (``images``, ``annotations`` with ``segments_info``).
+        panoptic_root: folder of the panoptic pngs (segment id = R + 256 G + 65536 B; 0 is void).
+        image_path: from the image's record and the annotation to the path of the image.
+        label_space: of the data set; its dataset ids are the json's ``category_id``.
+
+    Returns:
+        One dict an image: ``file_name``, ``image_id``, ``height``, ``width`` (pixels),
+        ``pan_seg_file_name`` and ``segments_info``, whose ``category_id`` are contiguous ids and
+        which also tell ``isthing`` and ``iscrowd``.
+
+    Raises:
+        FileNotFoundError: the json is not there.
+        ValueError: it is no panoptic json, holds no image, or has unknown ids.
+    """
+    with open(panoptic_json) as f:
+        try:
+            content = json.load(f)
+        except ValueError as e:
+            raise ValueError(f"{panoptic_json} is not valid json: {e}") from e
+    try:
+        images = {image["id"]: image for image in content["images"]}
+        annotations = content["annotations"]
+    except (KeyError, TypeError) as e:
+        raise ValueError(f"{panoptic_json} is not in the COCO panoptic format: it lacks {e}") from e
+    if not annotations:
+        raise ValueError(f"{panoptic_json} annotates no image at all")
+    records = []
+    for annotation in annotations:
+        image = images.get(annotation["image_id"])
+        if image is None:
+            raise ValueError(
+                f"{panoptic_json}: annotation {annotation['file_name']} is of image "
+                f"{annotation['image_id']!r}, which is not among its images"
+            )
+        try:
+            segments = _to_contiguous(annotation["segments_info"], label_space)
+        except ValueError as e:
+            raise ValueError(f"{panoptic_json}, {annotation['file_name']}: {e}") from e
+        records.append(
+            {
+                "file_name": image_path(image, annotation),
+                "image_id": annotation["image_id"],
+                "height": image["height"],
+                "width": image["width"],
+                "pan_seg_file_name": os.path.join(panoptic_root, annotation["file_name"]),
+                "segments_info": segments,
+            }
+        )
+    return records
+
+
+def _to_contiguous(segments_info: list[dict], label_space: LabelSpace) -> list[dict]:
+    ids = label_space.to_contiguous([s["category_id"] for s in segments_info]).tolist()
+    return [
+        {
+            **segment,
+            "category_id": contiguous,
+            "isthing": bool(label_space.is_thing[contiguous]),
+            "iscrowd": int(segment.get("iscrowd", 0)),
+        }
+        for segment, contiguous in zip(segments_info, ids, strict=True)
+    ]
+
+
+def metadata_from_categories(categories: list[dict]) -> dict:
+    """Detectron2's panoptic metadata for COCO panoptic categories.
+
+    Args:
+        categories: dicts with ``id`` (dataset id), ``name``, ``isthing`` and optionally
+            ``color`` (RGB, 0..255), in the order that the contiguous ids shall have.
+    """
+    names = [c["name"] for c in categories]
+    contiguous = {c["id"]: i for i, c in enumerate(categories)}
+    if len(contiguous) != len(categories):
+        raise ValueError(f"categories share an id: {sorted(c['id'] for c in categories)}")
+    things = {c["id"] for c in categories if c["isthing"]}
+    metadata = {
+        "thing_classes": names,
+        "stuff_classes": names,
+        "thing_dataset_id_to_contiguous_id": {d: i for d, i in contiguous.items() if d in things},
+        "stuff_dataset_id_to_contiguous_id": {
+            d: i for d, i in contiguous.items() if d not in things
+        },
+        "ignore_label": 255,
+        "label_divisor": 1000,
+    }
+    if all("color" in c for c in categories):
+        colors = [tuple(c["color"]) for c in categories]
+        metadata.update(thing_colors=colors, stuff_colors=colors)
+    return metadata
+
+
+def register_panoptic(
+    name: str,
+    *,
+    image_root: str,
+    panoptic_root: str,
+    panoptic_json: str,
+    metadata: dict,
+    image_path: Callable[[dict, dict], str] | None = None,
+    **extra,
+) -> None:
+    """Register a panoptic data set, in the place of one of the same name if there is one.
+
+    Args:
+        name: in Detectron2's catalogs.
+        image_root, panoptic_root: folders of the images and of the panoptic pngs.
+        panoptic_json: path of the json; read when the data set is used, not now.
+        metadata: as of :func:`metadata_from_categories`.
+        image_path: see :func:`load_panoptic`; default: ``image_root`` and the image's
+            ``file_name``.
+        **extra: more metadata, such as ``evaluator_type``.
+    """
+
+    def default_image_path(image: dict, annotation: dict) -> str:
+        return os.path.join(image_root, image["file_name"])
+
+    def load():
+        label_space = LabelSpace.from_metadata(MetadataCatalog.get(name))
+        return load_panoptic(
+            panoptic_json, panoptic_root, image_path or default_image_path, label_space
+        )
+
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(
+        image_root=image_root,
+        panoptic_root=panoptic_root,
+        panoptic_json=panoptic_json,
+        **metadata,
+        **extra,
+    )

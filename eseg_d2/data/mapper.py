@@ -1,0 +1,117 @@
+"""From one panoptic annotation to every target that training needs."""
+
+import copy
+
+import numpy as np
+import torch
+from detectron2.config import configurable
+from detectron2.data import MetadataCatalog, detection_utils
+from detectron2.data import transforms as T
+from detectron2.structures import BitMasks, Instances
+
+from eseg_d2.data.label_space import LabelSpace
+from eseg_d2.data.panoptic_png import read_image, rgb_to_segment_id, segment_index
+
+__all__ = ["PanopticMapper"]
+
+
+class PanopticMapper:
+    """Map a panoptic dataset dict to the model's training input.
+
+    Image and panoptic png go through the same augmentations; the semantic and the instance
+    targets are made from the png afterwards, so that no second annotation file is needed and
+    boxes always fit the masks that are left. (Our choice; Detectron2's Panoptic FPN reads a
+    semantic png and an instance json that are generated beforehand.)
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        augmentations: list,
+        image_format: str,
+        label_space: LabelSpace,
+    ):
+        """
+        Args:
+            augmentations: Detectron2 augmentations, applied in this order.
+            image_format: ``"BGR"`` or ``"RGB"``, as the model wants it.
+            label_space: of the data set.
+        """
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.label_space = label_space
+
+    @classmethod
+    def from_config(cls, cfg, dataset_name: str):
+        augmentations = detection_utils.build_augmentation(cfg, is_train=True)
+        if cfg.INPUT.CROP.ENABLED:
+            augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+        return {
+            "augmentations": augmentations,
+            "image_format": cfg.INPUT.FORMAT,
+            "label_space": LabelSpace.from_metadata(
+                MetadataCatalog.get(dataset_name), cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES
+            ),
+        }
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        """
+        Args:
+            dataset_dict: of a panoptic data set; ``category_id`` are contiguous ids.
+
+        Returns:
+            The dict's own keys and
+
+            - ``image``: (3, H, W) uint8 tensor, H and W after augmentation;
+            - ``sem_seg``: (H, W) int64 tensor of semantic train ids, or the ignored label where
+              the png is void;
+            - ``instances``: Detectron2 ``Instances`` of the things that are left and no crowd,
+              with ``gt_classes`` (ROI classes), ``gt_boxes`` (x0, y0, x1, y1 in pixels) and
+              ``gt_masks`` (``BitMasks``). Possibly none.
+
+        Raises:
+            FileNotFoundError: the image or the png is missing.
+            ValueError: one cannot be read, their sizes differ, or the png has unlisted ids.
+        """
+        dataset_dict = copy.deepcopy(dataset_dict)
+        path = dataset_dict["pan_seg_file_name"]
+        segments = dataset_dict["segments_info"]
+        image = read_image(dataset_dict["file_name"], self.image_format)
+        panoptic = read_image(path, "RGB")
+        if image.shape[:2] != panoptic.shape[:2]:
+            raise ValueError(
+                f"{dataset_dict['file_name']} is {image.shape[1]}x{image.shape[0]} pixels, its "
+                f"label {path} {panoptic.shape[1]}x{panoptic.shape[0]}; they must be equal"
+            )
+        aug_input = T.AugInput(image, sem_seg=panoptic)
+        self.augmentations(aug_input)
+        index = segment_index(rgb_to_segment_id(aug_input.sem_seg), segments, path)
+        image = np.ascontiguousarray(aug_input.image.transpose(2, 0, 1))
+        dataset_dict["image"] = torch.from_numpy(image)
+        dataset_dict["sem_seg"] = self._semantic(index, segments)
+        dataset_dict["instances"] = self._instances(index, segments)
+        return dataset_dict
+
+    def _semantic(self, index: np.ndarray, segments: list[dict]) -> torch.Tensor:
+        space = self.label_space
+        train_ids = [space.contiguous_to_semantic[s["category_id"]] for s in segments]
+        table = np.array([*train_ids, space.ignore_label], dtype=np.int64)
+        return torch.from_numpy(table[index])
+
+    def _instances(self, index: np.ndarray, segments: list[dict]) -> Instances:
+        present = np.bincount(index.ravel(), minlength=len(segments) + 1)
+        chosen = [
+            i
+            for i, s in enumerate(segments)
+            if present[i] and s["isthing"] and not s.get("iscrowd", 0)
+        ]
+        classes = [self.label_space.contiguous_to_roi[segments[i]["category_id"]] for i in chosen]
+        masks = np.zeros((len(chosen), *index.shape), dtype=bool)
+        for mask, i in zip(masks, chosen, strict=True):
+            np.equal(index, i, out=mask)
+        instances = Instances(index.shape)
+        instances.gt_masks = BitMasks(torch.from_numpy(masks))
+        instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
+        return instances

@@ -1,0 +1,159 @@
+"""From a config file and overrides to a config that can be trained."""
+
+import difflib
+import os
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from eseg_d2.config import add_eseg_config
+from eseg_d2.data.datasets.availability import require_datasets
+from eseg_d2.data.label_space import LabelSpace
+
+__all__ = ["check_launch", "fetch_weights", "load_config", "require_inputs", "set_class_counts"]
+
+
+def load_config(config_file: str, overrides: list[str]) -> CfgNode:
+    """The project's config: defaults, the file (with its ``_BASE_``), then the overrides.
+
+    On a machine without a GPU MODEL.DEVICE becomes ``"cpu"``. The numbers of classes are set
+    from the data set.
+
+    Args:
+        config_file: a YAML file.
+        overrides: ``[KEY, VALUE, KEY, VALUE, ...]``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a key is unknown, a value has the wrong type, or a data set is not registered.
+    """
+    if not os.path.isfile(config_file):
+        raise FileNotFoundError(
+            f"no config file {config_file!r} in {os.getcwd()}; see configs/ for those there are"
+        )
+    cfg = get_cfg()
+    add_eseg_config(cfg)
+    try:
+        cfg.merge_from_file(config_file)
+    except (KeyError, AssertionError, ValueError) as e:
+        raise ValueError(f"{config_file}: {_explain(cfg, e)}") from e
+    try:
+        cfg.merge_from_list(overrides)
+    except (KeyError, AssertionError, ValueError) as e:
+        raise ValueError(f"KEY VALUE overrides {overrides}: {_explain(cfg, e)}") from e
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    set_class_counts(cfg)
+    return cfg
+
+
+def set_class_counts(cfg: CfgNode) -> None:
+    """Set the NUM_CLASSES of the semantic and ROI heads from the first panoptic data set.
+
+    Args:
+        cfg: changed in place; left alone if its data set is not a panoptic one.
+    """
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST][:1]
+    if not names:
+        return
+    metadata = MetadataCatalog.get(names[0])
+    if not metadata.get("panoptic_json"):
+        return
+    space = LabelSpace.from_metadata(metadata, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = space.num_semantic
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = space.num_things
+
+
+def require_inputs(cfg: CfgNode, *, eval_only: bool) -> None:
+    """Check that the data sets and the initial weights can be had, before anything is built.
+
+    Args:
+        cfg: DATASETS and MODEL.WEIGHTS are read.
+        eval_only: then only DATASETS.TEST is needed.
+
+    Raises:
+        FileNotFoundError: a data set or the weights are missing.
+        ValueError: a data set is not registered.
+    """
+    require_datasets(cfg.DATASETS.TEST if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    fetch_weights(cfg.MODEL.WEIGHTS)
+
+
+def fetch_weights(weights: str) -> None:
+    """Make sure that MODEL.WEIGHTS is here, downloading it into Detectron2's cache if it is a URL.
+
+    Raises:
+        FileNotFoundError: no such file, or the URL cannot be reached.
+    """
+    if not weights:
+        return
+    try:
+        found = os.path.isfile(PathManager.get_local_path(weights))
+        reason = "no such file"
+    except Exception as e:  # the handlers behind PathManager raise all kinds of errors
+        found, reason = False, f"{type(e).__name__}: {e}"
+    if not found:
+        raise FileNotFoundError(
+            f"cannot get MODEL.WEIGHTS {weights!r}: {reason}.\n"
+            "  Give a file or a URL that can be reached, or MODEL.WEIGHTS '' to start from random "
+            "weights\n  (then also MODEL.BACKBONE.FREEZE_AT 0 and MODEL.RESNETS.NORM BN: frozen "
+            "random layers do not learn)"
+        )
+
+
+def _explain(cfg: CfgNode, error: Exception) -> str:
+    message = str(error.args[0]) if error.args else repr(error)
+    words = [word for word in message.replace("'", " ").split() if "." in word or word.isupper()]
+    keys = _all_keys(cfg)
+    for word in words:
+        similar = difflib.get_close_matches(word, keys, n=2, cutoff=0.7)
+        if word not in keys and similar:
+            return f"{message}. Did you mean {' or '.join(similar)}?"
+    return message
+
+
+def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
+    keys = []
+    for name, value in node.items():
+        keys.append(prefix + name)
+        if isinstance(value, CfgNode):
+            keys += _all_keys(value, f"{prefix}{name}.")
+    return keys
+
+
+def check_launch(cfg: CfgNode, args) -> None:
+    """Check the command line against the machine and the run's folder.
+
+    Args:
+        cfg: MODEL.WEIGHTS, OUTPUT_DIR and SOLVER.IMS_PER_BATCH are read.
+        args: with ``num_gpus``, ``num_machines``, ``resume`` and ``eval_only``.
+
+    Raises:
+        ValueError: more GPUs than there are, a batch that does not divide, or nothing to
+            resume or to evaluate.
+    """
+    found = torch.cuda.device_count()
+    if args.num_gpus > max(found, 1):
+        raise ValueError(
+            f"--num-gpus {args.num_gpus}, but this machine has {found}. "
+            "Several processes are for several GPUs; without a GPU leave the flag out."
+        )
+    world_size = max(args.num_gpus, 1) * args.num_machines
+    if cfg.SOLVER.IMS_PER_BATCH % world_size:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {world_size} processes "
+            "cannot share equally: make it a multiple of their number"
+        )
+    has_checkpoint = os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
+    if args.resume and not has_checkpoint:
+        raise ValueError(
+            f"--resume, but there is no checkpoint in OUTPUT_DIR {cfg.OUTPUT_DIR!r}. "
+            "Set OUTPUT_DIR to the run's folder, or start it without --resume."
+        )
+    if args.eval_only and not (cfg.MODEL.WEIGHTS or args.resume):
+        raise ValueError(
+            "--eval-only needs a trained model: append MODEL.WEIGHTS path/to/model_final.pth, "
+            "or add --resume to take the last checkpoint in OUTPUT_DIR"
+        )

@@ -1,0 +1,13 @@
+"""Evaluators of panoptic, semantic and instance segmentation."""
+
+from eseg_d2.evaluation.build import build_evaluator
+from eseg_d2.evaluation.instance import InstanceEvaluator
+from eseg_d2.evaluation.panoptic_quality import PanopticQualityEvaluator
+from eseg_d2.evaluation.semantic import SemanticEvaluator
+
+__all__ = [
+    "InstanceEvaluator",
+    "PanopticQualityEvaluator",
+    "SemanticEvaluator",
+    "build_evaluator",
+]

@@ -1,0 +1,63 @@
+"""Which evaluators a data set and a model need."""
+
+import os
+
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    SemSegEvaluator,
+)
+
+from eseg_d2.evaluation.instance import InstanceEvaluator
+from eseg_d2.evaluation.panoptic_quality import PanopticQualityEvaluator
+from eseg_d2.evaluation.semantic import SemanticEvaluator
+
+__all__ = ["build_evaluator"]
+
+
+def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
+    """Evaluators for what the configured model predicts on the data set.
+
+    Panoptic data sets: PQ, mIoU and AP for panoptic models, mIoU for semantic ones, AP for
+    instance ones. Other data sets: Detectron2's evaluator of their kind.
+
+    Args:
+        cfg: MODEL.META_ARCHITECTURE, MODEL.PANOPTIC and OUTPUT_DIR are read.
+        dataset_name: a registered data set.
+
+    Raises:
+        ValueError: the data set is of a kind that nothing here evaluates.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    output_dir = os.path.join(cfg.OUTPUT_DIR, "inference")
+    if not metadata.get("panoptic_json"):
+        return _detectron2_evaluator(dataset_name, metadata.get("evaluator_type"), output_dir)
+
+    def instance() -> DatasetEvaluator:
+        if metadata.get("json_file") and os.path.exists(metadata.json_file):
+            # the data set's own instance annotations, as for COCO's published numbers
+            return COCOEvaluator(dataset_name, ("bbox", "segm"), output_dir=output_dir)
+        return InstanceEvaluator(dataset_name, output_dir=output_dir)
+
+    def semantic() -> DatasetEvaluator:
+        return SemanticEvaluator(dataset_name, semantic_classes=cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)
+
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        return semantic()
+    if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
+        return instance()
+    panoptic = PanopticQualityEvaluator(dataset_name, output_dir=output_dir)
+    return DatasetEvaluators([panoptic, semantic(), instance()])
+
+
+def _detectron2_evaluator(dataset_name: str, kind: str | None, output_dir: str):
+    if kind == "sem_seg":
+        return SemSegEvaluator(dataset_name, output_dir=output_dir)
+    if kind == "coco":
+        return COCOEvaluator(dataset_name, output_dir=output_dir)
+    raise ValueError(
+        f"data set {dataset_name!r} has the evaluator_type {kind!r}; this project evaluates "
+        "panoptic data sets (with panoptic_json in the metadata), 'sem_seg' and 'coco'"
+    )

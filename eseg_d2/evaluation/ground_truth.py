@@ -1,0 +1,60 @@
+"""The truth of a panoptic data set, as the evaluators ask for it."""
+
+from functools import lru_cache
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from eseg_d2.data.label_space import LabelSpace
+from eseg_d2.data.panoptic_png import read_panoptic_png, segment_index
+
+__all__ = ["GroundTruth"]
+
+
+class GroundTruth:
+    """Looks up segments and label maps by the image's ``file_name``.
+
+    Attributes:
+        records: the data set's dicts by ``file_name``; their ``category_id`` are contiguous.
+        label_space: of the data set.
+    """
+
+    def __init__(self, dataset_name: str, semantic_classes: str = "all"):
+        """
+        Args:
+            dataset_name: a registered panoptic data set.
+            semantic_classes: see :class:`~eseg_d2.data.label_space.LabelSpace`.
+        """
+        self.label_space = LabelSpace.from_metadata(
+            MetadataCatalog.get(dataset_name), semantic_classes
+        )
+        self.records = {record["file_name"]: record for record in _records(dataset_name)}
+
+    def segment_map(self, file_name: str) -> np.ndarray:
+        """(H, W) int32 segment ids of an image."""
+        return _segment_map(self.records[file_name]["pan_seg_file_name"])
+
+    def segment_index(self, file_name: str) -> np.ndarray:
+        """(H, W): index into the image's ``segments_info``, its length where void."""
+        record = self.records[file_name]
+        return segment_index(
+            self.segment_map(file_name), record["segments_info"], record["pan_seg_file_name"]
+        )
+
+    def semantic_map(self, file_name: str) -> np.ndarray:
+        """(H, W) int64 semantic train ids of an image, or the ignored label."""
+        segments = self.records[file_name]["segments_info"]
+        space = self.label_space
+        train_ids = [space.contiguous_to_semantic[s["category_id"]] for s in segments]
+        return np.array([*train_ids, space.ignore_label])[self.segment_index(file_name)]
+
+
+@lru_cache(maxsize=4)
+def _records(dataset_name: str) -> list[dict]:
+    return DatasetCatalog.get(dataset_name)
+
+
+@lru_cache(maxsize=2)
+def _segment_map(path: str) -> np.ndarray:
+    # the evaluators of one run ask for the same image in turn
+    return read_panoptic_png(path)

@@ -1,0 +1,97 @@
+"""COCO AP of boxes and masks against the things in the panoptic truth."""
+
+import json
+import logging
+import os
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
+from detectron2.utils import comm
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from eseg_d2.evaluation.ground_truth import GroundTruth
+
+__all__ = ["InstanceEvaluator", "panoptic_to_coco_instances"]
+
+logger = logging.getLogger(__name__)
+
+
+class InstanceEvaluator(COCOEvaluator):
+    """Detectron2's COCO evaluation on any panoptic data set.
+
+    The truth is made from the panoptic pngs and written to ``output_dir``. It differs from an
+    instance json of the same images where objects overlap: a panoptic png shows only the visible
+    part. Images get integer ids of their own, since Cityscapes' are strings.
+    """
+
+    def __init__(self, dataset_name: str, *, output_dir: str, distributed: bool = True):
+        """
+        Args:
+            dataset_name: a registered panoptic data set.
+            output_dir: takes the truth and COCO's result json.
+            distributed: gather the results of all processes.
+        """
+        truth = GroundTruth(dataset_name)
+        self._image_ids = {file_name: i for i, file_name in enumerate(truth.records)}
+        path = os.path.join(output_dir, f"{dataset_name}_instances.json")
+        if comm.is_main_process():
+            os.makedirs(output_dir, exist_ok=True)
+            with open(path, "w") as f:
+                json.dump(panoptic_to_coco_instances(truth), f)
+        comm.synchronize()
+        # pred_classes are contiguous ids, and so are the category ids in the json
+        name = f"{dataset_name}@instances_of_panoptic"
+        MetadataCatalog.pop(name, None)
+        space = truth.label_space
+        MetadataCatalog.get(name).set(
+            json_file=path, thing_classes=[space.names[c] for c in space.thing_ids]
+        )
+        super().__init__(name, ("bbox", "segm"), distributed, output_dir)
+
+    def process(self, inputs, outputs) -> None:
+        """
+        Args:
+            inputs: with ``file_name``.
+            outputs: with ``instances``; ``pred_classes`` are contiguous ids.
+        """
+        inputs = [{**item, "image_id": self._image_ids[item["file_name"]]} for item in inputs]
+        super().process(inputs, [{"instances": output["instances"]} for output in outputs])
+
+
+def panoptic_to_coco_instances(truth: GroundTruth) -> dict:
+    """The things of a panoptic data set as a COCO instance json.
+
+    Returns:
+        ``images`` with ids 0.., ``annotations`` with compressed RLE, and ``categories`` whose
+        ids are contiguous ids. Crowd segments stay, marked ``iscrowd``.
+    """
+    images, annotations = [], []
+    records = tqdm(truth.records, desc="instances of the truth", leave=False, mininterval=1)
+    for image_id, file_name in enumerate(records):
+        index = truth.segment_index(file_name)
+        images.append({"id": image_id, "height": index.shape[0], "width": index.shape[1]})
+        for i, segment in enumerate(truth.records[file_name]["segments_info"]):
+            if segment["isthing"]:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": segment["category_id"],
+                        "iscrowd": segment["iscrowd"],
+                        **_shape(index == i),
+                    }
+                )
+    space = truth.label_space
+    categories = [{"id": c, "name": space.names[c]} for c in space.thing_ids]
+    return {"images": images, "annotations": annotations, "categories": categories, "info": {}}
+
+
+def _shape(mask: np.ndarray) -> dict:
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {
+        "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+        "area": int(coco_mask.area(rle)),
+        "bbox": coco_mask.toBbox(rle).tolist(),
+    }

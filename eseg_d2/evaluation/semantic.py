@@ -1,0 +1,110 @@
+"""Mean IoU against the semantic map that the panoptic truth implies."""
+
+import logging
+
+import numpy as np
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from detectron2.utils.logger import create_small_table
+
+from eseg_d2.evaluation.ground_truth import GroundTruth
+
+__all__ = ["SemanticEvaluator", "iou_results"]
+
+logger = logging.getLogger(__name__)
+
+
+class SemanticEvaluator(DatasetEvaluator):
+    """IoU, accuracy and their means (in percent), with the keys of Detectron2's evaluator.
+
+    Detectron2's ``SemSegEvaluator`` wants a semantic png for each image; this one takes the
+    panoptic png.
+    """
+
+    def __init__(
+        self, dataset_name: str, *, semantic_classes: str = "all", distributed: bool = True
+    ):
+        """
+        Args:
+            dataset_name: a registered panoptic data set.
+            semantic_classes: what the channels of the predictions are; see
+                :class:`~eseg_d2.data.label_space.LabelSpace`.
+            distributed: gather the results of all processes.
+        """
+        self._truth = GroundTruth(dataset_name, semantic_classes)
+        self._distributed = distributed
+        self.reset()
+
+    def reset(self) -> None:
+        num_semantic = self._truth.label_space.num_semantic
+        self._confusion = np.zeros((num_semantic, num_semantic), dtype=np.int64)
+
+    def process(self, inputs, outputs) -> None:
+        """
+        Args:
+            inputs: with ``file_name``.
+            outputs: with ``sem_seg``: (number of semantic classes, H, W) logits.
+
+        Raises:
+            ValueError: the prediction has another size, or other channels, than the truth.
+        """
+        num_semantic = len(self._confusion)
+        for item, output in zip(inputs, outputs, strict=True):
+            logits = output["sem_seg"]
+            truth = self._truth.semantic_map(item["file_name"])
+            if logits.shape != (num_semantic, *truth.shape):
+                raise ValueError(
+                    f"the prediction for {item['file_name']} has the shape "
+                    f"{tuple(logits.shape)}; expected {(num_semantic, *truth.shape)}"
+                )
+            prediction = logits.argmax(dim=0).cpu().numpy()
+            valid = truth != self._truth.label_space.ignore_label
+            pairs = truth[valid] * num_semantic + prediction[valid]
+            self._confusion += np.bincount(pairs, minlength=num_semantic**2).reshape(
+                self._confusion.shape
+            )
+
+    def evaluate(self) -> dict | None:
+        """``{"sem_seg": {"mIoU", "fwIoU", "IoU-<class>", "mACC", "pACC", "ACC-<class>"}}``."""
+        confusion = self._confusion
+        if self._distributed:
+            gathered = comm.gather(confusion)
+            if not comm.is_main_process():
+                return None
+            confusion = sum(gathered)
+        results = iou_results(confusion, self._truth.label_space.semantic_names)
+        means = {k: v for k, v in results.items() if "-" not in k}
+        logger.info("Semantic segmentation:\n" + create_small_table(means))
+        return {"sem_seg": results}
+
+
+def iou_results(confusion: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
+    """Detectron2's semantic figures, in percent; NaN for a class that does not occur.
+
+    Args:
+        confusion: (N, N) pixel counts, truth by row and prediction by column.
+        names: (N,) class names.
+
+    Returns:
+        ``mIoU`` over classes that occur in truth or prediction, ``mACC`` over those in the
+        truth, ``fwIoU`` weighted by their pixels, ``pACC`` of all pixels, and each class's.
+    """
+    hit = np.diag(confusion).astype(float)
+    in_truth, in_prediction = confusion.sum(1).astype(float), confusion.sum(0)
+    union = in_truth + in_prediction - hit
+    with np.errstate(invalid="ignore"):
+        iou, accuracy = 100 * hit / union, 100 * hit / in_truth
+        total = in_truth.sum()
+        return {
+            "mIoU": _mean(iou),
+            "fwIoU": float(np.nansum(iou * in_truth) / total),
+            **{f"IoU-{name}": float(v) for name, v in zip(names, iou, strict=True)},
+            "mACC": _mean(accuracy),
+            "pACC": float(100 * hit.sum() / total),
+            **{f"ACC-{name}": float(v) for name, v in zip(names, accuracy, strict=True)},
+        }
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,144 @@
+"""Panoptic segmentation in the style of Panoptic FPN, for any backbone and semantic head."""
+
+import torch
+from detectron2.config import configurable
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_sem_seg_head
+from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
+from detectron2.structures import ImageList
+from torch import nn
+
+from eseg_d2.data.label_space import LabelSpace
+from eseg_d2.modeling.meta_arch.merge import merge_panoptic
+
+__all__ = ["PanopticRCNN"]
+
+
+@META_ARCH_REGISTRY.register()
+class PanopticRCNN(GeneralizedRCNN):
+    """Mask R-CNN and a semantic head on one backbone, merged into panoptic segmentation.
+
+    As Detectron2's ``PanopticFPN``, with two differences that make it work on any panoptic data
+    set, Cityscapes included: the label space of the data set says what is a thing, and every
+    class id in the output is a contiguous id, by which the data set's metadata names classes.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        sem_seg_head: nn.Module,
+        label_space: LabelSpace,
+        overlap_threshold: float = 0.5,
+        stuff_area_limit: int = 4096,
+        score_threshold: float = 0.5,
+        **kwargs,
+    ):
+        """
+        Args:
+            sem_seg_head: a Detectron2 semantic head with an ``ignore_value``.
+            label_space: of the data set.
+            overlap_threshold, stuff_area_limit, score_threshold: see :func:`merge_panoptic`.
+            **kwargs: of :class:`GeneralizedRCNN`.
+        """
+        super().__init__(**kwargs)
+        self.sem_seg_head = sem_seg_head
+        self.label_space = label_space
+        self.merge_options = {
+            "overlap_threshold": overlap_threshold,
+            "stuff_area_limit": stuff_area_limit,
+            "score_threshold": score_threshold,
+        }
+
+    @classmethod
+    def from_config(cls, cfg):
+        names = cfg.DATASETS.TRAIN or cfg.DATASETS.TEST
+        if not names:
+            raise ValueError(
+                "DATASETS.TRAIN and DATASETS.TEST are empty: one must name the classes"
+            )
+        label_space = LabelSpace.from_metadata(
+            MetadataCatalog.get(names[0]), cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES
+        )
+        _check_class_counts(cfg, label_space)
+        arguments = super().from_config(cfg)
+        combine = cfg.MODEL.PANOPTIC_FPN.COMBINE
+        return {
+            **arguments,
+            "sem_seg_head": build_sem_seg_head(cfg, arguments["backbone"].output_shape()),
+            "label_space": label_space,
+            "overlap_threshold": combine.OVERLAP_THRESH,
+            "stuff_area_limit": combine.STUFF_AREA_LIMIT,
+            "score_threshold": combine.INSTANCES_CONFIDENCE_THRESH,
+        }
+
+    def forward(self, batched_inputs: list[dict]):
+        """
+        Args:
+            batched_inputs: one dict an image: ``image`` (3, H, W), 0..255; in training also
+                ``sem_seg`` (H, W), semantic train ids, and ``instances``, with ROI classes; in
+                inference optionally ``height`` and ``width``, the output's size in pixels.
+
+        Returns:
+            In training a dict of scalar losses. In inference one dict an image:
+
+            - ``sem_seg``: (number of semantic classes, height, width), logits;
+            - ``instances``: with ``pred_boxes``, ``pred_masks``, ``scores`` and
+              ``pred_classes`` (contiguous ids);
+            - ``panoptic_seg``: as of :func:`merge_panoptic`.
+        """
+        if not self.training:
+            return self.inference(batched_inputs)
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)
+        sem_seg = ImageList.from_tensors(
+            [x["sem_seg"].to(self.device) for x in batched_inputs],
+            self.backbone.size_divisibility,
+            self.sem_seg_head.ignore_value,
+        ).tensor
+        instances = [x["instances"].to(self.device) for x in batched_inputs]
+        _, semantic_losses = self.sem_seg_head(features, sem_seg)
+        proposals, proposal_losses = self.proposal_generator(images, features, instances)
+        _, detector_losses = self.roi_heads(images, features, proposals, instances)
+        return {**semantic_losses, **proposal_losses, **detector_losses}
+
+    def inference(self, batched_inputs: list[dict], do_postprocess: bool = True):
+        """See :meth:`forward`; without post-processing the raw (instances, logits), which are in
+        the network's input size and, for the instances, in ROI classes."""
+        assert not self.training
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)
+        logits, _ = self.sem_seg_head(features, None)
+        proposals, _ = self.proposal_generator(images, features, None)
+        detections, _ = self.roi_heads(images, features, proposals, None)
+        if not do_postprocess:
+            return detections, logits
+        return [
+            self._postprocess(*outputs)
+            for outputs in zip(logits, detections, batched_inputs, images.image_sizes, strict=True)
+        ]
+
+    def _postprocess(self, logits, detections, inputs: dict, image_size: tuple[int, int]) -> dict:
+        height = inputs.get("height", image_size[0])
+        width = inputs.get("width", image_size[1])
+        logits = sem_seg_postprocess(logits, image_size, height, width)
+        instances = detector_postprocess(detections, height, width)
+        contiguous = torch.as_tensor(self.label_space.roi_to_contiguous, device=self.device)
+        instances.pred_classes = contiguous[instances.pred_classes]
+        panoptic = merge_panoptic(
+            instances, logits.argmax(dim=0), self.label_space, **self.merge_options
+        )
+        return {"sem_seg": logits, "instances": instances, "panoptic_seg": panoptic}
+
+
+def _check_class_counts(cfg, label_space: LabelSpace) -> None:
+    for key, got, expected in (
+        ("SEM_SEG_HEAD", cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, label_space.num_semantic),
+        ("ROI_HEADS", cfg.MODEL.ROI_HEADS.NUM_CLASSES, label_space.num_things),
+    ):
+        if got != expected:
+            raise ValueError(
+                f"MODEL.{key}.NUM_CLASSES is {got}, but the data set has {expected} "
+                f"(MODEL.PANOPTIC.SEMANTIC_CLASSES {label_space.semantic_classes!r}). "
+                "Set it so, or call eseg_d2.engine.set_class_counts(cfg)"
+            )

@@ -1,0 +1,144 @@
+"""RSE and RSP: extract context from the next higher level, and hand it down."""
+
+import torch
+from detectron2.layers import get_norm
+from torch import nn
+
+from eseg_d2.layers.relation import PixelToRegionRelation
+
+__all__ = ["RSE", "RSP"]
+
+FUSIONS = ("sum", "concat")
+OUTPUT_CONVS = ("conv3x3", "separable", "conv1x1")
+
+
+class RSE(nn.Module):
+    """Relational Semantics Extractor (RSP paper, abstract and introduction).
+
+    A pixel of the lower level takes context from a k x k region of the adjacent higher level by
+    a learned cross-scale relation. The paper's text that we could read does not say how query,
+    key and value are made; we use 1x1 convolutions, the query from the lower level, key and
+    value from the higher one (our choice).
+    """
+
+    def __init__(
+        self,
+        *,
+        low_channels: int,
+        high_channels: int,
+        channels: int,
+        num_heads: int = 8,
+        region_size: int = 3,
+        similarity: str = "dot_product",
+        position: str = "row_column",
+    ):
+        """
+        Args:
+            low_channels, high_channels: widths of the two levels.
+            channels: width of the value, and so of the context; that of query and key is the
+                same for ``"dot_product"`` and ``num_heads`` for ``"squared_difference"``.
+            num_heads, region_size, similarity, position: see
+                :class:`~eseg_d2.layers.relation.PixelToRegionRelation`.
+        """
+        super().__init__()
+        key_channels = num_heads if similarity == "squared_difference" else channels
+        self.query = nn.Conv2d(low_channels, key_channels, 1)
+        self.key = nn.Conv2d(high_channels, key_channels, 1)
+        self.value = nn.Conv2d(high_channels, channels, 1)
+        self.relation = PixelToRegionRelation(
+            key_channels,
+            num_heads=num_heads,
+            region_size=region_size,
+            similarity=similarity,
+            position=position,
+        )
+
+    def forward(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            low: (B, low_channels, H, W), level l.
+            high: (B, high_channels, ceil(H / 2), ceil(W / 2)), level l + 1.
+
+        Returns:
+            (B, channels, H, W): the context of each low-level pixel.
+        """
+        return self.relation(self.query(low), self.key(high), self.value(high))
+
+    def relation_weights(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        """For inspection: (B, heads, k * k, H, W), each pixel's weights over its region."""
+        return self.relation.weights(self.query(low), self.key(high))
+
+
+class RSP(nn.Module):
+    """Relational Semantics Propagator: adds the context of an RSE to the lower level.
+
+    ``conv3x3-norm-ReLU(P_l + norm(context))``. That RSP is built on RSE is the paper's; the
+    formula is our choice, with a concatenation and lighter convolutions for ablation.
+    """
+
+    def __init__(
+        self,
+        rse: RSE,
+        *,
+        low_channels: int,
+        channels: int,
+        fusion: str = "sum",
+        output_conv: str = "conv3x3",
+        norm: str = "BN",
+    ):
+        """
+        Args:
+            rse: gives a context of ``channels`` channels.
+            low_channels: width of the lower level; with ``"sum"`` it must be ``channels``.
+            channels: width of the context and of the output.
+            fusion: ``"sum"`` or ``"concat"``.
+            output_conv: ``"conv3x3"``, ``"separable"`` or ``"conv1x1"``.
+            norm: as in Detectron2's ``get_norm``.
+
+        Raises:
+            ValueError: an unknown choice, or widths that cannot be added.
+        """
+        super().__init__()
+        _check_choice("MODEL.RSP_HEAD.FUSION", fusion, FUSIONS)
+        _check_choice("MODEL.RSP_HEAD.OUTPUT_CONV", output_conv, OUTPUT_CONVS)
+        if fusion == "sum" and low_channels != channels:
+            raise ValueError(
+                f"RSP with fusion 'sum' adds {low_channels} and {channels} channels: "
+                "make the widths equal or use fusion 'concat'"
+            )
+        self.rse = rse
+        self.fusion = fusion
+        self.context_norm = get_norm(norm, channels) or nn.Identity()
+        in_channels = channels if fusion == "sum" else low_channels + channels
+        self.output = _output_conv(output_conv, in_channels, channels, norm)
+
+    def forward(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            low: (B, low_channels, H, W), level l.
+            high: (B, high_channels, ceil(H / 2), ceil(W / 2)), level l + 1.
+
+        Returns:
+            (B, channels, H, W): X_l.
+        """
+        context = self.context_norm(self.rse(low, high))
+        fused = low + context if self.fusion == "sum" else torch.cat([low, context], dim=1)
+        return self.output(fused)
+
+
+def _output_conv(kind: str, in_channels: int, channels: int, norm: str) -> nn.Sequential:
+    last = (get_norm(norm, channels) or nn.Identity(), nn.ReLU(inplace=True))
+    bias = norm == ""
+    if kind == "separable":
+        depthwise = nn.Conv2d(in_channels, in_channels, 3, 1, 1, groups=in_channels, bias=False)
+        return nn.Sequential(depthwise, nn.Conv2d(in_channels, channels, 1, bias=bias), *last)
+    size = 3 if kind == "conv3x3" else 1
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels, size, 1, size // 2, bias=bias),
+        *last,
+    )
+
+
+def _check_choice(key: str, got: str, choices: tuple[str, ...]) -> None:
+    if got not in choices:
+        raise ValueError(f"{key} is {got!r}; expected one of {choices}")

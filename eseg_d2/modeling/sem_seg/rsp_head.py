@@ -1,0 +1,186 @@
+"""The RSP head: relational context handed down the pyramid, level by level."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec, get_norm
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from torch import nn
+
+from eseg_d2.modeling.sem_seg.rsp import RSE, RSP
+
+__all__ = ["RSPHead"]
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class RSPHead(nn.Module):
+    """Semantic head of stacked RSPs (RSP paper: a progressive top-down distribution of context).
+
+    X_top = P_top; X_l = RSP(P_l, X_{l+1}) down to the lowest level; 1x1 to classes; bilinear to
+    the image. The stacking is the paper's, its details are our choice. Levels whose width is not
+    that of the head first pass a 1x1 and a norm (our choice).
+    """
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        num_classes: int,
+        channels: int = 128,
+        num_heads: int = 8,
+        region_size: int = 3,
+        similarity: str = "dot_product",
+        position: str = "row_column",
+        fusion: str = "sum",
+        output_conv: str = "conv3x3",
+        norm: str = "BN",
+        loss_weight: float = 1.0,
+        ignore_value: int = 255,
+    ):
+        """
+        Args:
+            input_shape: the levels, by name, with ``channels`` and ``stride``; strides must be
+                consecutive powers of two.
+            num_classes: semantic train ids are 0 .. num_classes - 1.
+            channels: width of the head.
+            num_heads, region_size, similarity, position: of the relation.
+            fusion, output_conv: of each :class:`RSP`.
+            norm: as in Detectron2's ``get_norm``.
+            loss_weight: factor of the loss.
+            ignore_value: target pixels of this value take no part.
+
+        Raises:
+            ValueError: fewer than two levels, or strides that are not consecutive.
+        """
+        super().__init__()
+        levels = sorted(input_shape.items(), key=lambda item: item[1].stride)
+        _check_levels(levels)
+        self.in_features = [name for name, _ in levels]
+        self.common_stride = levels[0][1].stride
+        self.loss_weight = loss_weight
+        self.ignore_value = ignore_value
+        self.laterals = nn.ModuleDict(
+            {name: _lateral(shape.channels, channels, norm) for name, shape in levels}
+        )
+        relation = {
+            "num_heads": num_heads,
+            "region_size": region_size,
+            "similarity": similarity,
+            "position": position,
+        }
+        self.propagators = nn.ModuleDict()
+        for name in self.in_features[:-1]:
+            rse = RSE(low_channels=channels, high_channels=channels, channels=channels, **relation)
+            self.propagators[name] = RSP(
+                rse,
+                low_channels=channels,
+                channels=channels,
+                fusion=fusion,
+                output_conv=output_conv,
+                norm=norm,
+            )
+        self.predictor = nn.Conv2d(channels, num_classes, 1)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+        head = cfg.MODEL.RSP_HEAD
+        names = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES
+        missing = [name for name in names if name not in input_shape]
+        if missing:
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {missing}, but the backbone gives "
+                f"{list(input_shape)}"
+            )
+        return {
+            "input_shape": {name: input_shape[name] for name in names},
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "channels": head.CHANNELS,
+            "num_heads": head.NUM_HEADS,
+            "region_size": head.REGION_SIZE,
+            "similarity": head.SIMILARITY,
+            "position": head.POSITION,
+            "fusion": head.FUSION,
+            "output_conv": head.OUTPUT_CONV,
+            "norm": head.NORM,
+            "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
+            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+        }
+
+    def forward(self, features: dict[str, torch.Tensor], targets: torch.Tensor | None = None):
+        """
+        Args:
+            features: the levels, by name; each (B, C, ceil(H / stride), ceil(W / stride)).
+            targets: (B, H, W) int64 semantic train ids, or None in inference.
+
+        Returns:
+            ``(None, {"loss_sem_seg": scalar})`` in training, else ``(logits, {})`` with logits
+            (B, num_classes, H, W), H and W being the lowest level's size times its stride.
+        """
+        logits = self.layers(features)
+        if self.training:
+            return None, self.losses(logits, targets)
+        return _upsample(logits, scale_factor=self.common_stride), {}
+
+    def layers(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Logits at the lowest level: (B, num_classes, h, w)."""
+        return self.predictor(self.propagate(features)[self.in_features[0]])
+
+    def propagate(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """X_l of every level, by name, from the top down."""
+        top = self.in_features[-1]
+        outputs = {top: self.laterals[top](features[top])}
+        higher = top
+        for name in reversed(self.in_features[:-1]):
+            low = self.laterals[name](features[name])
+            outputs[name] = self.propagators[name](low, outputs[higher])
+            higher = name
+        return outputs
+
+    def relation_weights(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """For inspection: each level's relation weights, (B, heads, k * k, h, w), by name."""
+        outputs = self.propagate(features)
+        return {
+            low: self.propagators[low].rse.relation_weights(
+                self.laterals[low](features[low]), outputs[high]
+            )
+            for low, high in zip(self.in_features[:-1], self.in_features[1:], strict=True)
+        }
+
+    def losses(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Mean cross entropy over the pixels that count, in fp32.
+
+        Finite and connected to the graph also if no pixel counts: then it is zero.
+
+        Args:
+            logits: (B, num_classes, h, w), at the lowest level.
+            targets: (B, H, W) int64.
+        """
+        logits = _upsample(logits.float(), size=targets.shape[-2:])
+        loss = F.cross_entropy(logits, targets, reduction="sum", ignore_index=self.ignore_value)
+        num_valid = (targets != self.ignore_value).sum().clamp(min=1)
+        return {"loss_sem_seg": loss / num_valid * self.loss_weight}
+
+
+def _check_levels(levels: list[tuple[str, ShapeSpec]]) -> None:
+    strides = [shape.stride for _, shape in levels]
+    expected = [strides[0] * 2**i for i in range(len(strides))]
+    if len(levels) < 2 or strides != expected or math.log2(strides[0]) % 1:
+        names = {name: shape.stride for name, shape in levels}
+        raise ValueError(
+            f"RSPHead got the levels (name: stride) {names}; expected two or more whose strides "
+            "are consecutive powers of two, such as p3, p4, p5. Set MODEL.SEM_SEG_HEAD.IN_FEATURES"
+        )
+
+
+def _lateral(in_channels: int, channels: int, norm: str) -> nn.Module:
+    if in_channels == channels:
+        return nn.Identity()
+    norm_layer = get_norm(norm, channels) or nn.Identity()
+    return nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=norm == ""), norm_layer)
+
+
+def _upsample(logits: torch.Tensor, **to) -> torch.Tensor:
+    return F.interpolate(logits, mode="bilinear", align_corners=False, **to)

@@ -1,0 +1,5 @@
+"""Pictures of truth and predictions."""
+
+from eseg_d2.visualization.panels import contact_sheet, draw_panoptic, side_by_side
+
+__all__ = ["contact_sheet", "draw_panoptic", "side_by_side"]

@@ -1,0 +1,44 @@
+"""Small street scenes for all tests, made once a session in both formats."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Detectron2 reads this when its data sets are registered, so it is set before any import
+DATASETS = Path(tempfile.mkdtemp(prefix="eseg_d2_tests_"))
+os.environ["DETECTRON2_DATASETS"] = str(DATASETS)
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # tests/oracle.py
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def scenes() -> Path:
+    """DETECTRON2_DATASETS, with street scenes of 64x128 in both formats: 12 to train, 4 unseen."""
+    from eseg_d2.data.scenes import generate_street_scenes
+
+    for kind in "cityscapes", "coco":
+        generate_street_scenes(
+            DATASETS / "street_scenes" / kind,
+            format=kind,
+            num_train=12,
+            num_val=4,
+            size=(64, 128),
+            seed=3,
+            workers=2,
+        )
+    return DATASETS
+
+
+def pytest_sessionfinish():
+    import shutil
+
+    shutil.rmtree(DATASETS, ignore_errors=True)

@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Train or evaluate a model, with Detectron2's conventions.
+
+python train_net.py --config-file configs/rsp_panoptic_R50.yaml --num-gpus 8
+python train_net.py --config-file CONFIG --eval-only MODEL.WEIGHTS output/model_final.pth
+python train_net.py --config-file CONFIG --resume
+"""
+
+import argparse
+import os
+import sys
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Detectron2's flags; parsed before it is imported, which takes seconds."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a file of configs/")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR"
+    )
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS only")
+    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs on this machine; default 1")
+    parser.add_argument("--num-machines", type=int, default=1, help="machines in all; default 1")
+    parser.add_argument("--machine-rank", type=int, default=0, help="this machine's, 0 ..")
+    # several users may train on one machine: a port that depends on the user
+    port = 2**15 + 2**14 + hash(os.getuid() if sys.platform != "win32" else 1) % 2**14
+    parser.add_argument(
+        "--dist-url",
+        default=f"tcp://127.0.0.1:{port}",
+        help="where the processes meet; default %(default)s",
+    )
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="overrides of the config, at the end of the command line",
+    )
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace, cfg) -> dict:
+    """Train or evaluate in this process; returns the results of the last evaluation."""
+    import logging
+
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.engine import default_setup
+
+    from eseg_d2.engine import Trainer
+
+    default_setup(cfg, args)
+    if cfg.MODEL.DEVICE == "cpu":
+        logging.getLogger("eseg_d2").warning("No GPU is used: this runs on the CPU.")
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        return Trainer.test(cfg, model)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+    return trainer.last_results
+
+
+def main() -> None:
+    args = parse_arguments()
+    from detectron2.engine import launch
+    from detectron2.utils.logger import setup_logger
+
+    import eseg_d2  # noqa: F401, registers
+    from eseg_d2.engine import check_launch, load_config, require_inputs
+
+    setup_logger(name="eseg_d2")
+    try:
+        cfg = load_config(args.config_file, args.opts)
+        check_launch(cfg, args)
+        require_inputs(cfg, eval_only=args.eval_only)
+    except (ValueError, FileNotFoundError) as e:
+        sys.exit(f"train_net.py: {e}")
+    cfg.freeze()
+    launch(
+        run,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args, cfg),
+    )
+
+
+if __name__ == "__main__":
+    main()
