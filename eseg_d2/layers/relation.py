@@ -1,0 +1,204 @@
+"""Cross-scale pixel-to-region relation: local attention from a pyramid level to the one above it.
+
+Every pixel ``(y, x)`` of a level looks at a ``k x k`` region of cells of the adjacent higher level
+(half the size), centred on its parent cell ``(y // 2, x // 2)``. This is the relation of RSP (arXiv
+2106.01744). The part of the paper that we could read gives no formula, so the form is our choice:
+softmax attention with heads; similarity and position terms as in Stand-Alone Self-Attention
+(1906.05909) or Local Relation Networks (1904.11491).
+
+The four pixels over a cell share its region. They are put side by side (``pixel_unshuffle``), and
+the ``k * k`` neighbours are shifts of the small map: nothing is upsampled and nothing unfolded.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+__all__ = ["PixelToRegionRelation"]
+
+SIMILARITIES = ("dot_product", "squared_difference")
+POSITIONS = ("row_column", "mlp", "none")
+MLP_WIDTH = 16  # our choice
+STRIP_ELEMENTS = 2**19  # pixels x channels at a time on a CPU: temporaries of 2 MB stay in cache
+
+
+class PixelToRegionRelation(nn.Module):
+    """Gives every pixel the mean of its region's values, weighted by softmax(relation + position).
+
+    Per head of ``d = channels / num_heads`` channels, a pixel's query q relates to a cell's key k by
+    "dot_product": ``q . k / sqrt(d)``, or "squared_difference": ``-(q - k)^2``, where d is 1.
+    Position is told by "row_column": learned embeddings of the cell's row and column in the region,
+    d/2 channels each, added to the key (for "squared_difference" two scalars, summed: our choice);
+    by "mlp": an MLP on the offset from the pixel's centre to the cell's, in cells (it differs by
+    half a cell between neighbours over one cell), added to the logit; or by "none".
+    Cells outside the map get no weight.
+
+    Args:
+        channels: C of query and key; for "squared_difference" it equals num_heads.
+        num_heads: divides C and the channels of the value.
+        region_size: k, odd.
+        similarity: "dot_product" or "squared_difference".
+        position: "row_column", "mlp" or "none".
+
+    Raises:
+        ValueError: an argument here, or a shape in ``forward`` or ``weights``, does not fit.
+    """
+
+    def __init__(
+        self,
+        channels,
+        *,
+        num_heads=8,
+        region_size=3,
+        similarity="dot_product",
+        position="row_column",
+    ):
+        super().__init__()
+        _check_options(channels, num_heads, region_size, similarity, position)
+        self.channels, self.num_heads, self.region_size = channels, num_heads, region_size
+        self.similarity, self.position = similarity, position
+        self.scale = (channels // num_heads) ** -0.5
+        if position == "row_column":
+            parts = 2 if similarity == "dot_product" else 1
+            shape = (num_heads, channels // num_heads // parts, region_size)
+            self.row_embedding = nn.Parameter(torch.randn(shape) * self.scale)  # our choice
+            self.column_embedding = nn.Parameter(torch.randn(shape) * self.scale)
+        elif position == "mlp":
+            layers = nn.Linear(2, MLP_WIDTH), nn.ReLU(), nn.Linear(MLP_WIDTH, num_heads)
+            self.mlp = nn.Sequential(*layers)
+            self.register_buffer("offsets", _offsets(region_size), persistent=False)
+
+    def forward(self, query, key, value):
+        """Relates a level to the one above it; computes in float32, or float64 for such a query.
+
+        Args:
+            query: ``(B, C, H, W)``, floating point. The result has its dtype and memory format.
+            key: ``(B, C, h, w)``, ``h = ceil(H / 2)``, ``w = ceil(W / 2)``.
+            value: ``(B, Cv, h, w)``.
+
+        Returns:
+            The context, ``(B, Cv, H, W)``.
+        """
+        operands = self._operands(query, key, value)
+        as_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if query.device.type == "cpu" and not as_graph:
+            context = self._relate_in_strips(*operands)
+        else:
+            context = self._relate(*operands)
+        last = query.is_contiguous(memory_format=torch.channels_last) and not query.is_contiguous()
+        layout = torch.channels_last if last else torch.contiguous_format
+        return context.contiguous(memory_format=layout)
+
+    def weights(self, query, key):
+        """The weights that ``forward`` uses, to look at them; arguments as there.
+
+        Returns:
+            ``(B, num_heads, k * k, H, W)``, cells row by row, summing to 1 over dimension 2.
+        """
+        query, key, _, *position = self._operands(query, key, key)
+        weights = self._weigh(query, key, *position).movedim(0, 2)
+        return _ungroup(weights.flatten(1, 3), query).unflatten(1, (self.num_heads, -1))
+
+    def _operands(self, query, key, value):
+        """Pads key and value; adds the border (0 inside, -inf outside) and the position terms."""
+        if not torch.jit.is_tracing():  # there sizes are tensors, and a check of them a constant
+            _check_shapes(query, key, value, self.channels, self.num_heads)
+        k, padding = self.region_size, 4 * (self.region_size // 2,)
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        border = key.new_zeros(key.shape[-2:], dtype=dtype)
+        key_offset = bias = border.new_zeros(1, 1, k * k)
+        if self.position == "row_column":
+            rows = self.row_embedding.repeat_interleave(k, 2)
+            columns = self.column_embedding.repeat(1, 1, k)
+            summed = self.similarity == "squared_difference"
+            key_offset = rows + columns if summed else torch.cat([rows, columns], 1)
+        elif self.position == "mlp":
+            bias = self.mlp(self.offsets).permute(2, 0, 1)
+        key, value = (F.pad(x.to(dtype), padding).contiguous() for x in (key, value))
+        border = F.pad(border, padding, value=float("-inf"))
+        return query, key, value, border, key_offset.to(dtype), bias.to(dtype)
+
+    def _relate_in_strips(self, query, key, value, border, *position):
+        """``_relate``, as many rows at a time as fit in the cache; the strips of cells overlap."""
+        margin = self.region_size - 1
+        h, w = border.shape[0] - margin, border.shape[1] - margin
+        row_elements = 4 * w * query.shape[0] * max(query.shape[1], value.shape[1])
+        rows = max(1, STRIP_ELEMENTS // row_elements)
+        strips = [query.split(2 * rows, 2)]
+        for x in (key, value, border):
+            x = F.pad(x, (0, 0, 0, -h % rows)).unfold(-2, rows + margin, rows)
+            strips.append(x.transpose(-1, -2).unbind(-3))
+        return torch.cat([self._relate(*strip, *position) for strip in zip(*strips, strict=True)], 2)
+
+    def _relate(self, query, key, value, border, *position):
+        weights = self._weigh(query, key, border, *position).unsqueeze(3).unbind()
+        value = value.unflatten(1, (self.num_heads, -1)).unsqueeze(3)
+        context = value.new_zeros(())
+        for weight, cell in zip(weights, self._shifts(value, query), strict=True):
+            context = torch.addcmul(context, weight, cell)
+        return _ungroup(context.flatten(1, 3), query).to(query.dtype)
+
+    def _weigh(self, query, key, border, key_offset, bias):
+        """Weights ``(k * k, B, heads, 4, h, w)`` of a region's cells for the 4 pixels over a cell."""
+        cells = self._shifts(key.unflatten(1, (self.num_heads, -1)).unsqueeze(3), query)
+        borders = self._shifts(border, query)
+        query = _group(query.to(key.dtype)).unflatten(1, (self.num_heads, -1, 4))
+        logits = []
+        for n, (cell, outside) in enumerate(zip(cells, borders, strict=True)):
+            cell = cell + key_offset[:, :, n, None, None, None]
+            dot = self.similarity == "dot_product"
+            relation = query * cell if dot else -(query - cell).square()
+            position = bias[:, :, n, None, None] + outside
+            logits.append(torch.add(position, relation.sum(2), alpha=self.scale))
+        return torch.stack(logits).softmax(0)
+
+    def _shifts(self, padded, query):
+        """The k * k neighbours of every cell under the query, row by row, as views."""
+        h, w, k = (query.shape[-2] + 1) // 2, (query.shape[-1] + 1) // 2, self.region_size
+        return [padded[..., i : i + h, j : j + w] for i in range(k) for j in range(k)]
+
+
+def _group(x):
+    """``(B, C, H, W) -> (B, 4C, h, w)``: the 4 pixels over a cell become channels."""
+    x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
+    return F.pixel_unshuffle(x.contiguous(), 2)
+
+
+def _ungroup(x, query):
+    return F.pixel_shuffle(x, 2)[..., : query.shape[-2], : query.shape[-1]]
+
+
+def _offsets(k):
+    """From the 4 pixels' centres to the k * k cells', in cells: ``(4, k * k, 2)``, row first."""
+    along = torch.arange(k) - k // 2 - torch.tensor([[-0.25], [0.25]])
+    rows = along[:, None, :, None].expand(2, 2, k, k)
+    return torch.stack([rows, rows.permute(1, 0, 3, 2)], -1).reshape(4, k * k, 2)
+
+
+def _expect(condition, name, got, expected):
+    if not condition:
+        raise ValueError(f"{name}: got {got}, expected {expected}")
+
+
+def _check_options(channels, num_heads, region_size, similarity, position):
+    _expect(similarity in SIMILARITIES, "similarity", repr(similarity), f"one of {SIMILARITIES}")
+    _expect(position in POSITIONS, "position", repr(position), f"one of {POSITIONS}")
+    _expect(region_size % 2 == 1, "region_size", region_size, "an odd number such as 3")
+    d, rest = divmod(channels, num_heads)
+    _expect(d > 0 and rest == 0, "channels", channels, f"a multiple of num_heads={num_heads}")
+    if similarity == "squared_difference":
+        _expect(d == 1, "channels", channels, f"num_heads={num_heads}, a scalar per head")
+    elif position == "row_column":
+        fix = "an even number, to halve for rows and columns; take fewer heads or position='mlp'"
+        _expect(d % 2 == 0, "channels per head", d, fix)
+
+
+def _check_shapes(query, key, value, channels, num_heads):
+    batch, c, height, width = query.shape
+    cells = ((height + 1) // 2, (width + 1) // 2)
+    half = f"half of the query's {height}x{width}, rounded up"
+    _expect(c == channels, "query channels", c, f"{channels}, as the module was built")
+    for name, x, c in (("key", key, channels), ("value", value, value.shape[1])):
+        expected = (batch, c, *cells)
+        _expect(x.shape == expected, f"{name} shape", tuple(x.shape), f"{expected}: {half}")
+    _expect(c % num_heads == 0, "value channels", c, f"a multiple of num_heads={num_heads}")

@@ -1,0 +1,153 @@
+import math
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from eseg_d2.layers.fusion import BiFPNLayer, FusionNode, WeightedFusion
+
+OPTIONS = {
+    "norm": nn.BatchNorm2d,
+    "fusion": "fast_normalized",
+    "activation": "swish",
+    "separable": True,
+    "downsample": "max_pool",
+}
+
+
+@settings(deadline=None, max_examples=50)
+@given(weights=st.lists(st.floats(-2, 2), min_size=1, max_size=8), seed=st.integers(0, 99))
+def test_fast_normalized_fusion_by_its_formula(weights, seed):
+    torch.manual_seed(seed)
+    fusion = WeightedFusion(len(weights)).double()
+    fusion.weight.data = torch.tensor(weights, dtype=torch.float64)
+    inputs = [torch.randn(2, 3, 2, 2, dtype=torch.float64) for _ in weights]
+    positive = [max(w, 0.0) for w in weights]
+    expected = sum(w / (sum(positive) + 1e-4) * x for w, x in zip(positive, inputs, strict=True))
+    torch.testing.assert_close(fusion(inputs), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_sum_has_no_parameters_and_leaves_its_inputs_alone():
+    fusion = WeightedFusion(3, mode="sum")
+    inputs = [torch.full((1, 1, 2, 2), float(i)) for i in range(1, 4)]
+    assert not list(fusion.parameters())
+    assert torch.equal(fusion(inputs), torch.full((1, 1, 2, 2), 6.0))
+    assert [x.unique().item() for x in inputs] == [1, 2, 3]
+    assert torch.equal(fusion.normalized_weights(), torch.ones(3))
+
+
+def test_initial_weights_are_equal_and_learn():
+    fusion = WeightedFusion(2)
+    torch.testing.assert_close(fusion.normalized_weights(), torch.full((2,), 1 / 2.0001))
+    fusion([torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)]).sum().backward()
+    assert fusion.weight.grad[0] > 0 > fusion.weight.grad[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_fusion_keeps_the_dtype_of_its_inputs(dtype):
+    inputs = [torch.randn(1, 2, 3, 3).to(dtype) for _ in range(3)]
+    assert WeightedFusion(3)(inputs).dtype == dtype
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="fusion is 'softmax'; expected one of"):
+        WeightedFusion(2, mode="softmax")
+    with pytest.raises(ValueError, match="is 0; expected >= 1"):
+        WeightedFusion(0)
+    with pytest.raises(ValueError, match="got 3 maps; it was made for 2"):
+        WeightedFusion(2)([torch.zeros(1, 1, 1, 1)] * 3)
+    with pytest.raises(ValueError, match="activation is 'gelu'; expected one of .*swish"):
+        FusionNode(edges=[(2, 0), (2, 1)], out_channels=2, **{**OPTIONS, "activation": "gelu"})
+
+
+def randomize(module):
+    """Give every parameter and statistic a value of its own, away from the initial ones."""
+    torch.manual_seed(0)
+    for tensor in [*module.parameters(), *module.buffers()]:
+        if tensor.is_floating_point():
+            nn.init.uniform_(tensor, 0.2, 1.5)
+
+
+def batch_norm(x, norm):
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return (x - norm.running_mean.view(-1, 1, 1)) * scale.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
+
+
+def node_by_loops(node, own, inner, below):
+    """The bottom-up node of EfficientDet on one image, pixel by pixel: maps (C, H, W)."""
+    channels, height, width = inner.shape
+    lateral = node.edges[0].lateral
+    own = torch.einsum("oc,chw->ohw", lateral.conv.weight[..., 0, 0], own)
+    own = batch_norm(own + lateral.conv.bias.view(-1, 1, 1), lateral.norm)
+    w = [max(value, 0.0) for value in node.fusion.weight.tolist()]
+    mixed = torch.zeros(channels, height + 2, width + 2, dtype=torch.float64)  # a zero border
+    for c in range(channels):
+        for i in range(height):
+            for j in range(width):
+                window = below[c, max(2 * i - 1, 0) : 2 * i + 2, max(2 * j - 1, 0) : 2 * j + 2]
+                total = w[0] * own[c, i, j] + w[1] * inner[c, i, j] + w[2] * window.max()
+                value = total.item() / (sum(w) + 1e-4)
+                mixed[c, i + 1, j + 1] = value / (1 + math.exp(-value))
+    conv = node.conv.conv
+    out = torch.zeros(channels, height, width, dtype=torch.float64)
+    for i in range(height):
+        for j in range(width):
+            window = mixed[:, i : i + 3, j : j + 3]
+            filtered = (window * conv.depthwise.weight[:, 0]).sum((1, 2))
+            out[:, i, j] = conv.pointwise.weight[..., 0, 0] @ filtered + conv.pointwise.bias
+    return batch_norm(out, node.conv.norm)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 4)])
+@torch.no_grad()
+def test_node_matches_a_loop_over_pixels(size):
+    node = FusionNode(edges=[(2, 0), (3, 0), (3, -1)], out_channels=3, **OPTIONS).double().eval()
+    randomize(node)
+    node.fusion.weight[1] = -0.3  # switched off
+    own, inner = (torch.randn(1, c, *size, dtype=torch.float64) for c in (2, 3))
+    below = torch.randn(1, 3, 2 * size[0], 2 * size[1] - 1, dtype=torch.float64)
+    expected = node_by_loops(node, own[0], inner[0], below[0])
+    torch.testing.assert_close(node([own, inner, below])[0], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("edge", [0, 1, 2])
+@torch.no_grad()
+def test_each_fusion_weight_switches_its_own_input(edge):
+    node = FusionNode(edges=[(2, 0), (2, 0), (2, -1)], out_channels=2, **OPTIONS).eval()
+    inputs = [torch.randn(1, 2, 2, 2), torch.randn(1, 2, 2, 2), torch.randn(1, 2, 4, 4)]
+    changed = [x + 1 if i == edge else x for i, x in enumerate(inputs)]
+    assert not torch.allclose(node(inputs), node(changed))
+    node.fusion.weight[edge] = -1
+    assert torch.equal(node(inputs), node(changed))
+
+
+@pytest.mark.parametrize("separable, conv", [(True, 36 + 16 + 4), (False, 9 * 16 + 4)])
+def test_node_parameters(separable, conv):
+    node = FusionNode(edges=[(4, 0), (4, 1)], out_channels=4, **{**OPTIONS, "separable": separable})
+    assert sum(p.numel() for p in node.parameters()) == 2 + conv + 8
+
+
+def reach(layer, sizes, channels, source):
+    """Outputs of `layer` that change with its input number `source`."""
+    inputs = [torch.randn(1, c, *size) for c, size in zip(channels, sizes, strict=True)]
+    before = layer(inputs)
+    inputs[source] = inputs[source] + 1
+    after = layer(inputs)
+    return [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if not torch.equal(a, b)]
+
+
+@pytest.mark.parametrize("num_levels", [2, 3, 5])
+@torch.no_grad()
+def test_layer_lets_every_level_reach_every_level(num_levels):
+    torch.manual_seed(0)
+    channels = [3 + i for i in range(num_levels)]
+    sizes = [(math.ceil(19 / 2**i), math.ceil(34 / 2**i)) for i in range(num_levels)]
+    make_node = partial(FusionNode, **OPTIONS)
+    layer = BiFPNLayer(in_channels=channels, out_channels=8, make_node=make_node).eval()
+    for source in range(num_levels):
+        assert reach(layer, sizes, channels, source) == list(range(num_levels))
+    assert [len(node.edges) for node in layer.top_down] == [2] * (num_levels - 1)
+    assert [len(node.edges) for node in layer.bottom_up] == [3] * (num_levels - 2) + [2]

@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from eseg_d2.layers.resample import Resample, conv1x1_norm, make_downsampling
+
+SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))
+POOLS = ("max_pool", "max_pool_same")
+
+
+def no_norm(_channels):
+    return None
+
+
+def pooling_start(name, size):
+    """First pixel of the first 3-wide window over `size` pixels, stride 2."""
+    if name == "max_pool":
+        return -1
+    total = max((math.ceil(size / 2) - 1) * 2 + 3 - size, 0)  # TensorFlow's definition of SAME
+    return -(total // 2)
+
+
+def max_pool_by_loops(x, name):
+    height, width = x.shape[-2:]
+    out = x.new_empty(*x.shape[:2], math.ceil(height / 2), math.ceil(width / 2))
+    top, left = pooling_start(name, height), pooling_start(name, width)
+    for i in range(out.shape[-2]):
+        for j in range(out.shape[-1]):
+            rows = slice(max(top + 2 * i, 0), top + 2 * i + 3)
+            cols = slice(max(left + 2 * j, 0), left + 2 * j + 3)
+            out[..., i, j] = x[..., rows, cols].amax((-2, -1))
+    return out
+
+
+@settings(deadline=None, max_examples=60)
+@given(size=SIZES, name=st.sampled_from(POOLS), seed=st.integers(0, 99))
+def test_max_pools_match_a_loop(size, name, seed):
+    # Negative values only, so that a border padded with zeros would show.
+    x = -torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(seed)) - 1
+    assert torch.equal(make_downsampling(name)(x), max_pool_by_loops(x, name))
+
+
+def test_the_two_pools_differ_on_even_sizes_only():
+    x = torch.arange(36.0).view(1, 1, 6, 6)
+    pool, same = (make_downsampling(name) for name in POOLS)
+    assert not torch.equal(pool(x), same(x))
+    assert torch.equal(pool(x[..., :5, :5]), same(x[..., :5, :5]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(size=SIZES, target=SIZES)
+def test_up_is_the_nearest_neighbour_at_the_targets_size(size, target):
+    x = torch.randn(1, 2, *size)
+    out = Resample(2, 2, level_offset=1, norm=no_norm)(x, target)
+    rows = [i * size[0] // target[0] for i in range(target[0])]
+    cols = [j * size[1] // target[1] for j in range(target[1])]
+    assert torch.equal(out, x[..., rows, :][..., cols])
+
+
+@settings(deadline=None, max_examples=40)
+@given(target=SIZES)
+def test_up_to_odd_sizes_is_a_doubling_cut_to_size(target):
+    x = torch.randn(1, 2, math.ceil(target[0] / 2), math.ceil(target[1] / 2))
+    doubled = x.repeat_interleave(2, -2).repeat_interleave(2, -1)
+    out = Resample(2, 2, level_offset=1, norm=no_norm)(x, target)
+    assert torch.equal(out, doubled[..., : target[0], : target[1]])
+
+
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("target", [(4, 5), (3, 5), (3, 4)])
+def test_down_fits_targets_rounded_up_or_down(name, target):
+    x = torch.randn(1, 2, 7, 9)
+    out = Resample(2, 2, level_offset=-1, norm=no_norm, downsample=name)(x, target)
+    assert torch.equal(out, max_pool_by_loops(x, name)[..., : target[0], : target[1]])
+
+
+@pytest.mark.parametrize("offset, size", [(-1, (2, 3)), (0, (4, 6)), (1, (8, 11))])
+def test_convolution_and_norm_only_where_widths_differ_and_before_resampling(offset, size):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 6)
+    same_width = Resample(3, 3, level_offset=offset, norm=nn.BatchNorm2d)
+    assert not list(same_width.parameters())
+    edge = Resample(3, 5, level_offset=offset, norm=nn.BatchNorm2d).eval()
+    edge.lateral.norm.running_mean.uniform_()
+    resample_only = Resample(5, 5, level_offset=offset, norm=nn.BatchNorm2d)
+    lateral = edge.lateral.norm(edge.lateral.conv(x))
+    torch.testing.assert_close(edge(x, size), resample_only(lateral, size))
+    assert edge(x, size).shape == (2, 5, *size)
+
+
+def test_conv1x1_norm_parameters():
+    assert sum(p.numel() for p in conv1x1_norm(3, 5, nn.BatchNorm2d).parameters()) == 15 + 5 + 10
+    assert sum(p.numel() for p in conv1x1_norm(3, 5, no_norm).parameters()) == 15 + 5
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_down_keeps_channels_last_and_dtype(name):
+    x = torch.randn(1, 4, 6, 8).to(torch.bfloat16, memory_format=torch.channels_last)
+    out = Resample(4, 4, level_offset=-1, norm=no_norm, downsample=name)(x, (3, 4))
+    assert out.dtype == torch.bfloat16
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="downsample is 'avg'; expected one of .*max_pool_same"):
+        make_downsampling("avg")
+    with pytest.raises(ValueError, match="level_offset of a Resample is 2; expected -1, 0 or"):
+        Resample(2, 2, level_offset=2, norm=no_norm)
