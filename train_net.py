@@ -10,6 +10,10 @@ import argparse
 import os
 import sys
 
+# On a CPU, threads of torch that wait for each other shall sleep: spinning costs a run most of its
+# speed wherever something else (its own data workers, say) wants the cores. Read at torch's import.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 def parse_arguments() -> argparse.Namespace:
     """Detectron2's flags; parsed before it is imported, which takes seconds."""

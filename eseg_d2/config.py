@@ -14,6 +14,7 @@ def add_eseg_config(cfg: CN) -> None:
     _add_bifpn(cfg)
     _add_rsp_head(cfg)
     _add_panoptic(cfg)
+    _add_data(cfg)
 
 
 def _add_bifpn(cfg: CN) -> None:
@@ -31,6 +32,9 @@ def _add_bifpn(cfg: CN) -> None:
     cfg.MODEL.BIFPN.NUM_REPEATS = 1
     # Norm of the pyramid, as in Detectron2's get_norm: "BN", "SyncBN", "GN", "FrozenBN" or "".
     cfg.MODEL.BIFPN.NORM = "BN"
+    # Momentum of its running statistics, in PyTorch's sense (share of the new value). 0.01 is
+    # EfficientDet's; runs of a few hundred iterations need more.
+    cfg.MODEL.BIFPN.NORM_MOMENTUM = 0.01
     # "fast_normalized": relu(w) / (sum relu(w) + 1e-4), EfficientDet; or plain "sum".
     cfg.MODEL.BIFPN.FUSION = "fast_normalized"
     # "swish" or "relu".
@@ -69,3 +73,9 @@ def _add_panoptic(cfg: CN) -> None:
     # Classes of the semantic head: "all" of the data set, so that mIoU and PQ come from one
     # model; or "stuff_and_things": one class for all things, then the stuff (Panoptic FPN).
     cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES = "all"
+
+
+def _add_data(cfg: CN) -> None:
+    # Your own data sets, a list of {name, images, panoptic_png, panoptic_json}: two folders and
+    # a json in the COCO panoptic format. Use the names in DATASETS.TRAIN and DATASETS.TEST.
+    cfg.DATASETS.PANOPTIC = []

@@ -1,25 +1,30 @@
 """From a config file and overrides to a config that can be trained."""
 
 import difflib
+import logging
 import os
 
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from eseg_d2.config import add_eseg_config
 from eseg_d2.data.datasets.availability import require_datasets
+from eseg_d2.data.datasets.own import register_own
 from eseg_d2.data.label_space import LabelSpace
 
 __all__ = ["check_launch", "fetch_weights", "load_config", "require_inputs", "set_class_counts"]
+
+logger = logging.getLogger(__name__)
 
 
 def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     """The project's config: defaults, the file (with its ``_BASE_``), then the overrides.
 
     On a machine without a GPU MODEL.DEVICE becomes ``"cpu"``. The numbers of classes are set
-    from the data set.
+    from the data set. With MODEL.WEIGHTS ``""`` no layer of the bottom-up stays frozen.
 
     Args:
         config_file: a YAML file.
@@ -37,7 +42,7 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     add_eseg_config(cfg)
     try:
         cfg.merge_from_file(config_file)
-    except (KeyError, AssertionError, ValueError) as e:
+    except (KeyError, AssertionError, ValueError, yaml.YAMLError) as e:
         raise ValueError(f"{config_file}: {_explain(cfg, e)}") from e
     try:
         cfg.merge_from_list(overrides)
@@ -45,6 +50,9 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
         raise ValueError(f"KEY VALUE overrides {overrides}: {_explain(cfg, e)}") from e
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
+    _train_random_layers(cfg)
+    register_own(cfg.DATASETS.PANOPTIC)
+    _require_equal_classes(cfg)
     set_class_counts(cfg)
     return cfg
 
@@ -55,15 +63,30 @@ def set_class_counts(cfg: CfgNode) -> None:
     Args:
         cfg: changed in place; left alone if its data set is not a panoptic one.
     """
-    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST][:1]
-    if not names:
+    for space in _label_spaces(cfg).values():
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = space.num_semantic
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = space.num_things
         return
-    metadata = MetadataCatalog.get(names[0])
-    if not metadata.get("panoptic_json"):
-        return
-    space = LabelSpace.from_metadata(metadata, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = space.num_semantic
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = space.num_things
+
+
+def _label_spaces(cfg: CfgNode) -> dict[str, LabelSpace]:
+    """Of the panoptic data sets of DATASETS.TRAIN and DATASETS.TEST, by name."""
+    spaces = {}
+    for name in [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]:
+        metadata = MetadataCatalog.get(name)
+        if metadata.get("panoptic_json"):
+            spaces[name] = LabelSpace.from_metadata(metadata, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)
+    return spaces
+
+
+def _require_equal_classes(cfg: CfgNode) -> None:
+    spaces = _label_spaces(cfg)
+    if len(set(spaces.values())) > 1:
+        classes = "".join(f"\n  {name}: {', '.join(s.names)}" for name, s in spaces.items())
+        raise ValueError(
+            "the data sets of DATASETS.TRAIN and DATASETS.TEST must have the same classes in the "
+            f"same order, with the same ids and isthing; got{classes}"
+        )
 
 
 def require_inputs(cfg: CfgNode, *, eval_only: bool) -> None:
@@ -98,13 +121,25 @@ def fetch_weights(weights: str) -> None:
         raise FileNotFoundError(
             f"cannot get MODEL.WEIGHTS {weights!r}: {reason}.\n"
             "  Give a file or a URL that can be reached, or MODEL.WEIGHTS '' to start from random "
-            "weights\n  (then also MODEL.BACKBONE.FREEZE_AT 0 and MODEL.RESNETS.NORM BN: frozen "
-            "random layers do not learn)"
+            "weights."
         )
 
 
+def _train_random_layers(cfg: CfgNode) -> None:
+    """Frozen layers without weights learn nothing, and frozen norms let the loss diverge."""
+    frozen = cfg.MODEL.BACKBONE.FREEZE_AT > 0 or cfg.MODEL.RESNETS.NORM == "FrozenBN"
+    if cfg.MODEL.WEIGHTS or not frozen:
+        return
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    cfg.MODEL.RESNETS.NORM = "BN"
+    logger.warning(
+        "MODEL.WEIGHTS is empty: all layers start from random weights, so none is frozen "
+        "(MODEL.BACKBONE.FREEZE_AT 0, MODEL.RESNETS.NORM BN)."
+    )
+
+
 def _explain(cfg: CfgNode, error: Exception) -> str:
-    message = str(error.args[0]) if error.args else repr(error)
+    message = str(error.args[0] if len(error.args) == 1 else error)
     words = [word for word in message.replace("'", " ").split() if "." in word or word.isupper()]
     keys = _all_keys(cfg)
     for word in words:

@@ -25,10 +25,10 @@ class GroundTruth:
             dataset_name: a registered panoptic data set.
             semantic_classes: see :class:`~eseg_d2.data.label_space.LabelSpace`.
         """
-        self.label_space = LabelSpace.from_metadata(
-            MetadataCatalog.get(dataset_name), semantic_classes
-        )
-        self.records = {record["file_name"]: record for record in _records(dataset_name)}
+        metadata = MetadataCatalog.get(dataset_name)
+        self.label_space = LabelSpace.from_metadata(metadata, semantic_classes)
+        records = _records(dataset_name, metadata.panoptic_json)
+        self.records = {record["file_name"]: record for record in records}
 
     def segment_map(self, file_name: str) -> np.ndarray:
         """(H, W) int32 segment ids of an image."""
@@ -50,7 +50,8 @@ class GroundTruth:
 
 
 @lru_cache(maxsize=4)
-def _records(dataset_name: str) -> list[dict]:
+def _records(dataset_name: str, panoptic_json: str) -> list[dict]:
+    # the path is part of the key: a name may be registered anew for other files
     return DatasetCatalog.get(dataset_name)
 
 

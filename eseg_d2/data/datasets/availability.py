@@ -63,9 +63,9 @@ def _how_to_get(name: str) -> str:
     if name.startswith("cityscapes"):
         cityscapes = os.path.join(root, "cityscapes")
         return (
-            f"to get it: unpack leftImg8bit and gtFine of Cityscapes into {cityscapes}, then run "
-            f"CITYSCAPES_DATASET={cityscapes} csCreatePanopticImgs --set-names "
-            "train val (see datasets/README.md)"
+            f"to get it: unpack leftImg8bit and gtFine of Cityscapes into {cityscapes}, then run\n"
+            f"  csCreatePanopticImgs --dataset-folder {os.path.join(cityscapes, 'gtFine')} "
+            "--set-names train val   (see datasets/README.md)"
         )
     if name.startswith("coco"):
         return (

@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, Metadata
+from detectron2.data import transforms as T
+from PIL import Image
+
+import eseg_d2
+from eseg_d2.data.datasets.panoptic import metadata_from_categories
+from eseg_d2.data.label_space import LabelSpace
+from eseg_d2.data.mapper import PanopticMapper
+
+CATEGORIES = [
+    {"id": 40, "name": "car", "isthing": 1},
+    {"id": 7, "name": "road", "isthing": 0},
+    {"id": 300, "name": "person", "isthing": 1},
+]
+SPACE = LabelSpace.from_metadata(Metadata(name="t", **metadata_from_categories(CATEGORIES)))
+SEGMENTS = [  # id, contiguous class, crowd
+    (70_001, 0, 0),
+    (5, 1, 0),
+    (256, 2, 0),
+    (17, 2, 1),
+]
+
+
+def segments_info():
+    return [
+        {"id": i, "category_id": c, "isthing": bool(SPACE.is_thing[c]), "iscrowd": crowd}
+        for i, c, crowd in SEGMENTS
+    ]
+
+
+@pytest.fixture
+def record(tmp_path):
+    ids = np.full((20, 30), 5)
+    ids[:4] = 0  # void
+    ids[6:12, 3:9] = 70_001
+    ids[10:18, 7:15] = 256
+    ids[0:3, 20:25] = 17
+    return write(tmp_path, ids)
+
+
+def write(folder, ids, image_shape=None):
+    png = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
+    Image.fromarray(png).save(folder / "label.png")
+    shape = image_shape or ids.shape
+    pixels = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "image.png")
+    return {
+        "file_name": str(folder / "image.png"),
+        "pan_seg_file_name": str(folder / "label.png"),
+        "image_id": 1,
+        "segments_info": segments_info(),
+        "ids": ids,
+    }
+
+
+def mapper(*augmentations):
+    return PanopticMapper(augmentations=list(augmentations), image_format="RGB", label_space=SPACE)
+
+
+def expected_semantic(ids):
+    semantic = np.full(ids.shape, 255)
+    for segment_id, contiguous, _ in SEGMENTS:
+        semantic[ids == segment_id] = contiguous
+    return semantic
+
+
+def test_targets_of_the_whole_image(record):
+    out = mapper()(record)
+    np.testing.assert_array_equal(out["sem_seg"], expected_semantic(record["ids"]))
+    instances = out["instances"]
+    assert instances.gt_classes.tolist() == [0, 1]  # ROI classes; the crowd is left out
+    for mask, segment_id in zip(instances.gt_masks.tensor.numpy(), (70_001, 256), strict=True):
+        np.testing.assert_array_equal(mask, record["ids"] == segment_id)
+    assert instances.gt_boxes.tensor.tolist() == [[3, 6, 9, 12], [7, 10, 15, 18]]
+    assert out["image"].dtype == torch.uint8 and out["image"].shape == (3, 20, 30)
+
+
+def test_flip_and_crop_move_all_targets_together(record):
+    flip = T.NoOpTransform()
+    out = mapper(T.RandomFlip(prob=1.0))(record)
+    ids = record["ids"][:, ::-1]
+    np.testing.assert_array_equal(out["sem_seg"], expected_semantic(ids))
+    np.testing.assert_array_equal(out["instances"].gt_masks.tensor[1], ids == 256)
+    crop = T.CropTransform(0, 12, 30, 8)
+    out = mapper(_Fixed(crop), _Fixed(flip))(record)
+    # the first thing is cut away, the second shortened
+    assert out["instances"].gt_classes.tolist() == [1]
+    assert out["instances"].gt_boxes.tensor.tolist() == [[7, 0, 15, 6]]
+
+
+class _Fixed(T.Augmentation):
+    def __init__(self, transform):
+        super().__init__()
+        self.transform = transform
+
+    def get_transform(self, image):
+        return self.transform
+
+
+def test_padding_is_ignored(record):
+    for fill in 0, 255:
+        pad = T.PadTransform(0, 0, 5, 4, 30, 20, seg_pad_value=fill)
+        sem_seg = mapper(_Fixed(pad))(record)["sem_seg"]
+        assert (sem_seg[20:] == 255).all() and (sem_seg[:, 30:] == 255).all()
+
+
+def test_image_without_things_is_kept(tmp_path):
+    out = mapper()(write(tmp_path, np.full((8, 9), 5)))
+    assert len(out["instances"]) == 0
+    assert out["instances"].gt_masks.tensor.shape == (0, 8, 9)
+    assert (out["sem_seg"] == 1).all()
+
+
+def test_unlisted_id_is_named(tmp_path):
+    ids = np.full((8, 9), 5)
+    ids[0, 0] = 6
+    with pytest.raises(ValueError, match=r"label.png.*\[6\].*segments_info"):
+        mapper()(write(tmp_path, ids))
+
+
+def test_ids_that_occur_twice_are_named(record):
+    record["segments_info"].append(dict(record["segments_info"][0]))
+    with pytest.raises(ValueError, match=r"label.png.*70001"):
+        mapper()(record)
+
+
+def test_sizes_must_agree(tmp_path):
+    with pytest.raises(ValueError, match="9x8.*label.png 9x7|image.png is 9x8"):
+        mapper()(write(tmp_path, np.full((7, 9), 5), image_shape=(8, 9)))
+
+
+def test_truncated_and_missing_files_are_named(record, tmp_path):
+    content = (tmp_path / "image.png").read_bytes()
+    (tmp_path / "image.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="image.png"):
+        mapper()(record)
+    (tmp_path / "image.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="image.png"):
+        mapper()(record)
+    (tmp_path / "image.png").unlink()
+    with pytest.raises(FileNotFoundError, match="image.png"):
+        mapper()(record)
+
+
+def test_from_config_on_scenes(scenes, root):
+    cfg = get_cfg()
+    eseg_d2.add_eseg_config(cfg)
+    cfg.merge_from_file(str(root / "configs/scenes/rsp_panoptic_R18_coco.yaml"))
+    name = cfg.DATASETS.TRAIN[0]
+    chosen = PanopticMapper(cfg, name)
+    assert chosen.label_space.semantic_classes == "stuff_and_things"
+    for record in DatasetCatalog.get(name):
+        out = chosen(record)
+        assert out["image"].shape[1:] == out["sem_seg"].shape == out["instances"].image_size
+        labels = set(out["sem_seg"].unique().tolist())
+        assert labels <= {*range(chosen.label_space.num_semantic), 255}
+        boxes = out["instances"].gt_boxes
+        assert boxes.nonempty().all()

@@ -1,0 +1,41 @@
+"""`make demo` in small: all of its steps, twice."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+
+SMALL = (
+    *("SOLVER.MAX_ITER", "3", "SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TRAIN", "(64,)"),
+    *("DATALOADER.NUM_WORKERS", "0"),
+)
+
+
+def make_demo(root, folder):
+    return subprocess.run(
+        [sys.executable, "demo/make_demo.py", "--output", folder / "demo"]
+        + ["--num-train", "4", "--num-val", "2", "--num-pictures", "2", *SMALL],
+        cwd=root,
+        env={**os.environ, "DETECTRON2_DATASETS": str(folder / "data")},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+def test_makes_scenes_trains_and_draws(root, tmp_path):
+    first = make_demo(root, tmp_path)
+    assert first.returncode == 0, first.stderr[-3000:]
+    pictures = sorted((tmp_path / "demo").glob("*.png"))
+    assert len(pictures) == 3
+    for path in pictures:
+        assert str(path) in first.stdout
+        assert np.asarray(Image.open(path)).std() > 10
+    for figure in "PQ", "mIoU", "AP":
+        assert figure in first.stdout
+
+    again = make_demo(root, tmp_path)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "used again" in again.stdout

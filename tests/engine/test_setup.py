@@ -1,0 +1,71 @@
+from types import SimpleNamespace
+
+import pytest
+
+import eseg_d2  # noqa: F401, registers
+from eseg_d2.engine import check_launch, load_config, require_inputs
+
+CONFIG = "configs/scenes/rsp_panoptic_R18_cityscapes.yaml"
+
+
+@pytest.fixture(autouse=True)
+def in_checkout(root, monkeypatch):
+    monkeypatch.chdir(root)
+
+
+def arguments(**given):
+    defaults = {"num_gpus": 1, "num_machines": 1, "resume": False, "eval_only": False}
+    return SimpleNamespace(**{**defaults, **given})
+
+
+def test_class_counts_come_from_the_data():
+    cfg = load_config(CONFIG, ["MODEL.PANOPTIC.SEMANTIC_CLASSES", "stuff_and_things"])
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 12
+    cfg = load_config(CONFIG, ["MODEL.ROI_HEADS.NUM_CLASSES", "3"])
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 8
+
+
+def test_errors_of_the_command_line_are_explained(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no config file 'nowhere.yaml'"):
+        load_config("nowhere.yaml", [])
+    with pytest.raises(ValueError, match="SOLVER.BASE_LRR.*Did you mean .*SOLVER.BASE_LR"):
+        load_config(CONFIG, ["SOLVER.BASE_LRR", "1"])
+    with pytest.raises(ValueError, match="overrides"):
+        load_config(CONFIG, ["SOLVER.MAX_ITER"])
+    with pytest.raises(ValueError, match="overrides.*MAX_ITER"):
+        load_config(CONFIG, ["SOLVER.MAX_ITER", "many"])
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("MODEL:\n  RSP_HEAD:\n    CHANELS: 3\n")
+    with pytest.raises(
+        ValueError, match=r"bad.yaml.*CHANELS.*Did you mean MODEL.RSP_HEAD.CHANNELS"
+    ):
+        load_config(str(bad), [])
+    bad.write_text("MODEL: [")
+    with pytest.raises(ValueError, match="bad.yaml"):
+        load_config(str(bad), [])
+    with pytest.raises(ValueError, match="SEMANTIC_CLASSES is 'every'"):
+        load_config(CONFIG, ["MODEL.PANOPTIC.SEMANTIC_CLASSES", "every"])
+
+
+def test_missing_inputs_are_named(scenes):
+    cfg = load_config(CONFIG, [])
+    require_inputs(cfg, eval_only=False)
+    cfg.MODEL.WEIGHTS = "/nowhere/model.pth"
+    with pytest.raises(FileNotFoundError, match="'/nowhere/model.pth'.*\n.*MODEL.WEIGHTS ''"):
+        require_inputs(cfg, eval_only=False)
+    cfg.DATASETS.TEST = ("cityscapes_fine_panoptic_val",)
+    with pytest.raises(FileNotFoundError, match="cityscapes_panoptic_val.json"):
+        require_inputs(cfg, eval_only=True)
+
+
+def test_launches_that_cannot_work_are_refused(tmp_path):
+    cfg = load_config(CONFIG, ["OUTPUT_DIR", str(tmp_path)])
+    check_launch(cfg, arguments())
+    with pytest.raises(ValueError, match="--num-gpus 99, but this machine has"):
+        check_launch(cfg, arguments(num_gpus=99))
+    with pytest.raises(ValueError, match="IMS_PER_BATCH is 4, which 3 processes"):
+        check_launch(cfg, arguments(num_machines=3))
+    with pytest.raises(ValueError, match="no checkpoint in OUTPUT_DIR"):
+        check_launch(cfg, arguments(resume=True))
+    with pytest.raises(ValueError, match="MODEL.WEIGHTS path"):
+        check_launch(cfg, arguments(eval_only=True))

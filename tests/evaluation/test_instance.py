@@ -1,0 +1,50 @@
+import json
+
+import pytest
+import torch
+from oracle import perfect_output
+
+import eseg_d2  # noqa: F401, registers
+from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.evaluation.instance import InstanceEvaluator
+
+
+@pytest.fixture(params=["scenes_cityscapes_panoptic_val", "scenes_coco_panoptic_val"])
+def name(request, scenes):
+    return request.param
+
+
+def evaluate(name, folder, change=lambda instances: instances):
+    truth = GroundTruth(name)
+    evaluator = InstanceEvaluator(name, output_dir=str(folder), distributed=False)
+    evaluator.reset()
+    for file_name, record in truth.records.items():
+        instances = change(perfect_output(truth, file_name)["instances"])
+        evaluator.process([record], [{"instances": instances}])
+    return evaluator.evaluate()
+
+
+def test_oracle_scores_100(name, tmp_path):
+    results = evaluate(name, tmp_path)
+    for task in "bbox", "segm":
+        assert results[task]["AP"] == pytest.approx(100, abs=1e-6)
+        assert results[task]["AP-person"] == pytest.approx(100, abs=1e-6)
+    written = json.loads((tmp_path / f"{name}_instances.json").read_text())
+    truth = GroundTruth(name)
+    things = [
+        s for record in truth.records.values() for s in record["segments_info"] if s["isthing"]
+    ]
+    assert len(written["annotations"]) == len(things)
+    assert [a["area"] for a in written["annotations"]] == [s["area"] for s in things]
+
+
+def test_wrong_classes_and_no_detections_score_0(name, tmp_path):
+    def shifted(instances):
+        things = torch.tensor(GroundTruth(name).label_space.thing_ids)
+        place = torch.searchsorted(things, instances.pred_classes)
+        instances.pred_classes = things[(place + 1) % len(things)]
+        return instances
+
+    assert evaluate(name, tmp_path, shifted)["segm"]["AP"] < 30
+    nothing = evaluate(name, tmp_path, lambda instances: instances[:0])
+    assert nothing["segm"]["AP"] != nothing["segm"]["AP"]  # NaN, as Detectron2 has it

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import SemSegEvaluator
+from oracle import perfect_output
+
+import eseg_d2  # noqa: F401, registers
+from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.evaluation.semantic import SemanticEvaluator, iou_results
+
+NAME = "scenes_cityscapes_panoptic_val"
+
+
+def test_equals_detectron2_on_random_predictions(scenes, tmp_path):
+    records = DatasetCatalog.get(NAME)
+    for record in records:
+        gt = record["file_name"].replace("leftImg8bit", "gtFine")
+        record["sem_seg_file_name"] = gt.replace("_gtFine.png", "_gtFine_labelTrainIds.png")
+    DatasetCatalog.register("test_sem_seg", lambda: records)
+    MetadataCatalog.get("test_sem_seg").set(
+        stuff_classes=MetadataCatalog.get(NAME).stuff_classes, ignore_label=255
+    )
+    try:
+        theirs = SemSegEvaluator("test_sem_seg", distributed=False)
+        theirs.reset()
+        ours = SemanticEvaluator(NAME)
+        truth = GroundTruth(NAME)
+        rng = torch.Generator().manual_seed(0)
+        for record in records:
+            logits = perfect_output(truth, record["file_name"])["sem_seg"]
+            logits += torch.rand(logits.shape, generator=rng) * 1.2
+            ours.process([record], [{"sem_seg": logits}])
+            theirs.process([record], [{"sem_seg": logits}])
+        theirs, ours = theirs.evaluate()["sem_seg"], ours.evaluate()["sem_seg"]
+    finally:
+        DatasetCatalog.remove("test_sem_seg")
+        MetadataCatalog.remove("test_sem_seg")
+    assert 0 < ours["mIoU"] < 100
+    for key, value in theirs.items():
+        if not np.isnan(value):
+            assert ours[key] == pytest.approx(value, abs=1e-9), key
+
+
+@pytest.mark.parametrize("kind", ["cityscapes", "coco"])
+@pytest.mark.parametrize("mode", ["all", "stuff_and_things"])
+def test_oracle_scores_100(scenes, kind, mode):
+    name = f"scenes_{kind}_panoptic_val"
+    truth = GroundTruth(name, mode)
+    evaluator = SemanticEvaluator(name, semantic_classes=mode)
+    for file_name in truth.records:
+        evaluator.process([{"file_name": file_name}], [perfect_output(truth, file_name)])
+    results = evaluator.evaluate()["sem_seg"]
+    assert results["mIoU"] == results["pACC"] == results["mACC"] == 100
+    assert results["fwIoU"] == pytest.approx(100)
+    assert results["IoU-road"] == 100
+
+
+def test_wrong_size_names_the_image(scenes):
+    file_name = next(iter(GroundTruth(NAME).records))
+    with pytest.raises(ValueError, match=file_name):
+        SemanticEvaluator(NAME).process(
+            [{"file_name": file_name}], [{"sem_seg": torch.zeros(19, 2, 2)}]
+        )
+
+
+def test_no_pixel_at_all_is_nan():
+    results = iou_results(np.zeros((2, 2), dtype=int), ("a", "b"))
+    assert np.isnan(results["mIoU"]) and np.isnan(results["pACC"])

@@ -1,0 +1,83 @@
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+
+import eseg_d2  # noqa: F401, registers
+from eseg_d2.data.mapper import PanopticMapper
+from eseg_d2.engine import load_config
+
+
+@pytest.fixture(params=["cityscapes", "coco"])
+def cfg(request, root, scenes):
+    path = root / f"configs/scenes/rsp_panoptic_R18_{request.param}.yaml"
+    return load_config(str(path), ["INPUT.MIN_SIZE_TRAIN", "(64,)"])
+
+
+def samples(cfg, count):
+    name = cfg.DATASETS.TRAIN[0]
+    mapper = PanopticMapper(cfg, name)
+    return [mapper(record) for record in DatasetCatalog.get(name)[:count]]
+
+
+def test_trains_a_step_and_predicts_what_the_data_set_names(cfg):
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    batch = samples(cfg, 2)
+    with EventStorage():
+        losses = model(batch)
+    assert set(losses) == {
+        *("loss_sem_seg", "loss_rpn_cls", "loss_rpn_loc"),
+        *("loss_cls", "loss_box_reg", "loss_mask"),
+    }
+    total = sum(losses.values())
+    assert torch.isfinite(total)
+    total.backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+    model.eval()
+    # an instance of every class, so that ids are seen
+    model.roi_heads.box_predictor.test_score_thresh = 0.0
+    model.merge_options["score_threshold"] = 0.0
+    with torch.no_grad():
+        (out,) = model([{"image": batch[0]["image"], "height": 50, "width": 90}])
+    space = model.label_space
+    assert out["sem_seg"].shape == (space.num_semantic, 50, 90)
+    assert len(out["instances"]) > 0
+    assert set(out["instances"].pred_classes.tolist()) <= set(space.thing_ids)
+    panoptic, segments = out["panoptic_seg"]
+    assert panoptic.shape == (50, 90)
+    assert {s["id"] for s in segments} | {0} >= set(panoptic.unique().tolist())
+    for segment in segments:
+        assert segment["isthing"] == bool(space.is_thing[segment["category_id"]])
+    names = MetadataCatalog.get(cfg.DATASETS.TEST[0]).thing_classes
+    assert names == list(space.names)
+
+
+def test_image_without_things_trains(cfg):
+    model = build_model(cfg)
+    (sample,) = samples(cfg, 1)
+    sample["instances"] = sample["instances"][:0]
+    sample["sem_seg"][:] = 255
+    with EventStorage():
+        losses = model([sample])
+    total = sum(losses.values())
+    assert torch.isfinite(total)
+    assert losses["loss_sem_seg"] == 0
+    total.backward()
+
+
+def test_odd_sizes_and_batches_of_different_sizes(cfg):
+    model = build_model(cfg).eval()
+    images = [torch.zeros(3, 37, 83), torch.zeros(3, 64, 51), torch.zeros(3, 1, 1)]
+    with torch.no_grad():
+        outputs = model([{"image": image} for image in images])
+    for image, out in zip(images, outputs, strict=True):
+        assert out["panoptic_seg"][0].shape == out["sem_seg"].shape[1:] == image.shape[1:]
+
+
+def test_wrong_class_counts_are_an_error(cfg):
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES += 1
+    with pytest.raises(ValueError, match="SEM_SEG_HEAD.NUM_CLASSES is .*set_class_counts"):
+        build_model(cfg)

@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+
+from eseg_d2.modeling.sem_seg.rsp import RSE, RSP
+from eseg_d2.modeling.sem_seg.rsp_head import RSPHead
+
+
+def features(levels, channels, height, width, batch=2, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    return {
+        f"p{i}": torch.randn(
+            batch, channels, math.ceil(height / 2**i), math.ceil(width / 2**i), generator=rng
+        )
+        for i in levels
+    }
+
+
+def head(levels=(2, 3, 4), channels=16, **options):
+    shapes = {f"p{i}": ShapeSpec(channels=channels, stride=2**i) for i in reversed(levels)}
+    options = {"num_classes": 5, "channels": 16, "num_heads": 4, **options}
+    return RSPHead(shapes, **options)
+
+
+@pytest.mark.parametrize("levels", [(2, 3), (2, 3, 4, 5, 6, 7), (3, 4, 5, 6, 7, 8, 9), (5, 6)])
+def test_any_consecutive_levels_train(levels):
+    model = head(levels)
+    x = features(levels, 16, 96, 160)
+    targets = torch.randint(0, 5, (2, 96, 160))
+    _, losses = model(x, targets)
+    losses["loss_sem_seg"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    logits, _ = model.eval()(x)
+    assert logits.shape == (2, 5, 96, 160)
+
+
+@pytest.mark.parametrize("similarity", ["dot_product", "squared_difference"])
+@pytest.mark.parametrize("position", ["row_column", "mlp", "none"])
+@pytest.mark.parametrize("fusion", ["sum", "concat"])
+@pytest.mark.parametrize("output_conv", ["conv3x3", "separable", "conv1x1"])
+def test_every_choice_gives_gradients_everywhere(similarity, position, fusion, output_conv):
+    options = {"similarity": similarity, "position": position, "fusion": fusion}
+    model = head(channels=24, output_conv=output_conv, **options)
+    _, losses = model(features((2, 3, 4), 24, 37, 51), torch.zeros(2, 37, 51, dtype=torch.int64))
+    losses["loss_sem_seg"].backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_levels_are_taken_by_stride_and_checked():
+    assert head((4, 2, 3)).in_features == ["p2", "p3", "p4"]
+    for levels in (2, 4), (3,):
+        with pytest.raises(ValueError, match="consecutive powers of two"):
+            head(levels)
+    with pytest.raises(ValueError, match="consecutive powers of two"):
+        RSPHead({"a": ShapeSpec(channels=8, stride=6), "b": ShapeSpec(channels=8, stride=12)},
+                num_classes=2)  # fmt: skip
+
+
+def test_unknown_choices_are_named():
+    for key in "fusion", "output_conv":
+        with pytest.raises(ValueError, match=f"RSP_HEAD.{key.upper()} is 'x'"):
+            head(**{key: "x"})
+    rse = RSE(low_channels=8, high_channels=8, channels=16)
+    with pytest.raises(ValueError, match="8 and 16 channels"):
+        RSP(rse, low_channels=8, channels=16)
+
+
+def test_loss_is_the_mean_over_pixels_that_count():
+    model = head()
+    logits = torch.randn(2, 5, 8, 10)
+    targets = torch.randint(0, 5, (2, 32, 40))
+    targets[:, ::3] = 255
+    loss = model.losses(logits, targets)["loss_sem_seg"]
+    full = torch.nn.functional.interpolate(
+        logits.double(), size=(32, 40), mode="bilinear", align_corners=False
+    )
+    log_p = full.log_softmax(1).permute(0, 2, 3, 1)[targets != 255]
+    expected = -log_p[torch.arange(len(log_p)), targets[targets != 255]].mean()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_no_valid_pixel_gives_zero_loss_that_is_connected():
+    model = head()
+    _, losses = model(features((2, 3, 4), 16, 32, 32), torch.full((2, 32, 32), 255))
+    assert losses["loss_sem_seg"] == 0
+    losses["loss_sem_seg"].backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_context_comes_from_far_above():
+    """A change at the top changes all of the lowest level, which convolutions alone would not."""
+    model = head((2, 3, 4, 5, 6)).eval()
+    x = features((2, 3, 4, 5, 6), 16, 128, 128, batch=1)
+    with torch.no_grad():
+        before = model.layers(x)
+        x["p6"] = x["p6"] + 1
+        changed = (model.layers(x) - before).abs().amax(1)
+    assert (changed > 0).float().mean() > 0.99
+
+
+def test_relation_weights_are_distributions():
+    model = head((2, 3, 4)).eval()
+    weights = model.relation_weights(features((2, 3, 4), 16, 37, 51))
+    assert {k: v.shape for k, v in weights.items()} == {
+        "p2": (2, 4, 9, 10, 13),
+        "p3": (2, 4, 9, 5, 7),
+    }
+    for w in weights.values():
+        torch.testing.assert_close(w.sum(2), torch.ones_like(w.sum(2)))

@@ -1,0 +1,119 @@
+"""train_net.py as its user runs it: a few iterations, evaluation, resume, errors."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+SMALL = (
+    *("SOLVER.CHECKPOINT_PERIOD", "4", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "2"),
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"),
+)
+
+
+def train_net(root, *arguments, **environment):
+
+    environment = {**os.environ, **environment}
+    return subprocess.run(
+        [sys.executable, "train_net.py", *map(str, arguments)],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", ["cityscapes", "coco"])
+def test_train_resume_and_eval_only(root, scenes, tmp_path, kind):
+    config = ("--config-file", f"configs/scenes/rsp_panoptic_R18_{kind}.yaml")
+    out = tmp_path / "run"
+    settings = (*SMALL, "OUTPUT_DIR", out)
+
+    first = train_net(root, *config, *settings, "SOLVER.MAX_ITER", "20")
+    assert first.returncode == 0, first.stderr[-3000:]
+    log = (out / "log.txt").read_text()
+    for name in "config.yaml", "model_final.pth", "last_checkpoint", "model_0000003.pth":
+        assert (out / name).is_file(), name
+    assert list(out.glob("events.out.tfevents.*"))
+    assert "runs on the CPU" in log or "cuda" in log
+    results = json.loads((out / "results.json").read_text())
+    panoptic = {f + s for f in ("PQ", "SQ", "RQ") for s in ("", "_th", "_st")}
+    assert set(results["panoptic_seg"]) == panoptic
+    assert "mIoU" in results["sem_seg"]
+    assert "AP" in results["bbox"] and "AP" in results["segm"]
+    assert results["sem_seg"]["mIoU"] > 0
+
+    evaluated = train_net(
+        root, *config, "--eval-only", *SMALL, "MODEL.WEIGHTS", out / "model_final.pth",
+        "OUTPUT_DIR", tmp_path / "evaluated",
+    )  # fmt: skip
+    assert evaluated.returncode == 0, evaluated.stderr[-3000:]
+    assert json.loads((tmp_path / "evaluated" / "results.json").read_text()) == results
+    for figure in "PQ", "SQ", "RQ", "mIoU", "AP":
+        assert figure in evaluated.stdout
+
+    # as if it had been stopped after the checkpoint of iteration 15
+    (out / "last_checkpoint").write_text("model_0000015.pth")
+    resumed = train_net(root, *config, "--resume", *settings, "SOLVER.MAX_ITER", "40")
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert "Starting training from iteration 16" in resumed.stdout
+    last = metrics(out)[-1]
+    assert last["iteration"] == 39
+
+
+def short_error(process):
+    assert process.returncode != 0
+    assert "Traceback" not in process.stderr + process.stdout
+    message = process.stderr[process.stderr.index("train_net.py: ") :]
+    assert len(message.splitlines()) < 10
+    return message
+
+
+def test_missing_coco_is_a_short_error(root, tmp_path):
+    process = train_net(
+        root, "--config-file", "configs/rsp_panoptic_R50.yaml", "OUTPUT_DIR", tmp_path / "o",
+        DETECTRON2_DATASETS=str(tmp_path),
+    )  # fmt: skip
+    message = short_error(process)
+    assert str(tmp_path / "coco" / "annotations" / "panoptic_train2017.json") in message
+    assert "DETECTRON2_DATASETS" in message
+    assert not (tmp_path / "o").exists()
+
+
+def test_missing_scenes_come_with_the_command_that_makes_them(root, tmp_path):
+    config = "configs/scenes/rsp_panoptic_R18_coco.yaml"
+    process = train_net(root, "--config-file", config, DETECTRON2_DATASETS=str(tmp_path))
+    message = short_error(process)
+    command = re.search(r"python (datasets/make_street_scenes.py .*)", message).group(1)
+    command = re.sub(r"--num-train \d+ --num-val \d+", "--num-train 2 --num-val 1", command)
+    made = subprocess.run([sys.executable, *command.split()], cwd=root, capture_output=True)
+    assert made.returncode == 0
+    process = train_net(
+        root, "--config-file", config, *SMALL, "OUTPUT_DIR", tmp_path / "run",
+        "SOLVER.MAX_ITER", "1", DETECTRON2_DATASETS=str(tmp_path),
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr[-3000:]
+
+
+def test_wrong_key_is_a_short_error(root):
+    config = "configs/scenes/rsp_panoptic_R18_cityscapes.yaml"
+    process = train_net(root, "--config-file", config, "SOLVER.BASE_LRR", "0.1")
+    assert "SOLVER.BASE_LR" in short_error(process)
+
+
+def test_usage_needs_no_detectron2(root):
+    """Its import takes seconds: --help and wrong flags must not wait for it."""
+    code = "import sys; sys.modules['detectron2'] = sys.modules['torch'] = None; "
+    code += "sys.argv = ['train_net.py', '--help']; import train_net; train_net.main()"
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60
+    )
+    assert process.returncode == 0 and "--config-file" in process.stdout

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+from detectron2.data import MetadataCatalog
+from oracle import perfect_output
+
+import eseg_d2  # noqa: F401, registers
+from eseg_d2.data.panoptic_png import read_image
+from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.visualization import contact_sheet, draw_panoptic, side_by_side
+
+
+@pytest.mark.parametrize("kind", ["cityscapes", "coco"])
+def test_truth_and_prediction_are_drawn_alike(scenes, kind):
+    name = f"scenes_{kind}_panoptic_val"
+    truth = GroundTruth(name)
+    metadata = MetadataCatalog.get(name)
+    file_name, record = next(iter(truth.records.items()))
+    image = read_image(file_name, "RGB")
+    drawn = draw_panoptic(
+        image, truth.segment_map(file_name), record["segments_info"], metadata, width=256
+    )
+    assert drawn.shape == (128, 256, 3) and drawn.dtype == np.uint8
+    segment_map, segments = perfect_output(truth, file_name)["panoptic_seg"]
+    predicted = draw_panoptic(image, segment_map.numpy(), segments, metadata, width=256)
+    assert predicted.shape == drawn.shape
+    # every stuff pixel gets its class's colour: both differ from the image, not from each other
+    plain = np.kron(image, np.ones((2, 2, 1), np.uint8)).astype(int)
+    change = np.abs(drawn.astype(int) - plain).mean()
+    assert change > 2 * np.abs(drawn.astype(int) - predicted).mean()
+
+
+def test_void_alone_and_nothing_at_all_can_be_drawn(scenes):
+    metadata = MetadataCatalog.get("scenes_cityscapes_panoptic_val")
+    image = np.full((30, 50, 3), 200, dtype=np.uint8)
+    drawn = draw_panoptic(image, np.zeros((30, 50), int), [], metadata, width=100)
+    assert drawn.shape == (60, 100, 3)
+
+
+def test_rows_and_sheets_keep_their_sizes():
+    panel = np.zeros((40, 60, 3), dtype=np.uint8)
+    row = side_by_side({"a": panel, "b": panel})
+    assert row.shape[0] > 40 and row.shape[1] > 120
+    assert contact_sheet([row, row], width=200).shape[1] == 200
+    with pytest.raises(ValueError, match=r"heights \[40, 41\]"):
+        side_by_side({"a": panel, "b": np.zeros((41, 60, 3), np.uint8)})
