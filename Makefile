@@ -1,0 +1,119 @@
+# The few commands of this project: `make` lists them.
+# Needs python3 (>= 3.10) with its venv module, and make: no compiler, no GPU, no git.
+#
+# The environment is installed in four steps. A step that succeeded leaves a stamp in VENV, named
+# after a checksum of the files that the step depends on: the step runs again when these change
+# or when it was interrupted, and else takes no time.
+
+PYTHON ?= python3
+VENV ?= .venv
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+STAMPS := $(VENV)/.installed
+
+# checksum of files; CURDIR in it: an editable install points to the checkout, which may move
+key = $(shell { echo '$(CURDIR)'; cat $(1); } | cksum | cut -d' ' -f1)
+TORCH := constraints.txt
+DETECTRON2 := $(TORCH) tools/install_detectron2.py tools/detectron2_recipe.py
+PACKAGE := $(TORCH) setup.py pyproject.toml
+
+VENV_STAMP := $(STAMPS)/venv
+TORCH_STAMP := $(STAMPS)/torch-$(call key,$(TORCH))
+DETECTRON2_STAMP := $(STAMPS)/detectron2-$(call key,$(DETECTRON2))
+PACKAGE_STAMP := $(STAMPS)/package-$(call key,$(PACKAGE))
+
+# The environment is made anew if its Python does not run, has no pip, or is of another version
+# than a PYTHON that was given.
+version = $(shell $(1) -c 'import platform; print(platform.python_version())' 2>/dev/null)
+ifneq ($(shell $(PY) -c 'import pip; print("pip")' 2>/dev/null),pip)
+.PHONY: $(VENV_STAMP)
+else ifneq ($(origin PYTHON),file)
+ifneq ($(call version,$(PY)),$(call version,$(PYTHON)))
+.PHONY: $(VENV_STAMP)
+endif
+endif
+
+# VENV holds all that is needed: nothing of the caller's own Python set-up may leak in
+unexport PYTHONPATH PYTHONHOME
+export PYTHONNOUSERSITE := 1
+export PIP_USER := 0
+
+.PHONY: help install demo test lint clean
+.DEFAULT_GOAL := help
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	@echo 'Variables: PYTHON (now $(PYTHON)) makes the environment VENV (now $(VENV)).'
+
+install: $(PACKAGE_STAMP) ## make the environment: torch, Detectron2, this package
+	@echo '==> installed in $(VENV)'
+
+demo: install ## make data, train, evaluate, draw: see output/demo
+	$(PY) demo/make_demo.py --output output/demo
+
+test: install ## run all tests
+	$(PY) -m pytest
+
+lint: install ## check the code's style and format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+clean: ## remove the environment and caches (keeps output/ and the data sets)
+	@$(VENV_IS_OURS)
+	rm -rf $(VENV) build ./*.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# `clean` and `python -m venv --clear` delete VENV: not a folder that was made for something else
+define VENV_IS_OURS
+case '$(notdir $(abspath $(VENV)))' in .venv*) ;; *) \
+  if [ -e '$(VENV)' ] && [ ! -e '$(VENV)/pyvenv.cfg' ] && [ -n "$$(ls -A '$(VENV)')" ]; then \
+    echo 'VENV=$(VENV) is there and not a virtual environment: name another folder.' >&2; \
+    exit 1; \
+  fi;; \
+esac
+endef
+
+define PYTHON_IS_FIT
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+  echo 'Python 3.10 or later is needed. $(PYTHON) is:' \
+    "$$($(PYTHON) --version 2>&1 || echo not there)." >&2; \
+  echo 'Install one (apt install python3 python3-venv) or name one: make PYTHON=...' >&2; \
+  exit 1; \
+}; \
+$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+  echo 'The venv module of $(PYTHON) is missing: apt install python3-venv' \
+    '(python3.X-venv for another Python than the system'"'"'s)' >&2; \
+  exit 1; \
+}
+endef
+
+$(VENV_STAMP):
+	@echo '==> 1/4 virtual environment $(VENV)'
+	@$(PYTHON_IS_FIT)
+	@$(VENV_IS_OURS)
+	$(PYTHON) -m venv --clear $(VENV)
+	@mkdir -p $(STAMPS)
+	@touch $@
+
+# What a killed pip left behind would pass for installed: each step removes it first
+$(TORCH_STAMP): $(VENV_STAMP)
+	@echo '==> 2/4 torch and torchvision (minutes and gigabytes; serves CPU and GPU)'
+	@rm -f $(STAMPS)/torch-*
+	$(PY) tools/repair_environment.py
+	$(PIP) install -c constraints.txt torch torchvision
+	@touch $@
+
+$(DETECTRON2_STAMP): $(TORCH_STAMP)
+	@echo '==> 3/4 Detectron2'
+	@rm -f $(STAMPS)/detectron2-*
+	$(PY) tools/repair_environment.py
+	$(PY) tools/install_detectron2.py
+	@touch $@
+
+$(PACKAGE_STAMP): $(DETECTRON2_STAMP)
+	@echo '==> 4/4 eseg_d2 and what its tests need'
+	@rm -f $(STAMPS)/package-*
+	$(PY) tools/repair_environment.py
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@

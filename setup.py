@@ -1,0 +1,39 @@
+"""Packaging of eseg_d2. How to install it: docs/install.md."""
+
+from setuptools import find_packages, setup
+
+# Not listed, on purpose:
+# - detectron2: it is not on PyPI, where that name is free for anyone to take.
+#   tools/install_detectron2.py installs it; an official build serves as well.
+# - torchvision: Detectron2 cannot be imported without it, and naming it here would let pip
+#   exchange a torch that is there for the one that the newest torchvision asks for.
+# - OpenCV: it is on PyPI under four names that exclude each other;
+#   tools/install_detectron2.py adds one if `import cv2` fails.
+INSTALL_REQUIRES = [
+    "torch>=2.0",  # Detectron2 leaves it to the user; the tested release is in constraints.txt
+    "numpy",  # label maps and images
+    "Pillow",  # reads and writes label maps and panoptic PNGs
+    "pycocotools>=2.0.2",  # masks in COCO's run-length encoding
+    "cityscapesscripts>=2.2.0",  # Cityscapes' label table, panoptic conversion, evaluation
+    "tqdm",  # progress bars
+]
+EXTRAS_REQUIRE = {
+    "dev": [
+        "pytest",
+        "hypothesis",  # tests over random sizes
+        "effdet",  # the independent BiFPN that tests compare ours with
+        "shapely",  # Detectron2's loader of Cityscapes polygons
+        "ruff==0.17.5",  # pinned: another release may format in another way
+    ],
+}
+EXTRAS_REQUIRE["all"] = sorted({name for extra in EXTRAS_REQUIRE.values() for name in extra})
+
+setup(
+    name="eseg_d2",
+    version="0.1.0",
+    description="RSP and ESeg, multi-scale feature aggregation for segmentation, for Detectron2",
+    python_requires=">=3.10",
+    packages=find_packages(include=["eseg_d2", "eseg_d2.*"]),
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+)

@@ -1,0 +1,349 @@
+"""The installer of Detectron2, offline: a small sdist, an empty environment and a stand-in pip."""
+
+import base64
+import email
+import hashlib
+import importlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[2] / "tools"
+SDIST_FILES = {
+    "LICENSE": "as is",
+    "setup.py": "raise SystemExit('not to be run here')",
+    "detectron2/__init__.py": "",
+    "detectron2/engine.py": "import numpy as np\ncast = np.int(3) + np.int(4)\n",
+    "projects/DeepLab/deeplab/__init__.py": "x = 1\n",
+    "projects/DeepLab/train_net.py": "not part of the package",
+}
+# stands in for the recipe beside a copy of the tool
+RECIPE = """
+from types import SimpleNamespace as Fix
+SDIST, SHA256, VERSION = "pb1-detectron2==0.6", "0" * 64, "0.6+pb1.test"
+REQUIRES, EXTRAS, MODULES = ["torch>=2.0"], {"all": ["psutil"]}, ["detectron2.engine"]
+OPENCV = {"opencv-python", "opencv-python-headless"}
+PROJECTS = {"DeepLab/deeplab": "deeplab"}
+FIXES = [Fix(file="engine.py", old="import numpy as np", new="", count=1, why="no NumPy here")]
+FIXES += [Fix(file="engine.py", old="np.int", new="int", count=2, why="NumPy 1.24")]
+NEW_FILES = {"new.py": "y = 2\\n"}
+"""
+# does what the tool asks pip for, in the environment that it runs in, and keeps a log
+PIP = """
+import os, pathlib, shutil, sys, sysconfig, zipfile
+args, site = sys.argv[1:], pathlib.Path(sysconfig.get_path("purelib"))
+with open(os.environ["PIP_LOG"], "a") as log:
+    print(*args, file=log)
+if os.environ.get("PIP_FAILS", "nothing") in args:
+    sys.exit("pip: no network")
+if "download" in args:
+    shutil.copy(os.environ["SDIST"], args[args.index("-d") + 1])
+elif "--find-links" in args:
+    for old in site.glob("detectron2-*.dist-info"):
+        shutil.rmtree(old)
+    for wheel in pathlib.Path(args[args.index("--find-links") + 1]).glob("*.whl"):
+        zipfile.ZipFile(wheel).extractall(site)
+elif "opencv-python-headless" in args:
+    (site / "cv2.py").write_text("")
+"""
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """The tool's module, with its real recipe."""
+    monkeypatch.syspath_prepend(TOOLS)
+    return importlib.import_module("install_detectron2")
+
+
+@pytest.fixture
+def sdist(tmp_path):
+    return write_sdist(tmp_path / "pb1-detectron2-0.6.tar.gz", SDIST_FILES)
+
+
+def write_sdist(path, files):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"pb1-detectron2-0.6/{name}")
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return path
+
+
+@pytest.fixture
+def small_recipe(tool, monkeypatch):
+    """The tool's recipe, reduced to what fits SDIST_FILES."""
+    fix = tool.recipe.Fix("engine.py", "np.int(", "int(", 2, "NumPy 1.24")
+    monkeypatch.setattr(tool.recipe, "FIXES", [fix])
+    monkeypatch.setattr(tool.recipe, "NEW_FILES", {"new.py": "y = 2\n"})
+    return tool.recipe
+
+
+class Environment:
+    """A virtual environment with stand-ins for pip, torch and torchvision."""
+
+    def __init__(self, folder: Path, sdist: Path):
+        venv.create(folder / "venv", symlinks=True)
+        self.python = folder / "venv/bin/python"
+        self.site = next((folder / "venv/lib").glob("python*")) / "site-packages"
+        self.tool = folder / "tools/install_detectron2.py"
+        self.tool.parent.mkdir()
+        shutil.copy(TOOLS / "install_detectron2.py", self.tool)
+        (self.tool.parent / "detectron2_recipe.py").write_text(RECIPE)
+        self.log = folder / "pip.log"
+        self.env = {"PATH": os.environ["PATH"], "PIP_LOG": str(self.log), "SDIST": str(sdist)}
+        self.add("pip", "23.0", **{"pip/__init__.py": "", "pip/__main__.py": PIP})
+        self.add("torch", "2.3.4+cpu", **{"torch.py": ""})
+        self.add("torchvision", "0.1.2", **{"torchvision.py": ""})
+        (self.site / "cv2.py").write_text("")
+
+    def add(self, name: str, version: str, **files: str) -> None:
+        files[f"{name}-{version}.dist-info/METADATA"] = f"Name: {name}\nVersion: {version}\n"
+        for path, text in files.items():
+            (self.site / path).parent.mkdir(exist_ok=True)
+            (self.site / path).write_text(text)
+
+    def run(self, *args: str, **env: str) -> subprocess.CompletedProcess:
+        command = [self.python, self.tool, *args]
+        return subprocess.run(command, capture_output=True, text=True, env={**self.env, **env})
+
+    def detectron2(self, version: str, engine: str = "", **files: str) -> None:
+        files |= {"detectron2/__init__.py": "", "detectron2/engine.py": engine}
+        self.add("detectron2", version, **files)
+
+    def pip_calls(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+    def says(self, code: str) -> str:
+        return subprocess.check_output([self.python, "-c", code], text=True).strip()
+
+
+VERSION_OF = "import importlib.metadata as m; print(m.version('detectron2'))"
+
+
+@pytest.fixture
+def environment(tmp_path, sdist):
+    return Environment(tmp_path, sdist)
+
+
+def test_files_are_fixed_moved_and_added(tool, small_recipe, sdist):
+    files = tool.fixed_files(sdist)
+    assert files["detectron2/engine.py"] == b"import numpy as np\ncast = int(3) + int(4)\n"
+    assert files["detectron2/projects/deeplab/__init__.py"] == b"x = 1\n"
+    assert files["detectron2/new.py"] == b"y = 2\n"
+    assert next(iter(files)) == "detectron2/FIXES.txt"
+    assert b"detectron2/engine.py: NumPy 1.24" in files["detectron2/FIXES.txt"]
+    assert set(files) == {
+        "LICENSE",
+        "detectron2/FIXES.txt",
+        "detectron2/__init__.py",
+        "detectron2/engine.py",
+        "detectron2/new.py",
+        "detectron2/projects/deeplab/__init__.py",
+    }
+
+
+@pytest.mark.parametrize("engine", ["int(3)", "np.int(3)", None])
+def test_a_fix_that_does_not_fit_stops_it(tool, small_recipe, tmp_path, engine):
+    files = {"detectron2/engine.py": engine} if engine else {"LICENSE": ""}
+    sdist = write_sdist(tmp_path / "other.tar.gz", files)
+    with pytest.raises(SystemExit, match=r"NumPy 1\.24.*engine\.py.*'np\.int\(' [01] times, not 2"):
+        tool.fixed_files(sdist)
+
+
+def test_wheel_is_reproducible_and_its_record_true(tool, small_recipe, sdist, tmp_path):
+    wheels = []
+    for folder in "a", "b":
+        (tmp_path / folder).mkdir()
+        wheels.append(tool.build_wheel(sdist, tmp_path / folder))
+    assert wheels[0].read_bytes() == wheels[1].read_bytes()
+    assert wheels[0].name == f"detectron2-{small_recipe.VERSION}-py3-none-any.whl"
+    with zipfile.ZipFile(wheels[0]) as archive:
+        names = archive.namelist()
+        info = f"detectron2-{small_recipe.VERSION}.dist-info"
+        rows = [row.split(",") for row in archive.read(f"{info}/RECORD").decode().splitlines()]
+        assert [name for name, _, _ in rows] == names
+        for name, digest, size in rows[:-1]:
+            content = archive.read(name)
+            expected = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode()
+            assert (digest, int(size)) == (f"sha256={expected.rstrip('=')}", len(content))
+        meta = email.message_from_bytes(archive.read(f"{info}/METADATA"))
+    assert (meta["Name"], meta["Version"]) == ("detectron2", small_recipe.VERSION)
+    assert "not an official build" in meta["Summary"]
+    assert meta.get_all("Requires-Dist")[: len(small_recipe.REQUIRES)] == small_recipe.REQUIRES
+    # pip copies in this order: our marker vouches for a half copy, the metadata for a whole one
+    assert names[0] == "detectron2/FIXES.txt"
+    assert all(name.startswith(info) for name in names[-4:])
+
+
+def test_pip_installs_the_wheel(tool, small_recipe, sdist, tmp_path):
+    wheel = tool.build_wheel(sdist, tmp_path)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--target", tmp_path / "site", wheel], check=True)
+    code = "import detectron2.new, detectron2.projects.deeplab as d; print(detectron2.new.y, d.x)"
+    done = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path / "site", text=True)
+    assert done.split() == ["2", "1"]
+
+
+def test_wrong_hash_stops_it(tool, sdist, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    real = tool.run_pip
+    monkeypatch.setattr(tool, "run_pip", lambda *a, **k: a[0] == "download" and real(*a, **k))
+    (tmp_path / "to").mkdir()
+    with pytest.raises(SystemExit, match="pip failed"):
+        tool.download_sdist(tmp_path / "to")
+    assert "DO NOT MATCH THE HASHES" in capfd.readouterr().err
+
+
+def test_installs_once_and_keeps_torch(environment):
+    done = environment.run()
+    assert done.returncode == 0, done.stderr
+    assert "installed detectron2 0.6+pb1.test" in done.stdout
+    assert environment.says("import detectron2.engine as e; print(e.cast)") == "7"
+    calls = environment.pip_calls()
+    assert [call.split()[1] for call in calls] == ["install", "download", "install"]
+    assert "--require-hashes" in calls[1] and "-c " in calls[2]
+
+    again = environment.run()
+    assert again.returncode == 0
+    assert "0.6+pb1.test is installed and works: left as it is" in again.stdout
+    assert environment.pip_calls() == calls
+
+
+def test_pins_the_torch_that_is_there(tool, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(tool, "run_pip", lambda *args: calls.append(args))
+    monkeypatch.setattr(tool, "import_error", lambda *modules: "")
+    monkeypatch.setattr(
+        tool.importlib.metadata, "version", {"torch": "2.3.4+cpu", "torchvision": "0.1.2"}.get
+    )
+    tool.install(tmp_path / "x.whl")
+    assert (tmp_path / "keep.txt").read_text() == "torch==2.3.4+cpu\ntorchvision==0.1.2\n"
+    assert calls[0][calls[0].index("-c") + 1] == tmp_path / "keep.txt"
+
+
+def test_leaves_a_foreign_one_that_works(environment):
+    environment.detectron2("0.6")
+    done = environment.run()
+    assert done.returncode == 0
+    assert "detectron2 0.6 is installed and works: left as it is" in done.stdout
+    assert environment.pip_calls() == []
+
+
+def test_a_broken_foreign_one_is_reported_and_left(environment):
+    environment.detectron2("0.6+cu118", engine="import libcuda_of_yesterday")
+    done = environment.run()
+    assert done.returncode == 1
+    assert "detectron2 0.6+cu118 that is installed does not import" in done.stderr
+    assert "libcuda_of_yesterday" in done.stderr
+    assert environment.pip_calls() == []
+
+
+@pytest.mark.parametrize("metadata", [True, False], ids=["older recipe", "killed pip"])
+def test_own_remains_are_replaced(environment, metadata):
+    environment.detectron2("0.6+pb1.older", "import gone", **{"detectron2/FIXES.txt": ""})
+    if not metadata:
+        shutil.rmtree(environment.site / "detectron2-0.6+pb1.older.dist-info")
+    done = environment.run()
+    assert done.returncode == 0, done.stderr
+    assert "replacing detectron2" in done.stdout
+    assert environment.says(VERSION_OF) == "0.6+pb1.test"
+
+
+def test_own_one_that_lost_a_file_is_repaired(environment):
+    environment.detectron2("0.6+pb1.test", "import gone", **{"detectron2/FIXES.txt": ""})
+    done = environment.run()
+    assert done.returncode == 0, done.stderr
+    assert "repairing it" in done.stdout
+    assert environment.says("import detectron2.engine as e; print(e.cast)") == "7"
+
+
+def test_an_empty_folder_is_no_detectron2(environment):
+    (environment.site / "detectron2/__pycache__").mkdir(parents=True)
+    assert environment.run().returncode == 0
+    assert environment.says(VERSION_OF) == "0.6+pb1.test"
+
+
+def test_a_folder_of_that_name_in_the_working_directory_does_not_count(environment, tmp_path):
+    (tmp_path / "cwd/detectron2").mkdir(parents=True)
+    (tmp_path / "cwd/detectron2/__init__.py").write_text("raise ImportError('wrong one')")
+    command = [environment.python, environment.tool]
+    subprocess.run(command, check=True, cwd=tmp_path / "cwd", env=environment.env)
+    assert environment.says(VERSION_OF) == "0.6+pb1.test"
+
+
+def test_needs_torch(environment):
+    (environment.site / "torch.py").write_text("raise ImportError('libtorch.so')")
+    done = environment.run()
+    assert done.returncode == 1
+    assert "pip install torch torchvision" in done.stderr and "libtorch.so" in done.stderr
+    assert environment.pip_calls() == []
+
+
+def test_needs_pip(environment):
+    shutil.rmtree(environment.site / "pip")
+    done = environment.run()
+    assert done.returncode == 1
+    assert "-m ensurepip" in done.stderr
+
+
+def test_a_failing_pip_is_reported_with_its_command(environment):
+    done = environment.run(PIP_FAILS="download")
+    assert done.returncode == 1
+    assert "pip: no network" in done.stderr and "run this again" in done.stderr
+    assert "--require-hashes" in done.stderr and "Traceback" not in done.stderr
+    assert environment.run().returncode == 0
+
+
+def test_wheel_dir_installs_nothing(environment, tmp_path):
+    environment.detectron2("0.6", engine="import gone")  # not even looked at
+    done = environment.run("--wheel-dir", str(tmp_path / "new/wheels"))
+    assert done.returncode == 0, done.stderr
+    wheels = list((tmp_path / "new/wheels").iterdir())
+    assert [wheel.name for wheel in wheels] == ["detectron2-0.6+pb1.test-py3-none-any.whl"]
+    assert str(wheels[0]) in done.stdout
+    assert environment.says(VERSION_OF) == "0.6"
+
+
+def test_missing_opencv_is_added_also_to_a_foreign_detectron2(environment):
+    environment.detectron2("0.6")
+    (environment.site / "cv2.py").unlink()
+    assert environment.run().returncode == 0
+    assert [call.split()[1:] for call in environment.pip_calls()] == [
+        ["install", "opencv-python-headless"]
+    ]
+
+
+def test_broken_opencv_is_reported_not_overwritten(environment):
+    environment.detectron2("0.6")
+    environment.add("opencv_python", "4.9", **{"cv2.py": "raise ImportError('libGL.so.1')"})
+    done = environment.run()
+    assert done.returncode == 1
+    assert "opencv-python is installed, but" in done.stderr and "libGL.so.1" in done.stderr
+    assert environment.pip_calls() == []
+
+
+def test_panoptic_ids_of_the_recipe(tool):
+    scope = {}
+    exec(tool.recipe.NEW_FILES["utils/panoptic_id.py"], scope)
+    assert scope["rgb2id"]((1, 2, 3)) == 1 + 2 * 256 + 3 * 256**2
+
+
+def test_missing_extension_of_the_recipe_names_the_operation(tool):
+    scope = {}
+    exec(tool.recipe.NEW_FILES["utils/no_ext.py"], scope)
+    with pytest.raises(NotImplementedError, match=r"_C\.nms_rotated.*pure-Python"):
+        scope["_C"].nms_rotated()
+
+
+def test_each_fix_changes_something_and_says_why(tool):
+    for fix in tool.recipe.FIXES:
+        assert fix.old != fix.new and fix.count > 0 and fix.why
