@@ -40,7 +40,7 @@ def run(*command: str | Path) -> None:
 
 def make_scenes(folder: Path, args: argparse.Namespace) -> None:
     counts = ("--num-train", str(args.num_train), "--num-val", str(args.num_val))
-    options = ("--format", "cityscapes", *counts, "--size", "128x256", "--seed", "1")
+    options = ("--format", "cityscapes", *counts, "--size", "192x384", "--seed", "1")
     run("datasets/make_street_scenes.py", "--output", folder, *options)
 
 

@@ -1,5 +1,14 @@
 """RSP and ESeg for Detectron2. Importing this registers its components and data sets."""
 
+from importlib.util import find_spec
+
+if find_spec("detectron2") is None:
+    raise ModuleNotFoundError(
+        "eseg_d2 needs Detectron2, which is not installed: run `make install`, or, in an "
+        "environment of your own, `python tools/install_detectron2.py` (see docs/install.md)",
+        name="detectron2",
+    )
+
 from eseg_d2 import modeling  # noqa: F401, registers
 from eseg_d2.config import add_eseg_config
 from eseg_d2.data.datasets.builtin import register_all as _register_datasets

@@ -6,7 +6,7 @@ Every pixel ``(y, x)`` of a level looks at a ``k x k`` region of cells of the ad
 softmax attention with heads; similarity and position terms as in Stand-Alone Self-Attention
 (1906.05909) or Local Relation Networks (1904.11491).
 
-The four pixels over a cell share its region. They are put side by side (``pixel_unshuffle``), and
+The four pixels over a cell share its region. They are put side by side (``_group``), and
 the ``k * k`` neighbours are shifts of the small map: nothing is upsampled and nothing unfolded.
 """
 
@@ -25,13 +25,13 @@ STRIP_ELEMENTS = 2**19  # pixels x channels at a time on a CPU: temporaries of 2
 class PixelToRegionRelation(nn.Module):
     """Gives every pixel the mean of its region's values, weighted by softmax(relation + position).
 
-    Per head of ``d = channels / num_heads`` channels, a pixel's query q relates to a cell's key k by
-    "dot_product": ``q . k / sqrt(d)``, or "squared_difference": ``-(q - k)^2``, where d is 1.
+    Per head of ``d = channels / num_heads`` channels, a pixel's query q and a cell's key k relate
+    by "dot_product": ``q . k / sqrt(d)``, or "squared_difference": ``-(q - k)^2``, where d is 1.
     Position is told by "row_column": learned embeddings of the cell's row and column in the region,
     d/2 channels each, added to the key (for "squared_difference" two scalars, summed: our choice);
-    by "mlp": an MLP on the offset from the pixel's centre to the cell's, in cells (it differs by
-    half a cell between neighbours over one cell), added to the logit; or by "none".
-    Cells outside the map get no weight.
+    by "mlp": an MLP on the offset from the pixel's centre to the cell's, in cells (a quarter cell
+    off the cells' grid, for each of the four pixels in its direction), added to the logit; or by
+    "none". Cells outside the map get no weight.
 
     Args:
         channels: C of query and key; for "squared_difference" it equals num_heads.
@@ -97,7 +97,7 @@ class PixelToRegionRelation(nn.Module):
         """
         query, key, _, *position = self._operands(query, key, key)
         weights = self._weigh(query, key, *position).movedim(0, 2)
-        return _ungroup(weights.flatten(1, 3), query).unflatten(1, (self.num_heads, -1))
+        return _ungroup(weights.flatten(1, 2), query).unflatten(1, (self.num_heads, -1))
 
     def _operands(self, query, key, value):
         """Pads key and value; adds the border (0 inside, -inf outside) and the position terms."""
@@ -123,12 +123,13 @@ class PixelToRegionRelation(nn.Module):
         margin = self.region_size - 1
         h, w = border.shape[0] - margin, border.shape[1] - margin
         row_elements = 4 * w * query.shape[0] * max(query.shape[1], value.shape[1])
-        rows = max(1, STRIP_ELEMENTS // row_elements)
-        strips = [query.split(2 * rows, 2)]
+        rows = min(max(STRIP_ELEMENTS // max(row_elements, 1), 1), h)
+        parts = [query.split(2 * rows, 2)]
         for x in (key, value, border):
             x = F.pad(x, (0, 0, 0, -h % rows)).unfold(-2, rows + margin, rows)
-            strips.append(x.transpose(-1, -2).unbind(-3))
-        return torch.cat([self._relate(*strip, *position) for strip in zip(*strips, strict=True)], 2)
+            parts.append(x.transpose(-1, -2).unbind(-3))
+        strips = zip(*parts, strict=True)
+        return torch.cat([self._relate(*strip, *position) for strip in strips], 2)
 
     def _relate(self, query, key, value, border, *position):
         weights = self._weigh(query, key, border, *position).unsqueeze(3).unbind()
@@ -136,13 +137,13 @@ class PixelToRegionRelation(nn.Module):
         context = value.new_zeros(())
         for weight, cell in zip(weights, self._shifts(value, query), strict=True):
             context = torch.addcmul(context, weight, cell)
-        return _ungroup(context.flatten(1, 3), query).to(query.dtype)
+        return _ungroup(context.flatten(1, 2), query).to(query.dtype)
 
     def _weigh(self, query, key, border, key_offset, bias):
-        """Weights ``(k * k, B, heads, 4, h, w)`` of a region's cells for the 4 pixels over a cell."""
+        """The weights ``(k * k, B, heads, 4, h, w)`` of its region's cells for every pixel."""
         cells = self._shifts(key.unflatten(1, (self.num_heads, -1)).unsqueeze(3), query)
         borders = self._shifts(border, query)
-        query = _group(query.to(key.dtype)).unflatten(1, (self.num_heads, -1, 4))
+        query = _group(query.to(key.dtype)).unflatten(1, (self.num_heads, -1))
         logits = []
         for n, (cell, outside) in enumerate(zip(cells, borders, strict=True)):
             cell = cell + key_offset[:, :, n, None, None, None]
@@ -159,13 +160,16 @@ class PixelToRegionRelation(nn.Module):
 
 
 def _group(x):
-    """``(B, C, H, W) -> (B, 4C, h, w)``: the 4 pixels over a cell become channels."""
+    """``(B, C, H, W) -> (B, C, 4, h, w)``: puts the 4 pixels over a cell side by side."""
     x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
-    return F.pixel_unshuffle(x.contiguous(), 2)
+    x = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # like pixel_unshuffle, but faster
+    return x.permute(0, 1, 3, 5, 2, 4).flatten(2, 3)
 
 
 def _ungroup(x, query):
-    return F.pixel_shuffle(x, 2)[..., : query.shape[-2], : query.shape[-1]]
+    """The inverse of ``_group``, cropped to the query's size."""
+    x = x.unflatten(2, (2, 2)).permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
+    return x[..., : query.shape[-2], : query.shape[-1]]
 
 
 def _offsets(k):
@@ -183,7 +187,9 @@ def _expect(condition, name, got, expected):
 def _check_options(channels, num_heads, region_size, similarity, position):
     _expect(similarity in SIMILARITIES, "similarity", repr(similarity), f"one of {SIMILARITIES}")
     _expect(position in POSITIONS, "position", repr(position), f"one of {POSITIONS}")
-    _expect(region_size % 2 == 1, "region_size", region_size, "an odd number such as 3")
+    odd = region_size > 0 and region_size % 2 == 1
+    _expect(odd, "region_size", region_size, "an odd number such as 3")
+    _expect(num_heads > 0, "num_heads", num_heads, "at least 1")
     d, rest = divmod(channels, num_heads)
     _expect(d > 0 and rest == 0, "channels", channels, f"a multiple of num_heads={num_heads}")
     if similarity == "squared_difference":
@@ -194,6 +200,7 @@ def _check_options(channels, num_heads, region_size, similarity, position):
 
 
 def _check_shapes(query, key, value, channels, num_heads):
+    _expect(query.dim() == 4, "query dimensions", query.dim(), "4: (B, C, H, W)")
     batch, c, height, width = query.shape
     cells = ((height + 1) // 2, (width + 1) // 2)
     half = f"half of the query's {height}x{width}, rounded up"

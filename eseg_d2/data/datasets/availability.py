@@ -58,7 +58,7 @@ def _how_to_get(name: str) -> str:
             output = os.path.join(root, "street_scenes", kind)
             return (
                 f"to make it: python datasets/make_street_scenes.py --output {output} "
-                f"--format {kind} --num-train 600 --num-val 60 --size 128x256 --seed 1"
+                f"--format {kind} --num-train 600 --num-val 60 --size 192x384 --seed 1"
             )
     if name.startswith("cityscapes"):
         cityscapes = os.path.join(root, "cityscapes")

@@ -2,12 +2,13 @@ import math
 
 import pytest
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import get_cfg
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_backbone
 from torch import nn
 
 import eseg_d2.modeling.backbone.bifpn as bifpn
+from eseg_d2.config import add_eseg_config
 from eseg_d2.modeling.backbone.bifpn import BiFPN
 
 LEVEL_PAIRS = [(low, high) for low in range(2, 9) for high in range(low + 1, 10)]
@@ -84,23 +85,10 @@ def make_cfg(**options):
     cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 8
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 8
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.BIFPN = CfgNode(
-        {
-            "BOTTOM_UP": "build_resnet_backbone",
-            "IN_FEATURES": ["res3", "res4", "res5"],
-            "MIN_LEVEL": 3,
-            "MAX_LEVEL": 9,
-            "OUT_CHANNELS": 16,
-            "NUM_REPEATS": 2,
-            "NORM": "BN",
-            "FUSION": "fast_normalized",
-            "ACTIVATION": "swish",
-            "SEPARABLE": True,
-            "DOWNSAMPLE": "max_pool",
-            "EXTRA_LEVELS": "pool_conv",
-            **options,
-        }
-    )
+    add_eseg_config(cfg)
+    cfg.MODEL.BIFPN.OUT_CHANNELS = 16
+    cfg.MODEL.BIFPN.NUM_REPEATS = 2
+    cfg.MODEL.BIFPN.update(options)
     return cfg
 
 

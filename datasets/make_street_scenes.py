@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Makes the built-in data set: street scenes of a toy town in Cityscapes' or COCO's format."""
+
+import argparse
+import sys
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected HEIGHTxWIDTH such as 128x256")
+    return int(height), int(width)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", required=True, metavar="DIR", help="Cityscapes' or COCO's root")
+    parser.add_argument("--format", required=True, choices=("cityscapes", "coco"))
+    parser.add_argument("--num-train", type=int, default=400, metavar="N", help="default: 400")
+    parser.add_argument("--num-val", type=int, default=100, metavar="N", help="default: 100")
+    parser.add_argument("--size", type=_size, default=(128, 256), metavar="HxW",
+                        help="height x width in pixels (default: 128x256)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
+    parser.add_argument("--workers", type=int, metavar="W", help="processes (default: all CPUs)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0 made or there already, 1 an error, 130 interrupted."""
+    args = _parse(arguments)
+    from eseg_d2.data.scenes import generate_street_scenes
+
+    try:
+        made = generate_street_scenes(**vars(args))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command starts again", file=sys.stderr)
+        return 130
+    print(f"{args.output}: {'made' if made else 'already made'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
