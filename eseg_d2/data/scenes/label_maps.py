@@ -1,0 +1,73 @@
+"""From drawables to exact label maps: who is in front, who is seen, who has which number."""
+
+import cv2
+import numpy as np
+
+from .drawing import Drawable, silhouette
+from .labels import LABELS
+
+__all__ = ["instance_table", "is_hidden", "label_map", "outlines", "paint_order"]
+
+_MIN_PIXELS = 6
+_MIN_AREA = 1e-4
+"""Share of the image that must be seen of a thing, or it is left out of the scene."""
+
+_MIN_SEEN = 0.12
+"""Share of a thing that must be seen, or it is left out of the scene."""
+
+
+def outlines(drawable: Drawable, height: int, width: int) -> list[np.ndarray]:
+    """Contours (N, 1, 2) of a drawable, at most one of a single thing; empty if out of view."""
+    found = silhouette(drawable, height, width)
+    single = LABELS[drawable.label].is_thing and not drawable.group
+    return found[:1] if single else found
+
+
+def paint_order(shapes: list[list[np.ndarray]], height: int, width: int) -> np.ndarray:
+    """Paints shapes, from back to front.
+
+    Args:
+        shapes: contours of each drawable.
+
+    Returns:
+        uint16 (H, W): 1 + index of the frontmost drawable at each pixel, 0 for none.
+    """
+    order = np.zeros((height, width), np.uint16)
+    for index, contours in enumerate(shapes):
+        cv2.drawContours(order, contours, -1, index + 1, cv2.FILLED)
+    return order
+
+
+def is_hidden(
+    drawables: list[Drawable], shapes: list[list[np.ndarray]], height: int, width: int
+) -> np.ndarray:
+    """bool (N,): drawables out of view, and things of which too little is seen."""
+    order = paint_order(shapes, height, width)
+    seen = np.bincount(order.ravel(), minlength=len(shapes) + 1)[1:]
+    hidden = np.array([not contours for contours in shapes])
+    for index, (drawable, contours) in enumerate(zip(drawables, shapes, strict=True)):
+        if LABELS[drawable.label].is_thing and contours:
+            whole = sum(cv2.contourArea(contour) for contour in contours)
+            least = max(_MIN_PIXELS, _MIN_AREA * height * width, _MIN_SEEN * whole)
+            hidden[index] = seen[index] < least
+            if drawable.label == "rider":  # follows its bicycle; without it nobody could tell
+                hidden[index] |= hidden[index - 1]
+    return hidden
+
+
+def instance_table(drawables: list[Drawable]) -> np.ndarray:
+    """uint16 (N + 1,): instance id of each drawable by its `paint_order`; entry 0 is unlabeled."""
+    table, counts = [LABELS["unlabeled"].id], {}
+    for drawable in drawables:
+        label = LABELS[drawable.label]
+        number = label.id
+        if label.is_thing and not drawable.group:
+            number = label.id * 1000 + counts.setdefault(label.id, 0)
+            counts[label.id] += 1
+        table.append(number)
+    return np.array(table, np.uint16)
+
+
+def label_map(instance_ids: np.ndarray) -> np.ndarray:
+    """uint8 label ids of uint16 instance ids."""
+    return np.where(instance_ids < 1000, instance_ids, instance_ids // 1000).astype(np.uint8)

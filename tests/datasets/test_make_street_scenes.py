@@ -1,0 +1,72 @@
+"""The command line that makes street scenes."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "datasets" / "make_street_scenes.py"
+
+
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("make_street_scenes", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def _arguments(output, **changes):
+    values = {"output": output, "format": "coco", "num-train": 2, "num-val": 1, "size": "64x128",
+              "seed": 0, "workers": 1, **changes}  # fmt: skip
+    return [text for key, value in values.items() for text in (f"--{key}", str(value))]
+
+
+def test_makes_once_and_says_so(main, tmp_path, capsys):
+    output = tmp_path / "coco"
+    assert main(_arguments(output)) == 0
+    captured = capsys.readouterr()
+    assert captured.out.endswith("coco: made\n")
+    assert "train scenes" in captured.err
+    remembered = json.loads((output / "street_scenes.json").read_text())
+    assert remembered["size"] == [64, 128]
+    assert main(_arguments(output)) == 0
+    assert capsys.readouterr().out.endswith("coco: already made\n")
+
+
+@pytest.mark.parametrize("size", ["128", "128x", "x128", "-64x128", "axb", "128x256x3", "1.5x2"])
+def test_malformed_size_is_a_usage_error(main, tmp_path, capsys, size):
+    with pytest.raises(SystemExit) as stopped:
+        main([*_arguments(tmp_path / "out"), f"--size={size}"])
+    assert stopped.value.code == 2
+    assert "expected HEIGHTxWIDTH such as 128x256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num-train": -1}, "error: num_train is -1, expected at least 1"),
+        ({"size": "8x8"}, "error: size is 8x8, expected"),
+        ({"seed": -3}, "error: seed is -3, expected 0 or more"),
+    ],
+)
+def test_a_value_out_of_range_is_a_short_error(main, tmp_path, capsys, changes, message):
+    assert main(_arguments(tmp_path / "out", **changes)) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(message) and error.count("\n") == 1
+
+
+def test_a_file_in_the_way_is_a_short_error(main, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        assert main(_arguments(output)) == 1
+        assert "file" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_folder_is_a_short_error(main, tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert main(_arguments(tmp_path / "out")) == 1
+    assert "Permission denied" in capsys.readouterr().err
