@@ -46,8 +46,8 @@ def test_a_config_is_all_it_takes(root, entries, tmp_path):
     cfg = load_config(config(root, tmp_path, entries), [])
     with open(entries[0]["panoptic_json"]) as f:
         categories = json.load(f)["categories"]
-    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == len(categories)
-    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == sum(c["isthing"] for c in categories)
+    assert len(categories) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    assert sum(c["isthing"] for c in categories) == cfg.MODEL.ROI_HEADS.NUM_CLASSES
     assert len(DatasetCatalog.get("test_mine_train")) == 12
     assert MetadataCatalog.get("test_mine_val").thing_classes == [c["name"] for c in categories]
     again = tmp_path / "config.yaml"  # what a run stores builds the same model
