@@ -10,6 +10,8 @@ The four pixels over a cell share its region. They are put side by side (``_grou
 the ``k * k`` neighbours are shifts of the small map: nothing is upsampled and nothing unfolded.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -96,7 +98,7 @@ class PixelToRegionRelation(nn.Module):
             ``(B, num_heads, k * k, H, W)``, cells row by row, summing to 1 over dimension 2.
         """
         query, key, _, *position = self._operands(query, key, key)
-        weights = self._weigh(query, key, *position).movedim(0, 2)
+        weights = torch.stack(self._weigh(query, key, *position), 2)
         return _ungroup(weights.flatten(1, 2), query).unflatten(1, (self.num_heads, -1))
 
     def _operands(self, query, key, value):
@@ -132,15 +134,15 @@ class PixelToRegionRelation(nn.Module):
         return torch.cat([self._relate(*strip, *position) for strip in strips], 2)
 
     def _relate(self, query, key, value, border, *position):
-        weights = self._weigh(query, key, border, *position).unsqueeze(3).unbind()
+        weights = self._weigh(query, key, border, *position)
         value = value.unflatten(1, (self.num_heads, -1)).unsqueeze(3)
         context = value.new_zeros(())
         for weight, cell in zip(weights, self._shifts(value, query), strict=True):
-            context = torch.addcmul(context, weight, cell)
+            context = torch.addcmul(context, weight.unsqueeze(2), cell)
         return _ungroup(context.flatten(1, 2), query).to(query.dtype)
 
     def _weigh(self, query, key, border, key_offset, bias):
-        """The weights ``(k * k, B, heads, 4, h, w)`` of its region's cells for every pixel."""
+        """For each of the region's k * k cells its weights for all pixels, ``(B, heads, 4, h, w)``."""
         cells = self._shifts(key.unflatten(1, (self.num_heads, -1)).unsqueeze(3), query)
         borders = self._shifts(border, query)
         query = _group(query.to(key.dtype)).unflatten(1, (self.num_heads, -1))
@@ -151,7 +153,11 @@ class PixelToRegionRelation(nn.Module):
             relation = query * cell if dot else -(query - cell).square()
             position = bias[:, :, n, None, None] + outside
             logits.append(torch.add(position, relation.sum(2), alpha=self.scale))
-        return torch.stack(logits).softmax(0)
+        # The softmax over a list: of a stack, torch.compile computes it anew for every channel
+        top = functools.reduce(torch.maximum, [x.detach() for x in logits])
+        weights = [(x - top).exp() for x in logits]
+        total = functools.reduce(torch.add, weights)
+        return [x / total for x in weights]
 
     def _shifts(self, padded, query):
         """The k * k neighbours of every cell under the query, row by row, as views."""
