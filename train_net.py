@@ -10,9 +10,10 @@ import argparse
 import os
 import sys
 
-# On a CPU, threads of torch that wait for each other shall sleep: spinning costs a run most of its
-# speed wherever something else (its own data workers, say) wants the cores. Read at torch's import.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# On a CPU, threads of torch that wait for each other shall soon sleep: the default spins so long that
+# a run crawls where something else (its own data workers, say) wants a core. Sleeping at once
+# (OMP_WAIT_POLICY=PASSIVE) is slower on an idle machine. Read when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -10,7 +10,7 @@ import pytest
 # Detectron2 reads this when its data sets are registered, so it is set before any import
 DATASETS = Path(tempfile.mkdtemp(prefix="eseg_d2_tests_"))
 os.environ["DETECTRON2_DATASETS"] = str(DATASETS)
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see train_net.py; read by torch's import
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # see train_net.py; read by torch's import
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # tests/oracle.py
 

@@ -10,8 +10,8 @@ import json
 import os
 from pathlib import Path
 
-# Threads that wait for each other shall sleep, as in train_net.py; read when torch is imported
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that wait for each other shall soon sleep, as in train_net.py
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports a missing GPU as an error
 
 

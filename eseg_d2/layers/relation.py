@@ -142,7 +142,7 @@ class PixelToRegionRelation(nn.Module):
         return _ungroup(context.flatten(1, 2), query).to(query.dtype)
 
     def _weigh(self, query, key, border, key_offset, bias):
-        """For each of the region's k * k cells its weights for all pixels, ``(B, heads, 4, h, w)``."""
+        """Weights of each of the k * k cells of all pixels' regions: ``(B, heads, 4, h, w)``."""
         cells = self._shifts(key.unflatten(1, (self.num_heads, -1)).unsqueeze(3), query)
         borders = self._shifts(border, query)
         query = _group(query.to(key.dtype)).unflatten(1, (self.num_heads, -1))
