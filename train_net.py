@@ -10,9 +10,9 @@ import argparse
 import os
 import sys
 
-# On a CPU, threads of torch that wait for each other shall soon sleep: the default spins so long that
-# a run crawls where something else (its own data workers, say) wants a core. Sleeping at once
-# (OMP_WAIT_POLICY=PASSIVE) is slower on an idle machine. Read when torch is imported.
+# Threads of torch that wait for each other shall soon sleep: by default they spin for so long that
+# a run on a CPU crawls where something else, its own data workers say, wants a core. Sleeping at
+# once (OMP_WAIT_POLICY=PASSIVE) is slower on an idle machine. Read when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
