@@ -22,6 +22,8 @@ EXTRAS_REQUIRE = {
         "pytest",
         "hypothesis",  # tests over random sizes
         "effdet",  # the independent BiFPN that tests compare ours with
+        "onnxruntime",  # runs what tests export
+        "onnxscript",  # torch.onnx.export needs it (and it brings onnx)
         "shapely",  # Detectron2's loader of Cityscapes polygons
         "ruff==0.17.5",  # pinned: another release may format in another way
     ],
