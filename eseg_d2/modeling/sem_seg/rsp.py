@@ -5,6 +5,7 @@ from detectron2.layers import get_norm
 from torch import nn
 
 from eseg_d2.layers.relation import PixelToRegionRelation
+from eseg_d2.layers.separable_conv import ConvNorm
 
 __all__ = ["RSE", "RSP"]
 
@@ -108,7 +109,7 @@ class RSP(nn.Module):
             )
         self.rse = rse
         self.fusion = fusion
-        self.context_norm = get_norm(norm, channels) or nn.Identity()
+        self.context_norm = ConvNorm(nn.Identity(), get_norm(norm, channels))
         in_channels = channels if fusion == "sum" else low_channels + channels
         self.output = _output_conv(output_conv, in_channels, channels, norm)
 
@@ -127,16 +128,14 @@ class RSP(nn.Module):
 
 
 def _output_conv(kind: str, in_channels: int, channels: int, norm: str) -> nn.Sequential:
-    last = (get_norm(norm, channels) or nn.Identity(), nn.ReLU(inplace=True))
     bias = norm == ""
     if kind == "separable":
         depthwise = nn.Conv2d(in_channels, in_channels, 3, 1, 1, groups=in_channels, bias=False)
-        return nn.Sequential(depthwise, nn.Conv2d(in_channels, channels, 1, bias=bias), *last)
-    size = 3 if kind == "conv3x3" else 1
-    return nn.Sequential(
-        nn.Conv2d(in_channels, channels, size, 1, size // 2, bias=bias),
-        *last,
-    )
+        conv = nn.Sequential(depthwise, nn.Conv2d(in_channels, channels, 1, bias=bias))
+    else:
+        size = 3 if kind == "conv3x3" else 1
+        conv = nn.Conv2d(in_channels, channels, size, 1, size // 2, bias=bias)
+    return nn.Sequential(ConvNorm(conv, get_norm(norm, channels)), nn.ReLU(inplace=True))
 
 
 def _check_choice(key: str, got: str, choices: tuple[str, ...]) -> None:

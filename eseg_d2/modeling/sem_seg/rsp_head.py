@@ -9,6 +9,7 @@ from detectron2.layers import ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
 
+from eseg_d2.layers.separable_conv import ConvNorm
 from eseg_d2.modeling.sem_seg.rsp import RSE, RSP
 
 __all__ = ["RSPHead"]
@@ -178,8 +179,8 @@ def _check_levels(levels: list[tuple[str, ShapeSpec]]) -> None:
 def _lateral(in_channels: int, channels: int, norm: str) -> nn.Module:
     if in_channels == channels:
         return nn.Identity()
-    norm_layer = get_norm(norm, channels) or nn.Identity()
-    return nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=norm == ""), norm_layer)
+    conv = nn.Conv2d(in_channels, channels, 1, bias=norm == "")
+    return ConvNorm(conv, get_norm(norm, channels))
 
 
 def _upsample(logits: torch.Tensor, **to) -> torch.Tensor:

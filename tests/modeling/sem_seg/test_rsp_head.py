@@ -37,6 +37,18 @@ def test_any_consecutive_levels_train(levels):
     assert logits.shape == (2, 5, 96, 160)
 
 
+@pytest.mark.parametrize("norm", ["BN", "SyncBN"])
+@pytest.mark.parametrize("channels", [16, 24])
+def test_one_image_with_1x1_maps_trains(norm, channels):
+    """Batch norm would refuse a single value a channel."""
+    levels = (3, 4, 5, 6, 7, 8, 9)
+    model = head(levels, channels=channels, norm=norm)
+    x = features(levels, channels, 64, 128, batch=1)
+    _, losses = model(x, torch.zeros(1, 64, 128, dtype=torch.int64))
+    losses["loss_sem_seg"].backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 @pytest.mark.parametrize("similarity", ["dot_product", "squared_difference"])
 @pytest.mark.parametrize("position", ["row_column", "mlp", "none"])
 @pytest.mark.parametrize("fusion", ["sum", "concat"])
