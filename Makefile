@@ -39,7 +39,7 @@ unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 export PIP_USER := 0
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo study test lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -51,6 +51,11 @@ install: $(PACKAGE_STAMP) ## make the environment: torch, Detectron2, this packa
 
 demo: install ## make data, train, evaluate, draw: see output/demo
 	$(PY) demo/make_demo.py --output output/demo
+
+study: install ## RSP beside Semantic FPN and DeepLabV3, 3 seeds each: see output/study
+	$(PY) datasets/make_street_scenes.py --format cityscapes --num-train 600 --num-val 60 \
+	  --size 192x384 --seed 1 --output "$${DETECTRON2_DATASETS:-datasets}/street_scenes/cityscapes"
+	$(PY) tools/study.py --output output/study
 
 test: install ## run all tests
 	$(PY) -m pytest

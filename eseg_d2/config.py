@@ -1,6 +1,7 @@
 """Every configuration key that this project adds to Detectron2's."""
 
 from detectron2.config import CfgNode as CN
+from detectron2.projects.deeplab import add_deeplab_config
 
 __all__ = ["add_eseg_config"]
 
@@ -8,9 +9,16 @@ __all__ = ["add_eseg_config"]
 def add_eseg_config(cfg: CN) -> None:
     """Add this project's keys to ``cfg``, in place. No key of Detectron2 changes its default.
 
+    The keys of Detectron2's DeepLab project come with them, for our DeepLabV3 baselines and its
+    "poly" learning rate.
+
     Args:
         cfg: a config from :func:`detectron2.config.get_cfg`.
     """
+    add_deeplab_config(cfg)
+    # DeepLab's key with another default: "cross_entropy", or "hard_pixel_mining" of the fifth of
+    # the pixels whose loss is highest. Read by its heads and ours, not by SemSegFPNHead.
+    cfg.MODEL.SEM_SEG_HEAD.LOSS_TYPE = "cross_entropy"
     _add_bifpn(cfg)
     _add_rsp_head(cfg)
     _add_panoptic(cfg)

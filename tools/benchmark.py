@@ -10,6 +10,8 @@ import json
 import os
 from pathlib import Path
 
+from arguments import image_size
+
 # Threads that wait for each other shall soon sleep, as in train_net.py
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports a missing GPU as an error
@@ -29,7 +31,7 @@ def parse_args(argv=None):
     relation.add_argument("--channels", type=int, nargs="+", default=[64, 128], metavar="C")
     relation.add_argument(
         "--sizes",
-        type=parse_size,
+        type=image_size,
         nargs="+",
         default=[(128, 256), (256, 512)],
         metavar="HxW",
@@ -43,14 +45,6 @@ def parse_args(argv=None):
     relation.add_argument("--compile", action="store_true", help="also under torch.compile")
     relation.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
     return parser.parse_args(argv)
-
-
-def parse_size(text):
-    try:
-        height, width = map(int, text.split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected HxW such as 128x256") from None
-    return height, width
 
 
 def run_relation(args):

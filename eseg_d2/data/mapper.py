@@ -31,13 +31,16 @@ class PanopticMapper:
         augmentations: list,
         image_format: str,
         label_space: LabelSpace,
+        with_instances: bool = True,
     ):
         """
         Args:
             augmentations: Detectron2 augmentations, applied in this order.
             image_format: ``"BGR"`` or ``"RGB"``, as the model wants it.
             label_space: of the data set.
+            with_instances: make instance targets, too; a semantic model needs none.
         """
+        self.with_instances = with_instances
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
         self.label_space = label_space
@@ -46,13 +49,21 @@ class PanopticMapper:
     def from_config(cls, cfg, dataset_name: str):
         augmentations = detection_utils.build_augmentation(cfg, is_train=True)
         if cfg.INPUT.CROP.ENABLED:
-            augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+            # after the resizing, as in Detectron2's projects for segmentation: the model gets SIZE
+            augmentations.insert(1, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+            if cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA != 1.0:
+                raise ValueError(
+                    "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA is "
+                    f"{cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA}; panoptic data sets are cropped "
+                    "anywhere: leave it at 1.0"
+                )
         return {
             "augmentations": augmentations,
             "image_format": cfg.INPUT.FORMAT,
             "label_space": LabelSpace.from_metadata(
                 MetadataCatalog.get(dataset_name), cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES
             ),
+            "with_instances": cfg.MODEL.MASK_ON,
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
@@ -68,7 +79,7 @@ class PanopticMapper:
               the png is void;
             - ``instances``: Detectron2 ``Instances`` of the things that are left and no crowd,
               with ``gt_classes`` (ROI classes), ``gt_boxes`` (x0, y0, x1, y1 in pixels) and
-              ``gt_masks`` (``BitMasks``). Possibly none.
+              ``gt_masks`` (``BitMasks``). Possibly none; the key is there ``with_instances``.
 
         Raises:
             FileNotFoundError: the image or the png is missing.
@@ -90,7 +101,8 @@ class PanopticMapper:
         image = np.ascontiguousarray(aug_input.image.transpose(2, 0, 1))
         dataset_dict["image"] = torch.from_numpy(image)
         dataset_dict["sem_seg"] = self._semantic(index, segments)
-        dataset_dict["instances"] = self._instances(index, segments)
+        if self.with_instances:
+            dataset_dict["instances"] = self._instances(index, segments)
         return dataset_dict
 
     def _semantic(self, index: np.ndarray, segments: list[dict]) -> torch.Tensor:

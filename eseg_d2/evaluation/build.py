@@ -42,7 +42,8 @@ def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
         return InstanceEvaluator(dataset_name, output_dir=output_dir)
 
     def semantic() -> DatasetEvaluator:
-        return SemanticEvaluator(dataset_name, semantic_classes=cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)
+        classes = cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES
+        return SemanticEvaluator(dataset_name, semantic_classes=classes, output_dir=output_dir)
 
     if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         return semantic()

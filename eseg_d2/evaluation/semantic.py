@@ -1,6 +1,8 @@
 """Mean IoU against the semantic map that the panoptic truth implies."""
 
+import json
 import logging
+import os
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
@@ -22,7 +24,12 @@ class SemanticEvaluator(DatasetEvaluator):
     """
 
     def __init__(
-        self, dataset_name: str, *, semantic_classes: str = "all", distributed: bool = True
+        self,
+        dataset_name: str,
+        *,
+        semantic_classes: str = "all",
+        distributed: bool = True,
+        output_dir: str | None = None,
     ):
         """
         Args:
@@ -30,7 +37,10 @@ class SemanticEvaluator(DatasetEvaluator):
             semantic_classes: what the channels of the predictions are; see
                 :class:`~eseg_d2.data.label_space.LabelSpace`.
             distributed: gather the results of all processes.
+            output_dir: gets ``sem_seg_confusion.json``, ``{"classes": [name], "pixels":
+                [[count]]}``, truth by row and prediction by column.
         """
+        self._output_dir = output_dir
         self._truth = GroundTruth(dataset_name, semantic_classes)
         self._distributed = distributed
         self.reset()
@@ -72,7 +82,12 @@ class SemanticEvaluator(DatasetEvaluator):
             if not comm.is_main_process():
                 return None
             confusion = sum(gathered)
-        results = iou_results(confusion, self._truth.label_space.semantic_names)
+        names = self._truth.label_space.semantic_names
+        if self._output_dir:
+            os.makedirs(self._output_dir, exist_ok=True)
+            with open(os.path.join(self._output_dir, "sem_seg_confusion.json"), "w") as f:
+                json.dump({"classes": names, "pixels": confusion.tolist()}, f)
+        results = iou_results(confusion, names)
         means = {k: v for k, v in results.items() if "-" not in k}
         logger.info("Semantic segmentation:\n" + create_small_table(means))
         return {"sem_seg": results}

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from eseg_d2.layers.relation_checks import check_options, check_shapes
+
 __all__ = ["PixelToRegionRelation"]
 
-SIMILARITIES = ("dot_product", "squared_difference")
-POSITIONS = ("row_column", "mlp", "none")
 MLP_WIDTH = 16  # our choice
 STRIP_ELEMENTS = 2**19  # pixels x channels at a time on a CPU: temporaries of 2 MB stay in cache
 
@@ -56,7 +56,7 @@ class PixelToRegionRelation(nn.Module):
         position="row_column",
     ):
         super().__init__()
-        _check_options(channels, num_heads, region_size, similarity, position)
+        check_options(channels, num_heads, region_size, similarity, position)
         self.channels, self.num_heads, self.region_size = channels, num_heads, region_size
         self.similarity, self.position = similarity, position
         self.scale = (channels // num_heads) ** -0.5
@@ -104,7 +104,7 @@ class PixelToRegionRelation(nn.Module):
     def _operands(self, query, key, value):
         """Pads key and value; adds the border (0 inside, -inf outside) and the position terms."""
         if not torch.jit.is_tracing():  # there sizes are tensors, and a check of them a constant
-            _check_shapes(query, key, value, self.channels, self.num_heads)
+            check_shapes(query, key, value, self.channels, self.num_heads)
         k, padding = self.region_size, 4 * (self.region_size // 2,)
         dtype = torch.promote_types(query.dtype, torch.float32)
         border = key.new_zeros(key.shape[-2:], dtype=dtype)
@@ -183,35 +183,3 @@ def _offsets(k):
     along = torch.arange(k) - k // 2 - torch.tensor([[-0.25], [0.25]])
     rows = along[:, None, :, None].expand(2, 2, k, k)
     return torch.stack([rows, rows.permute(1, 0, 3, 2)], -1).reshape(4, k * k, 2)
-
-
-def _expect(condition, name, got, expected):
-    if not condition:
-        raise ValueError(f"{name}: got {got}, expected {expected}")
-
-
-def _check_options(channels, num_heads, region_size, similarity, position):
-    _expect(similarity in SIMILARITIES, "similarity", repr(similarity), f"one of {SIMILARITIES}")
-    _expect(position in POSITIONS, "position", repr(position), f"one of {POSITIONS}")
-    odd = region_size > 0 and region_size % 2 == 1
-    _expect(odd, "region_size", region_size, "an odd number such as 3")
-    _expect(num_heads > 0, "num_heads", num_heads, "at least 1")
-    d, rest = divmod(channels, num_heads)
-    _expect(d > 0 and rest == 0, "channels", channels, f"a multiple of num_heads={num_heads}")
-    if similarity == "squared_difference":
-        _expect(d == 1, "channels", channels, f"num_heads={num_heads}, a scalar per head")
-    elif position == "row_column":
-        fix = "an even number, to halve for rows and columns; take fewer heads or position='mlp'"
-        _expect(d % 2 == 0, "channels per head", d, fix)
-
-
-def _check_shapes(query, key, value, channels, num_heads):
-    _expect(query.dim() == 4, "query dimensions", query.dim(), "4: (B, C, H, W)")
-    batch, c, height, width = query.shape
-    cells = ((height + 1) // 2, (width + 1) // 2)
-    half = f"half of the query's {height}x{width}, rounded up"
-    _expect(c == channels, "query channels", c, f"{channels}, as the module was built")
-    for name, x, c in (("key", key, channels), ("value", value, value.shape[1])):
-        expected = (batch, c, *cells)
-        _expect(x.shape == expected, f"{name} shape", tuple(x.shape), f"{expected}: {half}")
-    _expect(c % num_heads == 0, "value channels", c, f"a multiple of num_heads={num_heads}")

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import subprocess
 import sys
@@ -55,11 +54,3 @@ def test_bad_size(root):
     command = [sys.executable, str(root / "tools" / "benchmark.py"), "relation", "--sizes", "12"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert done.returncode == 2 and "got '12', expected HxW" in done.stderr
-
-
-def test_defaults_are_sizes(root):
-    spec = importlib.util.spec_from_file_location("benchmark", root / "tools" / "benchmark.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    assert tool.parse_args(["relation"]).sizes == [(128, 256), (256, 512)]
-    assert tool.parse_args(["relation", "--sizes", "7x9"]).sizes == [(7, 9)]

@@ -160,3 +160,19 @@ def test_from_config_on_scenes(scenes, root):
         assert labels <= {*range(chosen.label_space.num_semantic), 255}
         boxes = out["instances"].gt_boxes
         assert boxes.nonempty().all()
+
+
+def test_crop_is_what_the_model_gets(scenes, root):
+    """After the resizing; before it, the crop would be scaled to any size."""
+    cfg = get_cfg()
+    eseg_d2.add_eseg_config(cfg)
+    cfg.merge_from_file(str(root / "configs/cityscapes/rsp_semantic_R50.yaml"))
+    cfg.INPUT.CROP.SIZE = (48, 64)
+    cfg.INPUT.MIN_SIZE_TRAIN = (64, 128)
+    name = "scenes_cityscapes_panoptic_train"
+    out = PanopticMapper(cfg, name)(DatasetCatalog.get(name)[0])
+    assert out["image"].shape == (3, 48, 64) and out["sem_seg"].shape == (48, 64)
+    assert "instances" not in out  # a semantic model has no use for them
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
+    with pytest.raises(ValueError, match="SINGLE_CATEGORY_MAX_AREA is 0.75"):
+        PanopticMapper(cfg, name)

@@ -6,6 +6,7 @@ from torch import nn
 
 from eseg_d2.layers.relation import PixelToRegionRelation
 from eseg_d2.layers.separable_conv import ConvNorm
+from eseg_d2.modeling.sem_seg.choices import check_choice
 
 __all__ = ["RSE", "RSP"]
 
@@ -100,8 +101,8 @@ class RSP(nn.Module):
             ValueError: an unknown choice, or widths that cannot be added.
         """
         super().__init__()
-        _check_choice("MODEL.RSP_HEAD.FUSION", fusion, FUSIONS)
-        _check_choice("MODEL.RSP_HEAD.OUTPUT_CONV", output_conv, OUTPUT_CONVS)
+        check_choice("MODEL.RSP_HEAD.FUSION", fusion, FUSIONS)
+        check_choice("MODEL.RSP_HEAD.OUTPUT_CONV", output_conv, OUTPUT_CONVS)
         if fusion == "sum" and low_channels != channels:
             raise ValueError(
                 f"RSP with fusion 'sum' adds {low_channels} and {channels} channels: "
@@ -136,8 +137,3 @@ def _output_conv(kind: str, in_channels: int, channels: int, norm: str) -> nn.Se
         size = 3 if kind == "conv3x3" else 1
         conv = nn.Conv2d(in_channels, channels, size, 1, size // 2, bias=bias)
     return nn.Sequential(ConvNorm(conv, get_norm(norm, channels)), nn.ReLU(inplace=True))
-
-
-def _check_choice(key: str, got: str, choices: tuple[str, ...]) -> None:
-    if got not in choices:
-        raise ValueError(f"{key} is {got!r}; expected one of {choices}")

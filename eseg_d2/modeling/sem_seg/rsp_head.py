@@ -10,6 +10,8 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
 
 from eseg_d2.layers.separable_conv import ConvNorm
+from eseg_d2.modeling.sem_seg.choices import check_choice
+from eseg_d2.modeling.sem_seg.loss import LOSS_TYPES, pixel_cross_entropy
 from eseg_d2.modeling.sem_seg.rsp import RSE, RSP
 
 __all__ = ["RSPHead"]
@@ -38,6 +40,7 @@ class RSPHead(nn.Module):
         fusion: str = "sum",
         output_conv: str = "conv3x3",
         norm: str = "BN",
+        loss_type: str = "cross_entropy",
         loss_weight: float = 1.0,
         ignore_value: int = 255,
     ):
@@ -50,17 +53,22 @@ class RSPHead(nn.Module):
             num_heads, region_size, similarity, position: of the relation.
             fusion, output_conv: of each :class:`RSP`.
             norm: as in Detectron2's ``get_norm``.
+            loss_type: "cross_entropy" or "hard_pixel_mining"; see
+                :func:`~eseg_d2.modeling.sem_seg.loss.pixel_cross_entropy`.
             loss_weight: factor of the loss.
             ignore_value: target pixels of this value take no part.
 
         Raises:
-            ValueError: fewer than two levels, or strides that are not consecutive.
+            ValueError: fewer than two levels, strides that are not consecutive, or an unknown
+                choice.
         """
         super().__init__()
+        check_choice("MODEL.SEM_SEG_HEAD.LOSS_TYPE", loss_type, LOSS_TYPES)
         levels = sorted(input_shape.items(), key=lambda item: item[1].stride)
         _check_levels(levels)
         self.in_features = [name for name, _ in levels]
         self.common_stride = levels[0][1].stride
+        self.loss_type = loss_type
         self.loss_weight = loss_weight
         self.ignore_value = ignore_value
         self.laterals = nn.ModuleDict(
@@ -106,6 +114,7 @@ class RSPHead(nn.Module):
             "fusion": head.FUSION,
             "output_conv": head.OUTPUT_CONV,
             "norm": head.NORM,
+            "loss_type": cfg.MODEL.SEM_SEG_HEAD.LOSS_TYPE,
             "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
         }
@@ -123,7 +132,10 @@ class RSPHead(nn.Module):
         logits = self.layers(features)
         if self.training:
             return None, self.losses(logits, targets)
-        return _upsample(logits, scale_factor=self.common_stride), {}
+        logits = F.interpolate(
+            logits, scale_factor=self.common_stride, mode="bilinear", align_corners=False
+        )
+        return logits, {}
 
     def layers(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits at the lowest level: (B, num_classes, h, w)."""
@@ -151,18 +163,18 @@ class RSPHead(nn.Module):
         }
 
     def losses(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Mean cross entropy over the pixels that count, in fp32.
-
-        Finite and connected to the graph also if no pixel counts: then it is zero.
-
+        """
         Args:
             logits: (B, num_classes, h, w), at the lowest level.
             targets: (B, H, W) int64.
+
+        Returns:
+            ``{"loss_sem_seg": scalar}``, in fp32.
         """
-        logits = _upsample(logits.float(), size=targets.shape[-2:])
-        loss = F.cross_entropy(logits, targets, reduction="sum", ignore_index=self.ignore_value)
-        num_valid = (targets != self.ignore_value).sum().clamp(min=1)
-        return {"loss_sem_seg": loss / num_valid * self.loss_weight}
+        loss = pixel_cross_entropy(
+            logits, targets, ignore_value=self.ignore_value, loss_type=self.loss_type
+        )
+        return {"loss_sem_seg": loss * self.loss_weight}
 
 
 def _check_levels(levels: list[tuple[str, ShapeSpec]]) -> None:
@@ -181,7 +193,3 @@ def _lateral(in_channels: int, channels: int, norm: str) -> nn.Module:
         return nn.Identity()
     conv = nn.Conv2d(in_channels, channels, 1, bias=norm == "")
     return ConvNorm(conv, get_norm(norm, channels))
-
-
-def _upsample(logits: torch.Tensor, **to) -> torch.Tensor:
-    return F.interpolate(logits, mode="bilinear", align_corners=False, **to)

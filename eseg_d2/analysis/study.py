@@ -1,0 +1,222 @@
+"""Several configurations, several seeds: train, collect, compare."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from eseg_d2.analysis.complexity import analyze_config
+
+__all__ = ["CONTEXT_PAIRS", "Run", "pair_accuracy", "report", "train_all"]
+
+# Classes that look alike nearby and are told apart by what is around them
+CONTEXT_PAIRS = (("road", "sidewalk"), ("person", "rider"))
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        config: its YAML file.
+        seed: SEED of the run.
+        output: the study's folder; the run's own is ``folder``.
+    """
+
+    config: Path
+    seed: int
+    output: Path
+
+    @property
+    def name(self) -> str:
+        return self.config.stem
+
+    @property
+    def folder(self) -> Path:
+        return self.output / self.name / f"seed{self.seed}"
+
+    def is_done(self, overrides: Sequence[str]) -> bool:
+        """Whether its results are there; those of other overrides do not count.
+
+        Raises:
+            ValueError: the folder holds a run of other overrides.
+        """
+        noted = self.folder / "overrides.json"
+        if noted.exists() and json.loads(noted.read_text()) != list(overrides):
+            raise ValueError(
+                f"{self.folder} holds a run with the overrides {json.loads(noted.read_text())}, "
+                f"asked for are {list(overrides)}: name another --output, or delete the folder"
+            )
+        return (self.folder / "results.json").exists() and noted.exists()
+
+    def start(self, train_net: Path, overrides: Sequence[str], threads: int) -> subprocess.Popen:
+        """Start or continue it; its output goes to ``console.txt`` in its folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "overrides.json").write_text(json.dumps(list(overrides)))
+        resume = ["--resume"] if (self.folder / "last_checkpoint").exists() else []
+        command = [sys.executable, train_net, "--config-file", self.config, *resume]
+        settings = [*overrides, "OUTPUT_DIR", self.folder, "SEED", self.seed]
+        with open(self.folder / "console.txt", "a") as console:
+            return subprocess.Popen(
+                [str(word) for word in (*command, *settings)],
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            )
+
+    def results(self) -> dict:
+        """``{"mIoU", "<a>/<b>" for each of CONTEXT_PAIRS}`` in percent."""
+        results = json.loads((self.folder / "results.json").read_text())["sem_seg"]
+        confusion = json.loads((self.folder / "inference" / "sem_seg_confusion.json").read_text())
+        figures = {"mIoU": results["mIoU"]}
+        for pair in CONTEXT_PAIRS:
+            figures["/".join(pair)] = pair_accuracy(
+                np.array(confusion["pixels"]), [confusion["classes"].index(c) for c in pair]
+            )
+        return figures
+
+
+def pair_accuracy(confusion: np.ndarray, pair: Sequence[int]) -> float:
+    """How well two classes are told apart, in percent; 50 is chance.
+
+    Of a class's pixels that are predicted as one of the two, the share that is predicted right;
+    the mean over both classes. NaN if none of a class's pixels is predicted as either.
+
+    Args:
+        confusion: (N, N) pixel counts, truth by row and prediction by column.
+        pair: two class indices.
+    """
+    among = confusion[np.ix_(pair, pair)].astype(float)
+    with np.errstate(invalid="ignore"):
+        return float(100 * (np.diag(among) / among.sum(1)).mean())
+
+
+def train_all(runs: Sequence[Run], train_net: Path, overrides: Sequence[str], *, jobs: int) -> None:
+    """Train what is not done, ``jobs`` at a time.
+
+    Args:
+        runs: all that the study needs.
+        train_net: the script that trains.
+        overrides: KEY VALUE of the command line, for all runs.
+        jobs: processes at a time; they share the CPUs.
+
+    Raises:
+        RuntimeError: a run failed; those beside it are stopped and can be continued.
+    """
+    waiting = [run for run in runs if not run.is_done(overrides)]
+    threads = max((os.cpu_count() or 1) // jobs, 1)
+    active: dict[Run, subprocess.Popen] = {}
+    done = len(runs) - len(waiting)
+    try:
+        with tqdm(total=len(runs), initial=done, desc="trainings", unit="run") as bar:
+            while waiting or active:
+                while waiting and len(active) < jobs:
+                    run = waiting.pop(0)
+                    active[run] = run.start(train_net, overrides, threads)
+                time.sleep(POLL_SECONDS)
+                for run, process in list(active.items()):
+                    if process.poll() is None:
+                        continue
+                    del active[run]
+                    if process.returncode:
+                        raise RuntimeError(
+                            f"{run.name}, seed {run.seed} failed with status {process.returncode}: "
+                            f"see {run.folder / 'console.txt'}. The same command goes on."
+                        )
+                    bar.update()
+                bar.set_postfix_str(", ".join(f"{r.name} {r.seed} {_iteration(r)}" for r in active))
+    finally:
+        for process in active.values():
+            process.terminate()
+            process.wait()
+
+
+def _iteration(run: Run) -> str:
+    """The last one that the run has written down, or nothing."""
+    metrics = run.folder / "metrics.json"
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    return str(json.loads(lines[-1])["iteration"]) if lines else "starts"
+
+
+def report(runs: Sequence[Run], output: Path) -> str:
+    """Write ``study.json``, ``study.md`` and ``study.png``.
+
+    Returns:
+        The table in Markdown: mean and sample standard deviation over the seeds.
+    """
+    rows = []
+    for config in dict.fromkeys(run.config for run in runs):
+        same = [run for run in runs if run.config == config]
+        results = [run.results() for run in same]
+        complexity = analyze_config(str(config), _image_size(same[0]), [])
+        rows.append(
+            {
+                "config": config.stem,
+                "macs": complexity["macs"]["total"],
+                "params": complexity["params"],
+                "seeds": [run.seed for run in same],
+                "results": {key: [r[key] for r in results] for key in results[0]},
+            }
+        )
+    (output / "study.json").write_text(json.dumps(rows, indent=1) + "\n")
+    table = _table(rows)
+    (output / "study.md").write_text(table + "\n")
+    _plot(rows, output / "study.png")
+    return table
+
+
+def _image_size(run: Run) -> tuple[int, int]:
+    from detectron2.data import DatasetCatalog
+
+    from eseg_d2.engine import load_config
+
+    record = DatasetCatalog.get(load_config(str(run.config), []).DATASETS.TEST[0])[0]
+    return record["height"], record["width"]
+
+
+def _spread(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def _table(rows: list[dict]) -> str:
+    figures = [*rows[0]["results"]]
+    head = ["config", *figures, "G multiply-adds", "M params", "seeds"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        cells = [
+            f"{np.mean(values):.1f} ± {_spread(values):.1f}" for values in row["results"].values()
+        ]
+        costs = [f"{row['macs'] / 1e9:.2f}", f"{row['params'] / 1e6:.2f}", f"{len(row['seeds'])}"]
+        lines.append("| " + " | ".join([row["config"], *cells, *costs]) + " |")
+    return "\n".join(lines)
+
+
+def _plot(rows: list[dict], path: Path) -> None:
+    """One panel a figure: every seed a dot, the mean a line, over the multiply-adds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figures = [*rows[0]["results"]]
+    _, panels = plt.subplots(1, len(figures), figsize=(4.2 * len(figures), 3.6))
+    for figure, panel in zip(figures, np.atleast_1d(panels), strict=True):
+        for row in rows:
+            values = row["results"][figure]
+            macs = row["macs"] / 1e9
+            dots = panel.plot([macs] * len(values), values, "o", label=row["config"], alpha=0.6)
+            panel.plot(macs, np.mean(values), "_", markersize=24, color=dots[0].get_color())
+        panel.set(xlabel="multiply-adds (G)", ylabel=f"{figure} (%)", xlim=(0, None))
+        panel.grid(alpha=0.3)
+    np.atleast_1d(panels)[0].legend(fontsize="small")
+    plt.tight_layout()
+    plt.savefig(path, dpi=120)
+    plt.close()

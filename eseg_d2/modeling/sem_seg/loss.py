@@ -1,0 +1,42 @@
+"""The per-pixel loss that the semantic heads share."""
+
+import torch
+import torch.nn.functional as F
+
+__all__ = ["LOSS_TYPES", "pixel_cross_entropy"]
+
+LOSS_TYPES = ("cross_entropy", "hard_pixel_mining")
+HARD_SHARE = 0.2  # of all pixels, as in Detectron2's DeepLab project
+
+
+def pixel_cross_entropy(
+    logits: torch.Tensor, targets: torch.Tensor, *, ignore_value: int, loss_type: str
+) -> torch.Tensor:
+    """Mean cross entropy in fp32 of logits that are brought to the targets' size (bilinear).
+
+    Finite and connected to the graph also if no pixel counts: then it is zero.
+
+    Args:
+        logits: (B, num_classes, h, w).
+        targets: (B, H, W) int64 train ids, 0 .. num_classes - 1.
+        ignore_value: target pixels of this value do not count.
+        loss_type: "cross_entropy", the mean over the pixels that count; or "hard_pixel_mining",
+            over those of the highest loss, at most a fifth of all pixels (DeeperLab, 1902.05093,
+            as Detectron2's ``DeepLabCE``; there ignored pixels fill up the fifth as zeros, here
+            they do not).
+
+    Returns:
+        A scalar.
+    """
+    logits = F.interpolate(
+        logits.float(), size=targets.shape[-2:], mode="bilinear", align_corners=False
+    )
+    counted = (targets != ignore_value).sum()
+    if loss_type == "cross_entropy":
+        total = F.cross_entropy(logits, targets, reduction="sum", ignore_index=ignore_value)
+    else:
+        losses = F.cross_entropy(logits, targets, reduction="none", ignore_index=ignore_value)
+        hardest = max(int(HARD_SHARE * losses.numel()), 1)
+        total = losses.flatten().topk(hardest).values.sum()
+        counted = counted.clamp(max=hardest)
+    return total / counted.clamp(min=1)

@@ -1,0 +1,152 @@
+"""Where a pixel takes its context from, level by level: the RSP paper's figure 1, of any model."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from eseg_d2.modeling.sem_seg.rsp_head import RSPHead
+
+__all__ = ["context_maps", "draw_context", "find_rsp_head", "image_relation_weights"]
+
+ZOOM = 2.5  # of a panel: the region's extent times this
+
+
+def find_rsp_head(model) -> RSPHead:
+    """
+    Raises:
+        ValueError: the model has no RSP head.
+    """
+    head = getattr(model, "sem_seg_head", None)
+    if not isinstance(head, RSPHead):
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.NAME is {type(head).__name__}; relations are drawn of an RSPHead"
+        )
+    return head
+
+
+def image_relation_weights(predictor, image: np.ndarray) -> tuple[dict, tuple[int, int]]:
+    """Runs a model on an image.
+
+    Args:
+        predictor: Detectron2's ``DefaultPredictor`` of a model with an RSP head.
+        image: (H, W, 3) uint8 BGR.
+
+    Returns:
+        The relation weights by level (see ``RSPHead.relation_weights``), and the (H, W) that the
+        image had when the model saw it.
+    """
+    head = find_rsp_head(predictor.model)
+    seen = {}
+
+    def keep(_, arguments):
+        seen["features"] = arguments[0]
+
+    handle = head.register_forward_pre_hook(keep)
+    try:
+        predictor(image)
+    finally:
+        handle.remove()
+    with torch.no_grad():
+        weights = head.relation_weights(seen["features"])
+    return weights, predictor.aug.get_transform(image).apply_image(image).shape[:2]
+
+
+def context_maps(weights: Sequence[torch.Tensor], position: tuple[int, int]) -> list[np.ndarray]:
+    """How much each cell of each higher level contributes to a pixel's context.
+
+    The pixel weighs a region of the next level; each cell of it, having taken context from the
+    level above itself, hands that on: the maps of the levels are products of the relations.
+
+    Args:
+        weights: of one image, for each level from the lowest up: (1, heads, k * k, h, w).
+        position: (row, column) of the pixel in the lowest level.
+
+    Returns:
+        For each level above the lowest, (ceil(h / 2), ceil(w / 2)) float; each sums to 1.
+    """
+    share = torch.zeros(weights[0].shape[-2:])
+    share[position] = 1
+    maps = []
+    for level in weights:
+        mean = level[0].float().mean(0).cpu()  # over heads
+        k = round(len(mean) ** 0.5)
+        contributions = mean * share
+        h, w = contributions.shape[-2:]
+        even = F.pad(contributions, (0, w % 2, 0, h % 2))
+        by_cell = F.avg_pool2d(even, 2) * 4
+        size = by_cell.shape[-2:]
+        folded = F.fold(by_cell.flatten(1)[None], size, k, padding=k // 2)
+        share = folded[0, 0]
+        maps.append(share.numpy())
+    return maps
+
+
+def draw_context(
+    image: np.ndarray,
+    pixel: tuple[int, int],
+    maps: Sequence[np.ndarray],
+    strides: Sequence[int],
+    seen_size: tuple[int, int],
+    path: str,
+) -> None:
+    """Write one picture: the image with the pixel, and each level's map over its surroundings.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        pixel: (row, column) in it.
+        maps: of :func:`context_maps`.
+        strides: of the maps' levels, in pixels of the image as the model saw it.
+        seen_size: its (H, W) there.
+        path: of the picture, png or any format of matplotlib.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    columns = min(len(maps) + 1, 4)
+    rows = -(-(len(maps) + 1) // columns)
+    aspect = image.shape[0] / image.shape[1]
+    figure = Figure(figsize=(4.5 * columns, (4.5 * aspect + 0.5) * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    grey = np.repeat(image.mean(2, keepdims=True), 3, 2).astype(np.uint8)
+    scale = image.shape[0] / seen_size[0], image.shape[1] / seen_size[1]
+    windows = []
+    for panel, share, stride in zip(panels[1:], maps, strides, strict=False):
+        cell = stride * scale[0], stride * scale[1]
+        extent = (0, share.shape[1] * cell[1], share.shape[0] * cell[0], 0)
+        panel.imshow(grey, extent=(0, image.shape[1], image.shape[0], 0))
+        strength = share / share.max()
+        panel.imshow(
+            strength, extent=extent, cmap="inferno", alpha=0.75 * np.sqrt(strength), vmin=0, vmax=1
+        )
+        panel.set_title(f"stride {stride}: {(share > 0).sum()} cells")
+        windows.append(_window(share, cell, image.shape[:2]))
+        top, bottom, left, right = windows[-1]
+        panel.set(xlim=(left, right), ylim=(bottom, top))
+    panels[0].imshow(image, extent=(0, image.shape[1], image.shape[0], 0))
+    panels[0].set_title(f"row {pixel[0]}, column {pixel[1]}")
+    for top, bottom, left, right in windows:
+        panels[0].add_patch(
+            Rectangle((left, top), right - left, bottom - top, fill=False, color="white", lw=0.8)
+        )
+    for panel in panels:
+        panel.set_axis_off()
+    for panel in panels[: len(maps) + 1]:
+        panel.plot(pixel[1] + 0.5, pixel[0] + 0.5, "x", color="cyan", markersize=9, mew=2)
+    figure.savefig(path, dpi=110)
+
+
+def _window(share: np.ndarray, cell: tuple[float, float], size: tuple[int, int]):
+    """Top, bottom, left, right of the cells that contribute and what is around them, in pixels.
+
+    Of the image's aspect, and within it.
+    """
+    rows, columns = np.nonzero(share)
+    top, bottom = rows.min() * cell[0], (rows.max() + 1) * cell[0]
+    left, right = columns.min() * cell[1], (columns.max() + 1) * cell[1]
+    part = min(ZOOM * max((bottom - top) / size[0], (right - left) / size[1]), 1)
+    height, width = part * size[0], part * size[1]
+    y = np.clip((top + bottom - height) / 2, 0, size[0] - height)
+    x = np.clip((left + right - width) / 2, 0, size[1] - width)
+    return y, y + height, x, x + width

@@ -1,0 +1,58 @@
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from eseg_d2.analysis.study import Run, pair_accuracy, train_all
+
+SMALL = (
+    *("SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.CHECKPOINT_PERIOD", "2"),
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"),
+)
+
+
+def test_pair_accuracy_is_balanced_and_ignores_other_predictions():
+    confusion = np.array([[90, 10, 1000], [3, 1, 0], [0, 500, 7]])
+    assert pair_accuracy(confusion, (0, 1)) == pytest.approx((90 + 25) / 2)
+    assert pair_accuracy(np.diag([5, 6, 7]), (0, 2)) == 100
+    assert math.isnan(pair_accuracy(np.diag([5, 0, 7]), (0, 1)))
+
+
+def study(root, output, *options):
+    command = [sys.executable, "tools/study.py", "--output", output, "--seeds", "1,2"]
+    for name in "rsp_semantic", "deeplab_v3":
+        command += ["--config-file", f"configs/scenes/{name}_R50.yaml"]
+    words = [*command, "--jobs", "2", *options]
+    return subprocess.run([*map(str, words)], cwd=root, capture_output=True, text=True)
+
+
+def test_study_runs_reports_and_is_used_again(root, scenes, tmp_path):
+    first = study(root, tmp_path, *SMALL)
+    assert first.returncode == 0, first.stderr[-3000:]
+    rows = json.loads((tmp_path / "study.json").read_text())
+    assert [row["config"] for row in rows] == ["rsp_semantic_R50", "deeplab_v3_R50"]
+    for row in rows:
+        assert row["seeds"] == [1, 2] and row["macs"] > 0
+        own = [tmp_path / row["config"] / f"seed{seed}" / "results.json" for seed in (1, 2)]
+        expected = [json.loads(path.read_text())["sem_seg"]["mIoU"] for path in own]
+        assert row["results"]["mIoU"] == expected
+        assert set(row["results"]) == {"mIoU", "road/sidewalk", "person/rider"}
+    assert (tmp_path / "study.md").read_text().strip() in first.stdout
+    assert (tmp_path / "study.png").stat().st_size > 0
+
+    made = own[0].stat().st_mtime_ns
+    again = study(root, tmp_path, *SMALL)
+    assert again.returncode == 0 and own[0].stat().st_mtime_ns == made
+
+    other = study(root, tmp_path, *SMALL, "SOLVER.BASE_LR", "0.001")
+    assert other.returncode == 1 and "name another --output" in other.stderr
+
+
+def test_failed_run_is_named(tmp_path):
+    script = tmp_path / "train_net.py"
+    script.write_text("raise SystemExit(3)")
+    with pytest.raises(RuntimeError, match="broken, seed 5 failed with status 3: see .*console"):
+        train_all([Run(tmp_path / "broken.yaml", 5, tmp_path)], script, [], jobs=1)

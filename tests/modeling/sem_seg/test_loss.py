@@ -1,0 +1,58 @@
+import pytest
+import torch
+from detectron2.projects.deeplab.loss import DeepLabCE
+
+from eseg_d2.modeling.sem_seg.loss import pixel_cross_entropy
+
+
+def example(ignored_rows=3):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 5, 8, 10, generator=generator)
+    targets = torch.randint(0, 5, (2, 32, 40), generator=generator)
+    targets[:, :ignored_rows] = 255
+    return logits, targets
+
+
+def pixel_losses(logits, targets):
+    """Of the pixels that count, in float64."""
+    full = torch.nn.functional.interpolate(
+        logits.double(), size=targets.shape[-2:], mode="bilinear", align_corners=False
+    )
+    log_p = full.log_softmax(1).permute(0, 2, 3, 1)[targets != 255]
+    return -log_p[torch.arange(len(log_p)), targets[targets != 255]]
+
+
+def loss(logits, targets, loss_type="cross_entropy"):
+    return pixel_cross_entropy(logits, targets, ignore_value=255, loss_type=loss_type)
+
+
+def test_cross_entropy_is_the_mean_over_pixels_that_count():
+    logits, targets = example()
+    expected = pixel_losses(logits, targets).mean().item()
+    assert loss(logits, targets).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_hard_pixels_are_those_of_detectron2():
+    logits, targets = example()
+    full = torch.nn.functional.interpolate(
+        logits, size=targets.shape[-2:], mode="bilinear", align_corners=False
+    )
+    theirs = DeepLabCE(ignore_label=255, top_k_percent_pixels=0.2)(full, targets)
+    torch.testing.assert_close(loss(logits, targets, "hard_pixel_mining"), theirs)
+    assert theirs > loss(logits, targets)
+
+
+def test_ignored_pixels_are_not_mined():
+    """Where fewer pixels count than a fifth, all of those are the hard ones."""
+    logits, targets = example(ignored_rows=30)
+    expected = pixel_losses(logits, targets).mean().item()
+    assert loss(logits, targets, "hard_pixel_mining").item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss_type", ["cross_entropy", "hard_pixel_mining"])
+def test_half_precision_is_summed_in_fp32(loss_type):
+    logits, targets = example()
+    logits = logits.bfloat16()
+    result = loss(logits, targets, loss_type)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, loss(logits.float(), targets, loss_type))

@@ -1,0 +1,84 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from eseg_d2.visualization.relation import context_maps, find_rsp_head
+
+
+def uniform_weights(height, width, k=3):
+    """What a relation gives that does not care, with masked borders."""
+    h, w = -(-height // 2), -(-width // 2)
+    inside = nn.functional.unfold(torch.ones(1, 1, h, w), k, padding=k // 2).view(k * k, h, w)
+    cells = inside / inside.sum(0)
+    pixels = cells.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :height, :width]
+    return pixels[None, None].repeat(1, 2, 1, 1, 1)
+
+
+@pytest.mark.parametrize("position", [(0, 0), (4, 5), (8, 10)])
+def test_maps_are_shares_around_the_parent(position):
+    maps = context_maps([uniform_weights(9, 11), uniform_weights(5, 6)], position)
+    assert [m.shape for m in maps] == [(5, 6), (3, 3)]
+    assert all(m.sum() == pytest.approx(1) and m.min() >= 0 for m in maps)
+    rows, columns = np.nonzero(maps[0])
+    assert abs(rows - position[0] // 2).max() <= 1 and abs(columns - position[1] // 2).max() <= 1
+
+
+def test_second_map_is_the_product_of_the_relations():
+    """Against loops over the cells."""
+    generator = torch.Generator().manual_seed(0)
+    low, high = (
+        torch.rand(1, 2, 9, *size, generator=generator) * (uniform_weights(*size) > 0)
+        for size in ((8, 8), (4, 4))
+    )
+    low, high = (x / x.sum(2, keepdim=True) for x in (low, high))
+    expected = np.zeros((2, 2))
+    for i in range(3):
+        for j in range(3):
+            y, x = 5 // 2 + i - 1, 2 // 2 + j - 1
+            if not (0 <= y < 4 and 0 <= x < 4):
+                continue
+            for m in range(3):
+                for n in range(3):
+                    yy, xx = y // 2 + m - 1, x // 2 + n - 1
+                    if 0 <= yy < 2 and 0 <= xx < 2:
+                        first = low[0, :, 3 * i + j, 5, 2].mean()
+                        expected[yy, xx] += float(first * high[0, :, 3 * m + n, y, x].mean())
+    np.testing.assert_allclose(context_maps([low, high], (5, 2))[1], expected, atol=1e-6)
+
+
+def test_another_head_is_named():
+    model = nn.Module()
+    model.sem_seg_head = nn.Conv2d(1, 1, 1)
+    with pytest.raises(ValueError, match="is Conv2d"):
+        find_rsp_head(model)
+
+
+def test_command_draws_from_a_semantic_and_a_panoptic_model(root, tmp_path):
+    from detectron2.modeling import build_model
+
+    from eseg_d2.engine import load_config
+
+    image = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 100, 3), np.uint8)).save(image)
+    for name in "rsp_semantic_R50", "rsp_panoptic_R18_cityscapes":
+        config = root / "configs" / "scenes" / f"{name}.yaml"
+        weights = tmp_path / f"{name}.pth"
+        torch.save({"model": build_model(load_config(str(config), [])).state_dict()}, weights)
+        picture = tmp_path / f"{name}.png"
+        command = ["demo/draw_relation.py", "--config-file", config, "--input", image]
+        options = ["--output", picture, "MODEL.WEIGHTS", weights]
+
+        def run(*pixel, command=command, options=options):
+            words = [sys.executable, *command, "--pixel", *pixel, *options]
+            return subprocess.run([*map(str, words)], cwd=root, capture_output=True, text=True)
+
+        done = run(59, 99)
+        assert done.returncode == 0, done.stderr
+        assert np.asarray(Image.open(picture)).std() > 0
+    outside = run(60, 0)
+    assert outside.returncode == 1 and "rows are 0 .. 59" in outside.stderr

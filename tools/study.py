@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Does the RSP head learn? It beside Semantic FPN and DeepLabV3, same backbone and recipe.
+
+Trains every configuration with every seed by train_net.py and writes study.json, study.md (a
+table) and study.png (a plot) into the output folder. Interrupted, the same command goes on from
+the last checkpoints; runs that are done are used again.
+
+python tools/study.py --output output/study
+python tools/study.py --output output/study --seeds 1,2,3,4 SOLVER.MAX_ITER 1200
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = [
+    ROOT / "configs" / "scenes" / f"{name}_R50.yaml"
+    for name in ("rsp_semantic", "semantic_fpn", "deeplab_v3")
+]
+
+
+def _seeds(text):
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected numbers such as 1,2,3") from None
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("output/study"), metavar="DIR")
+    parser.add_argument(
+        "--config-file",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="may be repeated; default: RSP, Semantic FPN and DeepLabV3 on scenes",
+    )
+    parser.add_argument(
+        "--seeds", type=_seeds, default=[1, 2, 3], metavar="N,N,...", help="default 1,2,3"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count(),
+        metavar="N",
+        help="runs at a time; default: CPUs",
+    )
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides for all runs"
+    )
+    return parser.parse_args(argv)
+
+
+def main():
+    args = parse_args()
+    from eseg_d2.analysis.study import Run, report, train_all
+
+    configs = args.config_file or CONFIGS
+    runs = [Run(config, seed, args.output) for seed in args.seeds for config in configs]
+    try:
+        train_all(runs, ROOT / "train_net.py", args.opts, jobs=args.jobs)
+        print(report(runs, args.output))
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        sys.exit(f"study.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("study.py: interrupted; the same command goes on")
+
+
+if __name__ == "__main__":
+    main()
