@@ -9,10 +9,21 @@ from torch import Tensor, nn
 from eseg_d2.layers.resample import Resample
 from eseg_d2.layers.separable_conv import ConvNorm, SeparableConv2d, init_conv
 
-__all__ = ["BiFPNLayer", "FusionNode", "WeightedFusion"]
+__all__ = ["BiFPNLayer", "FusionNode", "WeightedFusion", "make_activation"]
 
 _MODES = ("fast_normalized", "sum")
 _ACTIVATIONS = {"swish": partial(nn.SiLU, inplace=True), "relu": partial(nn.ReLU, inplace=True)}
+
+
+def make_activation(name: str) -> nn.Module:
+    """An activation that works in place: "swish" or "relu".
+
+    Raises:
+        ValueError: `name` is neither.
+    """
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"activation is {name!r}; expected one of {[*_ACTIVATIONS]}")
+    return _ACTIVATIONS[name]()
 
 
 class WeightedFusion(nn.Module):
@@ -107,14 +118,12 @@ class FusionNode(nn.Module):
             ValueError: `fusion`, `activation` or `downsample` is none of those.
         """
         super().__init__()
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation is {activation!r}; expected one of {[*_ACTIVATIONS]}")
         self.edges = nn.ModuleList(
             Resample(channels, out_channels, level_offset=offset, norm=norm, downsample=downsample)
             for channels, offset in edges
         )
         self.fusion = WeightedFusion(len(edges), mode=fusion)
-        self.activation = _ACTIVATIONS[activation]()
+        self.activation = make_activation(activation)
         if separable:
             conv = SeparableConv2d(out_channels, out_channels)
         else:

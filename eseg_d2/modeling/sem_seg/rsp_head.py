@@ -3,22 +3,20 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
 
 from eseg_d2.layers.separable_conv import ConvNorm
-from eseg_d2.modeling.sem_seg.choices import check_choice
-from eseg_d2.modeling.sem_seg.loss import LOSS_TYPES, pixel_cross_entropy
+from eseg_d2.modeling.sem_seg.head import SemanticHead
 from eseg_d2.modeling.sem_seg.rsp import RSE, RSP
 
 __all__ = ["RSPHead"]
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class RSPHead(nn.Module):
+class RSPHead(SemanticHead):
     """Semantic head of stacked RSPs (RSP paper: a progressive top-down distribution of context).
 
     X_top = P_top; X_l = RSP(P_l, X_{l+1}) down to the lowest level; 1x1 to classes; bilinear to
@@ -40,9 +38,7 @@ class RSPHead(nn.Module):
         fusion: str = "sum",
         output_conv: str = "conv3x3",
         norm: str = "BN",
-        loss_type: str = "cross_entropy",
-        loss_weight: float = 1.0,
-        ignore_value: int = 255,
+        **common,
     ):
         """
         Args:
@@ -53,24 +49,16 @@ class RSPHead(nn.Module):
             num_heads, region_size, similarity, position: of the relation.
             fusion, output_conv: of each :class:`RSP`.
             norm: as in Detectron2's ``get_norm``.
-            loss_type: "cross_entropy" or "hard_pixel_mining"; see
-                :func:`~eseg_d2.modeling.sem_seg.loss.pixel_cross_entropy`.
-            loss_weight: factor of the loss.
-            ignore_value: target pixels of this value take no part.
+            common: ``loss_type``, ``loss_weight``, ``ignore_value``; see
+                :class:`~eseg_d2.modeling.sem_seg.head.SemanticHead`.
 
         Raises:
             ValueError: fewer than two levels, strides that are not consecutive, or an unknown
                 choice.
         """
-        super().__init__()
-        check_choice("MODEL.SEM_SEG_HEAD.LOSS_TYPE", loss_type, LOSS_TYPES)
-        levels = sorted(input_shape.items(), key=lambda item: item[1].stride)
+        super().__init__(input_shape, **common)
+        levels = [(name, input_shape[name]) for name in self.in_features]
         _check_levels(levels)
-        self.in_features = [name for name, _ in levels]
-        self.common_stride = levels[0][1].stride
-        self.loss_type = loss_type
-        self.loss_weight = loss_weight
-        self.ignore_value = ignore_value
         self.laterals = nn.ModuleDict(
             {name: _lateral(shape.channels, channels, norm) for name, shape in levels}
         )
@@ -96,16 +84,8 @@ class RSPHead(nn.Module):
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
         head = cfg.MODEL.RSP_HEAD
-        names = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES
-        missing = [name for name in names if name not in input_shape]
-        if missing:
-            raise ValueError(
-                f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {missing}, but the backbone gives "
-                f"{list(input_shape)}"
-            )
         return {
-            "input_shape": {name: input_shape[name] for name in names},
-            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            **cls.common_arguments(cfg, input_shape),
             "channels": head.CHANNELS,
             "num_heads": head.NUM_HEADS,
             "region_size": head.REGION_SIZE,
@@ -114,28 +94,7 @@ class RSPHead(nn.Module):
             "fusion": head.FUSION,
             "output_conv": head.OUTPUT_CONV,
             "norm": head.NORM,
-            "loss_type": cfg.MODEL.SEM_SEG_HEAD.LOSS_TYPE,
-            "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
-            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
         }
-
-    def forward(self, features: dict[str, torch.Tensor], targets: torch.Tensor | None = None):
-        """
-        Args:
-            features: the levels, by name; each (B, C, ceil(H / stride), ceil(W / stride)).
-            targets: (B, H, W) int64 semantic train ids, or None in inference.
-
-        Returns:
-            ``(None, {"loss_sem_seg": scalar})`` in training, else ``(logits, {})`` with logits
-            (B, num_classes, H, W), H and W being the lowest level's size times its stride.
-        """
-        logits = self.layers(features)
-        if self.training:
-            return None, self.losses(logits, targets)
-        logits = F.interpolate(
-            logits, scale_factor=self.common_stride, mode="bilinear", align_corners=False
-        )
-        return logits, {}
 
     def layers(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits at the lowest level: (B, num_classes, h, w)."""
@@ -161,20 +120,6 @@ class RSPHead(nn.Module):
             )
             for low, high in zip(self.in_features[:-1], self.in_features[1:], strict=True)
         }
-
-    def losses(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        """
-        Args:
-            logits: (B, num_classes, h, w), at the lowest level.
-            targets: (B, H, W) int64.
-
-        Returns:
-            ``{"loss_sem_seg": scalar}``, in fp32.
-        """
-        loss = pixel_cross_entropy(
-            logits, targets, ignore_value=self.ignore_value, loss_type=self.loss_type
-        )
-        return {"loss_sem_seg": loss * self.loss_weight}
 
 
 def _check_levels(levels: list[tuple[str, ShapeSpec]]) -> None:

@@ -1,0 +1,201 @@
+"""EfficientNets of timm as Detectron2 backbones."""
+
+import os
+
+import timm
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from timm.layers import convert_sync_batchnorm
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = ["EfficientNet", "build_efficientnet_backbone", "load_pretrained"]
+
+_ACTIVATIONS = {"": None, "relu": nn.ReLU, "swish": nn.SiLU}
+_NORMS = ("BN", "SyncBN")
+_STAGES = ("res1", "res2", "res3", "res4", "res5")
+
+
+class EfficientNet(Backbone):
+    """Features of a timm EfficientNet (B0 .. B7, Lite, V2, and their TensorFlow ports "tf_...").
+
+    They are named as Detectron2 names a ResNet's: "res2" has stride 4, "res5" 32 ("res1", stride
+    2, is there as well). A feature is the output of the last block of its stride, before the
+    expansion of the next one: 24, 40, 112 and 320 channels for B0.
+
+    Shape:
+        image (N, 3, H, W) to {"res2": float (N, C, ceil(H / 4), ceil(W / 4)), ...}.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        out_features: list[str],
+        squeeze_excite: bool = True,
+        activation: str = "",
+        norm: str = "BN",
+        drop_path_rate: float = 0.0,
+        freeze_at: int = 0,
+        in_channels: int = 3,
+    ):
+        """
+        Args:
+            name: a timm model, such as "efficientnet_b0" or "tf_efficientnetv2_s".
+            out_features: of "res1" .. "res5".
+            squeeze_excite: False leaves the squeeze-and-excitation blocks out.
+            activation: "relu" or "swish" in place of the model's own, or "" for that.
+            norm: "BN", or "SyncBN" over all processes (on one process the same as "BN").
+            drop_path_rate: chance that the last residual block is skipped in training; those
+                before it less often, down to 0 (stochastic depth).
+            freeze_at: as in Detectron2's ResNet: 1 freezes the stem, 2 all up to "res2", and so
+                on to 5. Frozen norms keep their running statistics.
+            in_channels: of the image.
+
+        Raises:
+            ValueError: an argument is none of those.
+        """
+        super().__init__()
+        _check(name, out_features, activation, norm, freeze_at)
+        options = {"drop_path_rate": drop_path_rate, "in_chans": in_channels}
+        if not squeeze_excite:
+            options["se_layer"] = nn.Identity  # timm passes it the block's widths
+        if activation:
+            options["act_layer"] = _ACTIVATIONS[activation]
+        network = timm.create_model(name, features_only=True, **options)
+        self._stage_of = {
+            f"res{info['reduction'].bit_length() - 1}": info
+            for info in network.feature_info.get_dicts()
+        }
+        missing = [feature for feature in out_features if feature not in self._stage_of]
+        if missing:
+            raise ValueError(
+                f"MODEL.EFFICIENTNET.OUT_FEATURES has {missing}; {name} gives {[*self._stage_of]}"
+            )
+        self.network = convert_sync_batchnorm(network) if norm == "SyncBN" else network
+        self._out_features = [name for name in _STAGES if name in out_features]
+        self._out_feature_strides = {n: self._stage_of[n]["reduction"] for n in _STAGES}
+        self._out_feature_channels = {n: self._stage_of[n]["num_chs"] for n in _STAGES}
+        self.freeze_at = freeze_at
+        for module in self._frozen():
+            module.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.network.bn1(self.network.conv_stem(x))
+        by_stage = {0: x}
+        last = max(self._stage_of[name]["stage"] for name in self._out_features)
+        for number, stage in enumerate(self.network.blocks[:last], start=1):
+            x = stage(x)
+            by_stage[number] = x
+        return {name: by_stage[self._stage_of[name]["stage"]] for name in self._out_features}
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for frozen in self._frozen():
+            for module in frozen.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        if self.freeze_at == 0:
+            return []
+        stages = 0 if self.freeze_at == 1 else self._stage_of[f"res{self.freeze_at}"]["stage"]
+        return [self.network.conv_stem, self.network.bn1, *self.network.blocks[:stages]]
+
+
+@BACKBONE_REGISTRY.register()
+def build_efficientnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EfficientNet:
+    """Build an :class:`EfficientNet` from ``cfg.MODEL.EFFICIENTNET``.
+
+    MODEL.EFFICIENTNET.PRETRAINED is loaded only if MODEL.WEIGHTS is empty, which holds everything.
+
+    Args:
+        cfg: a Detectron2 config with our keys.
+        input_shape: of the image.
+
+    Raises:
+        ValueError: see :class:`EfficientNet`.
+        FileNotFoundError: see :func:`load_pretrained`.
+    """
+    options = cfg.MODEL.EFFICIENTNET
+    backbone = EfficientNet(
+        options.NAME,
+        out_features=options.OUT_FEATURES,
+        squeeze_excite=options.SQUEEZE_EXCITE,
+        activation=options.ACTIVATION,
+        norm=options.NORM,
+        drop_path_rate=options.DROP_PATH_RATE,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        in_channels=input_shape.channels,
+    )
+    if options.PRETRAINED and not cfg.MODEL.WEIGHTS:
+        load_pretrained(backbone, options.NAME, options.PRETRAINED)
+    return backbone
+
+
+def load_pretrained(backbone: EfficientNet, name: str, source: str) -> None:
+    """Load ImageNet weights. What the backbone has no place for is left out (the classifier; the
+    squeeze-and-excitation if it was switched off); all that it has must be there.
+
+    Args:
+        backbone: changed in place.
+        name: the timm model.
+        source: "timm" for the weights that timm downloads for this name (which may end in a tag,
+            "tf_efficientnet_b0.ns_jft_in1k"), or a file with a state dict of the timm model.
+
+    Raises:
+        FileNotFoundError: the file is not there, or the download failed.
+        ValueError: the weights are those of another model.
+    """
+    if source == "timm":
+        try:
+            state = timm.create_model(name, pretrained=True).state_dict()
+        except Exception as e:  # timm's and its hub's errors are of many kinds
+            raise FileNotFoundError(
+                f"cannot get timm's weights for MODEL.EFFICIENTNET.NAME {name!r}: "
+                f"{type(e).__name__}: {e}\n  Without a connection set MODEL.EFFICIENTNET.PRETRAINED "
+                "to a file with the state dict of that timm model, or to '' for random weights."
+            ) from e
+    elif os.path.isfile(source):
+        state = torch.load(source, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+    else:
+        raise FileNotFoundError(
+            f"MODEL.EFFICIENTNET.PRETRAINED is {source!r}: no such file. Give a file with the state "
+            "dict of the timm model, 'timm' to download it, or '' for random weights."
+        )
+    own = backbone.network.state_dict()
+    unlike = [
+        key for key, value in own.items() if key not in state or state[key].shape != value.shape
+    ]
+    if unlike:
+        raise ValueError(
+            f"MODEL.EFFICIENTNET.PRETRAINED {source!r} does not fit {name}: {len(unlike)} of "
+            f"{len(own)} weights are missing or of another shape, such as {unlike[0]}"
+        )
+    backbone.network.load_state_dict({key: state[key] for key in own})
+
+
+def _check(name: str, out_features: list[str], activation: str, norm: str, freeze_at: int) -> None:
+    model = name.split(".")[0]
+    if not timm.is_model(model) or "efficientnet" not in model:
+        raise ValueError(
+            f"MODEL.EFFICIENTNET.NAME is {name!r}; expected an EfficientNet of timm, such as "
+            "'efficientnet_b0', 'tf_efficientnet_b7', 'efficientnet_lite0', 'tf_efficientnetv2_s'"
+        )
+    unknown = [feature for feature in out_features if feature not in _STAGES]
+    if unknown or not out_features:
+        raise ValueError(
+            f"MODEL.EFFICIENTNET.OUT_FEATURES is {out_features}; expected some of {_STAGES}"
+        )
+    if activation not in _ACTIVATIONS:
+        raise ValueError(
+            f"MODEL.EFFICIENTNET.ACTIVATION is {activation!r}; expected one of {[*_ACTIVATIONS]}"
+        )
+    if norm not in _NORMS:
+        raise ValueError(f"MODEL.EFFICIENTNET.NORM is {norm!r}; expected one of {_NORMS}")
+    if not 0 <= freeze_at <= 5:
+        raise ValueError(f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}; expected 0 .. 5")

@@ -1,0 +1,111 @@
+"""What our semantic heads share: levels, the loss, logits at the image's size."""
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from torch import nn
+
+from eseg_d2.modeling.sem_seg.choices import check_choice
+from eseg_d2.modeling.sem_seg.loss import LOSS_TYPES, pixel_cross_entropy
+
+__all__ = ["SemanticHead"]
+
+
+class SemanticHead(nn.Module):
+    """A head that classifies the pixels of the lowest level; ``layers`` says how.
+
+    Attributes:
+        in_features: names of the levels, from the lowest up.
+        common_stride: of the lowest level, in pixels.
+    """
+
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        loss_type: str = "cross_entropy",
+        loss_weight: float = 1.0,
+        ignore_value: int = 255,
+    ):
+        """
+        Args:
+            input_shape: the levels, by name, with ``channels`` and ``stride``.
+            loss_type: "cross_entropy" or "hard_pixel_mining"; see
+                :func:`~eseg_d2.modeling.sem_seg.loss.pixel_cross_entropy`.
+            loss_weight: factor of the loss.
+            ignore_value: target pixels of this value take no part.
+
+        Raises:
+            ValueError: an unknown ``loss_type``, or no level.
+        """
+        super().__init__()
+        check_choice("MODEL.SEM_SEG_HEAD.LOSS_TYPE", loss_type, LOSS_TYPES)
+        if not input_shape:
+            raise ValueError("MODEL.SEM_SEG_HEAD.IN_FEATURES is empty; expected one or more levels")
+        self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
+        self.common_stride = input_shape[self.in_features[0]].stride
+        self.loss_type = loss_type
+        self.loss_weight = loss_weight
+        self.ignore_value = ignore_value
+
+    @staticmethod
+    def common_arguments(cfg, input_shape: dict[str, ShapeSpec]) -> dict:
+        """The arguments of every head from ``cfg.MODEL.SEM_SEG_HEAD``.
+
+        Args:
+            cfg: a Detectron2 config with our keys.
+            input_shape: what the backbone gives.
+
+        Raises:
+            ValueError: IN_FEATURES names what the backbone does not give.
+        """
+        names = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES
+        missing = [name for name in names if name not in input_shape]
+        if missing:
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {missing}, but the backbone gives "
+                f"{list(input_shape)}"
+            )
+        return {
+            "input_shape": {name: input_shape[name] for name in names},
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "loss_type": cfg.MODEL.SEM_SEG_HEAD.LOSS_TYPE,
+            "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
+            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+        }
+
+    def layers(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Logits at the lowest level: (B, num_classes, h, w)."""
+        raise NotImplementedError
+
+    def forward(self, features: dict[str, torch.Tensor], targets: torch.Tensor | None = None):
+        """
+        Args:
+            features: the levels, by name; each (B, C, ceil(H / stride), ceil(W / stride)).
+            targets: (B, H, W) int64 semantic train ids, or None in inference.
+
+        Returns:
+            ``(None, {"loss_sem_seg": scalar})`` in training, else ``(logits, {})`` with logits
+            (B, num_classes, H, W), H and W being the lowest level's size times its stride.
+        """
+        logits = self.layers(features)
+        if self.training:
+            return None, self.losses(logits, targets)
+        logits = F.interpolate(
+            logits, scale_factor=self.common_stride, mode="bilinear", align_corners=False
+        )
+        return logits, {}
+
+    def losses(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            logits: (B, num_classes, h, w), at the lowest level.
+            targets: (B, H, W) int64.
+
+        Returns:
+            ``{"loss_sem_seg": scalar}``, in fp32.
+        """
+        loss = pixel_cross_entropy(
+            logits, targets, ignore_value=self.ignore_value, loss_type=self.loss_type
+        )
+        return {"loss_sem_seg": loss * self.loss_weight}
