@@ -12,8 +12,6 @@ from pathlib import Path
 
 from arguments import image_size
 
-# Threads that wait for each other shall soon sleep, as in train_net.py
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports a missing GPU as an error
 
 

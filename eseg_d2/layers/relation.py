@@ -21,7 +21,7 @@ from eseg_d2.layers.relation_checks import check_options, check_shapes
 __all__ = ["PixelToRegionRelation"]
 
 MLP_WIDTH = 16  # our choice
-STRIP_ELEMENTS = 2**19  # pixels x channels at a time on a CPU: temporaries of 2 MB stay in cache
+STRIP_ELEMENTS = 2**20  # pixels x channels at a time on a CPU: small enough for its cache
 
 
 class PixelToRegionRelation(nn.Module):
@@ -136,9 +136,11 @@ class PixelToRegionRelation(nn.Module):
     def _relate(self, query, key, value, border, *position):
         weights = self._weigh(query, key, border, *position)
         value = value.unflatten(1, (self.num_heads, -1)).unsqueeze(3)
-        context = value.new_zeros(())
-        for weight, cell in zip(weights, self._shifts(value, query), strict=True):
-            context = torch.addcmul(context, weight.unsqueeze(2), cell)
+        weights = [weight.unsqueeze(2) for weight in weights]
+        cells = self._shifts(value, query)
+        context = weights[0] * cells[0]
+        for weight, cell in zip(weights[1:], cells[1:], strict=True):
+            context.addcmul_(weight, cell)
         return _ungroup(context.flatten(1, 2), query).to(query.dtype)
 
     def _weigh(self, query, key, border, key_offset, bias):
