@@ -15,6 +15,7 @@ INSTALL_REQUIRES = [
     "Pillow",  # reads and writes label maps and panoptic PNGs
     "pycocotools>=2.0.2",  # masks in COCO's run-length encoding
     "cityscapesscripts>=2.2.0",  # Cityscapes' label table, panoptic conversion, evaluation
+    "timm>=1.0",  # EfficientNets
     "tqdm",  # progress bars
 ]
 EXTRAS_REQUIRE = {

@@ -20,9 +20,12 @@ def add_eseg_config(cfg: CN) -> None:
     # the pixels whose loss is highest. Read by its heads and ours, not by SemSegFPNHead.
     cfg.MODEL.SEM_SEG_HEAD.LOSS_TYPE = "cross_entropy"
     _add_bifpn(cfg)
+    _add_efficientnet(cfg)
     _add_rsp_head(cfg)
+    _add_eseg_head(cfg)
     _add_panoptic(cfg)
     _add_data(cfg)
+    _add_ema(cfg)
 
 
 def _add_bifpn(cfg: CN) -> None:
@@ -55,6 +58,28 @@ def _add_bifpn(cfg: CN) -> None:
     cfg.MODEL.BIFPN.EXTRA_LEVELS = "pool_conv"
 
 
+def _add_efficientnet(cfg: CN) -> None:
+    # For MODEL.BIFPN.BOTTOM_UP or MODEL.BACKBONE.NAME "build_efficientnet_backbone", or
+    # MODEL.BACKBONE.NAME "build_efficientnet_fpn_backbone" with the keys of MODEL.FPN.
+    cfg.MODEL.EFFICIENTNET = CN()
+    # A timm model: "efficientnet_b0" .. "efficientnet_b7", "tf_efficientnet_b0",
+    # "efficientnet_lite0", "tf_efficientnetv2_s" ...; a tag may follow, "efficientnet_b0.ra_in1k".
+    cfg.MODEL.EFFICIENTNET.NAME = "efficientnet_b0"
+    # Features it gives, of res1 .. res5 (strides 2 .. 32).
+    cfg.MODEL.EFFICIENTNET.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # ImageNet weights: "timm" downloads those of NAME; a file with its state dict; "" for none.
+    # Loaded only if MODEL.WEIGHTS is empty.
+    cfg.MODEL.EFFICIENTNET.PRETRAINED = ""
+    # False: without squeeze-and-excitation (ESeg-Lite).
+    cfg.MODEL.EFFICIENTNET.SQUEEZE_EXCITE = True
+    # "relu" (ESeg-Lite) or "swish" in place of the model's own; "" for that.
+    cfg.MODEL.EFFICIENTNET.ACTIVATION = ""
+    # "BN", or "SyncBN" over all processes.
+    cfg.MODEL.EFFICIENTNET.NORM = "BN"
+    # Chance that the last residual block is skipped in training, 0 .. 1; earlier ones less often.
+    cfg.MODEL.EFFICIENTNET.DROP_PATH_RATE = 0.0
+
+
 def _add_rsp_head(cfg: CN) -> None:
     # Number of classes, ignored label, features and loss weight stay in MODEL.SEM_SEG_HEAD.
     cfg.MODEL.RSP_HEAD = CN()
@@ -76,6 +101,17 @@ def _add_rsp_head(cfg: CN) -> None:
     cfg.MODEL.RSP_HEAD.NORM = "BN"
 
 
+def _add_eseg_head(cfg: CN) -> None:
+    # Its width is that of the pyramid. Classes, features and loss are in MODEL.SEM_SEG_HEAD.
+    cfg.MODEL.ESEG_HEAD = CN()
+    # How the levels are summed: "fast_normalized" (learned weights) or "sum".
+    cfg.MODEL.ESEG_HEAD.FUSION = "fast_normalized"
+    # "swish" or "relu".
+    cfg.MODEL.ESEG_HEAD.ACTIVATION = "swish"
+    # Norm of the head, as in Detectron2's get_norm.
+    cfg.MODEL.ESEG_HEAD.NORM = "BN"
+
+
 def _add_panoptic(cfg: CN) -> None:
     cfg.MODEL.PANOPTIC = CN()
     # Classes of the semantic head: "all" of the data set, so that mIoU and PQ come from one
@@ -87,3 +123,14 @@ def _add_data(cfg: CN) -> None:
     # Your own data sets, a list of {name, images, panoptic_png, panoptic_json}: two folders and
     # a json in the COCO panoptic format. Use the names in DATASETS.TRAIN and DATASETS.TEST.
     cfg.DATASETS.PANOPTIC = []
+    # Training on panoptic data sets: brightness, contrast and saturation are each multiplied by a
+    # random factor in [1 - COLOR_JITTER, 1 + COLOR_JITTER]. 0 to 1; 0 is off.
+    cfg.INPUT.COLOR_JITTER = 0.0
+
+
+def _add_ema(cfg: CN) -> None:
+    # Exponential moving average of the weights: w_ema <- DECAY w_ema + (1 - DECAY) w after every
+    # iteration. It is what is evaluated, and what model_final.pth holds under "model".
+    cfg.MODEL_EMA = CN()
+    cfg.MODEL_EMA.ENABLED = False
+    cfg.MODEL_EMA.DECAY = 0.9998

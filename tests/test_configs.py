@@ -48,7 +48,7 @@ def test_importing_changes_none_of_detectron2s_defaults():
     eseg_d2.add_eseg_config(ours)
     assert ours.MODEL.SEM_SEG_HEAD.LOSS_TYPE == "cross_entropy"
     plain.MODEL.SEM_SEG_HEAD.LOSS_TYPE = "cross_entropy"
-    for name in "BIFPN", "RSP_HEAD", "PANOPTIC":
+    for name in "BIFPN", "EFFICIENTNET", "RSP_HEAD", "ESEG_HEAD", "PANOPTIC":
         del ours.MODEL[name]
     del ours.DATASETS["PANOPTIC"]
     assert plain.dump() == ours.dump()

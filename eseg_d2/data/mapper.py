@@ -57,6 +57,10 @@ class PanopticMapper:
                     f"{cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA}; panoptic data sets are cropped "
                     "anywhere: leave it at 1.0"
                 )
+        jitter = cfg.INPUT.COLOR_JITTER
+        if jitter:
+            kinds = T.RandomBrightness, T.RandomContrast, T.RandomSaturation
+            augmentations += [kind(1 - jitter, 1 + jitter) for kind in kinds]
         return {
             "augmentations": augmentations,
             "image_format": cfg.INPUT.FORMAT,

@@ -14,6 +14,7 @@ from eseg_d2.config import add_eseg_config
 from eseg_d2.data.datasets.availability import require_datasets
 from eseg_d2.data.datasets.own import register_own
 from eseg_d2.data.label_space import LabelSpace
+from eseg_d2.modeling.backbone.efficientnet import fetch_pretrained
 
 __all__ = ["check_launch", "fetch_weights", "load_config", "require_inputs", "set_class_counts"]
 
@@ -102,6 +103,14 @@ def require_inputs(cfg: CfgNode, *, eval_only: bool) -> None:
     """
     require_datasets(cfg.DATASETS.TEST if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     fetch_weights(cfg.MODEL.WEIGHTS)
+    options = cfg.MODEL.EFFICIENTNET
+    if _has_efficientnet(cfg) and options.PRETRAINED and not cfg.MODEL.WEIGHTS and not eval_only:
+        fetch_pretrained(options.NAME, options.PRETRAINED)
+
+
+def _has_efficientnet(cfg: CfgNode) -> bool:
+    name = cfg.MODEL.BACKBONE.NAME
+    return "efficientnet" in (cfg.MODEL.BIFPN.BOTTOM_UP if name == "build_bifpn_backbone" else name)
 
 
 def fetch_weights(weights: str) -> None:
@@ -128,7 +137,8 @@ def fetch_weights(weights: str) -> None:
 def _train_random_layers(cfg: CfgNode) -> None:
     """Frozen layers without weights learn nothing, and frozen norms let the loss diverge."""
     frozen = cfg.MODEL.BACKBONE.FREEZE_AT > 0 or cfg.MODEL.RESNETS.NORM == "FrozenBN"
-    if cfg.MODEL.WEIGHTS or not frozen:
+    pretrained = _has_efficientnet(cfg) and cfg.MODEL.EFFICIENTNET.PRETRAINED
+    if cfg.MODEL.WEIGHTS or pretrained or not frozen:
         return
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     cfg.MODEL.RESNETS.NORM = "BN"

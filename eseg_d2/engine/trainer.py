@@ -8,13 +8,16 @@ from detectron2.data import (
     MetadataCatalog,
     build_detection_train_loader,
 )
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
+from torch.nn.parallel import DistributedDataParallel
 
 from eseg_d2.data.mapper import PanopticMapper
+from eseg_d2.engine.ema import EMAHook
 from eseg_d2.evaluation.build import build_evaluator
+from eseg_d2.modeling.backbone.efficientnet import EfficientNet, load_pretrained
 
 __all__ = ["Trainer", "write_results"]
 
@@ -23,8 +26,51 @@ class Trainer(DefaultTrainer):
     """Trains any configured model on any panoptic data set (or Detectron2's own kinds).
 
     Evaluation results go to ``OUTPUT_DIR/results.json`` as well, and checkpoints hold the
-    optimizer's state, which Detectron2 0.6 forgets.
+    optimizer's state, which Detectron2 0.6 forgets. With MODEL_EMA.ENABLED the moving average of
+    the weights is evaluated and is the "model" of the checkpoints, so that whoever loads one gets
+    it; the weights in training are "training_model" there.
     """
+
+    def __init__(self, cfg):
+        self.ema = None
+        super().__init__(cfg)
+        if cfg.MODEL_EMA.ENABLED:
+            self._add_ema(cfg.MODEL_EMA.DECAY)
+
+    def _add_ema(self, decay: float) -> None:
+        trained = self.model
+        if isinstance(trained, DistributedDataParallel):
+            trained = trained.module
+        self.ema = EMAHook(trained, decay)
+        self.checkpointer.model = self.ema.model
+        self.checkpointer.add_checkpointable("training_model", trained)
+        self.register_hooks([self.ema])
+        self._hooks.insert(0, self._hooks.pop())  # before what evaluates and saves
+
+    def build_hooks(self) -> list:
+        evaluation = hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
+        return [
+            evaluation if isinstance(hook, hooks.EvalHook) else hook
+            for hook in super().build_hooks()
+        ]
+
+    def _evaluate(self) -> dict:
+        self._last_eval_results = self.test(self.cfg, self.ema.model if self.ema else self.model)
+        return self._last_eval_results
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As Detectron2's; a new run without MODEL.WEIGHTS loads MODEL.EFFICIENTNET.PRETRAINED."""
+        super().resume_or_load(resume)
+        resumed = resume and self.checkpointer.has_checkpoint()
+        options = self.cfg.MODEL.EFFICIENTNET
+        if options.PRETRAINED and not resumed and not self.cfg.MODEL.WEIGHTS:
+            for module in self.checkpointer.model.modules():
+                if isinstance(module, EfficientNet):
+                    load_pretrained(module, options.NAME, options.PRETRAINED)
+        if self.ema and resumed:
+            self.ema.continue_at(self.start_iter)
+        elif self.ema:
+            self.ema.start_from_average()
 
     @classmethod
     def build_train_loader(cls, cfg):

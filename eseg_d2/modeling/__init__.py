@@ -1,7 +1,9 @@
 """Components of the models; importing this registers them with Detectron2."""
 
 from eseg_d2.modeling.backbone.bifpn import BiFPN
+from eseg_d2.modeling.backbone.efficientnet import EfficientNet
 from eseg_d2.modeling.meta_arch.panoptic import PanopticRCNN
+from eseg_d2.modeling.sem_seg.eseg_head import ESegHead
 from eseg_d2.modeling.sem_seg.rsp_head import RSPHead
 
-__all__ = ["BiFPN", "PanopticRCNN", "RSPHead"]
+__all__ = ["BiFPN", "ESegHead", "EfficientNet", "PanopticRCNN", "RSPHead"]

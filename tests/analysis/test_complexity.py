@@ -128,3 +128,22 @@ def test_unknown_config_is_one_line(root):
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("analyze_model.py: no config file")
+
+
+@pytest.mark.parametrize(
+    "name, size, params, macs",
+    [
+        # as recalled of the paper, within 1 %
+        ("eseg_s", (1024, 2048), 6.85e6, 34.2e9),
+        ("eseg_m", (1024, 2048), 20.00e6, 111.2e9),
+        ("eseg_l", (1024, 2048), 70.51e6, 341.7e9),
+        # our configurations
+        ("eseg_lite_s", (512, 1024), 3.12e6, 4.0e9),
+        ("eseg_lite_m", (640, 1280), 5.28e6, 9.5e9),
+        ("eseg_lite_l", (1024, 2048), 8.78e6, 41.5e9),
+    ],
+)
+def test_eseg_sizes(root, name, size, params, macs):
+    result = analyze_config(str(root / "configs" / "cityscapes" / f"{name}.yaml"), size, [])
+    assert result["params"] == pytest.approx(params, rel=0.01)
+    assert result["macs"]["total"] == pytest.approx(macs, rel=0.01)

@@ -176,3 +176,18 @@ def test_crop_is_what_the_model_gets(scenes, root):
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
     with pytest.raises(ValueError, match="SINGLE_CATEGORY_MAX_AREA is 0.75"):
         PanopticMapper(cfg, name)
+
+
+def test_colour_jitter_changes_colours_only(scenes, root):
+    cfg = get_cfg()
+    eseg_d2.add_eseg_config(cfg)
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (64,), "none"
+    name = "scenes_cityscapes_panoptic_train"
+    record = DatasetCatalog.get(name)[0]
+    plain = PanopticMapper(cfg, name)(record)
+    cfg.INPUT.COLOR_JITTER = 0.5
+    jittered = [PanopticMapper(cfg, name)(record) for _ in range(2)]
+    assert not torch.equal(jittered[0]["image"], jittered[1]["image"])
+    for out in jittered:
+        assert out["image"].dtype == torch.uint8
+        assert torch.equal(out["sem_seg"], plain["sem_seg"])

@@ -1,5 +1,6 @@
 import json
 
+import pytest
 import torch
 
 import eseg_d2  # noqa: F401, registers
@@ -43,3 +44,84 @@ def test_checkpoints_hold_the_optimizer(root, scenes, tmp_path):
         torch.testing.assert_close(
             state["state"][index]["momentum_buffer"], entry["momentum_buffer"]
         )
+
+
+def ema_trainer(root, output, *overrides):
+    settings = ["OUTPUT_DIR", str(output), "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2"]
+    settings += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0", "DATASETS.TEST", "()"]
+    settings += ["INPUT.CROP.SIZE", "(64, 64)", "MODEL_EMA.DECAY", "0.75", *overrides]
+    return Trainer(load_config(str(root / "configs/scenes/eseg_lite_s.yaml"), settings))
+
+
+def weight_of(model):
+    return model.sem_seg_head.predictor.weight.detach().clone()
+
+
+def test_average_is_what_is_evaluated_and_saved(root, scenes, tmp_path):
+    trainer = ema_trainer(root, tmp_path)
+    trainer.resume_or_load(resume=False)
+    expected = None
+    step = trainer._trainer.run_step
+
+    def run_step():
+        nonlocal expected
+        step()
+        new = weight_of(trainer.model)
+        expected = new if expected is None else 0.75 * expected + 0.25 * new
+
+    trainer._trainer.run_step = run_step
+    evaluated = []
+    trainer.test = lambda cfg, model: evaluated.append(model) or {}
+    trainer.train()
+    assert evaluated == [trainer.ema.model]
+    torch.testing.assert_close(weight_of(trainer.ema.model), expected)
+    assert not torch.allclose(weight_of(trainer.model), expected)
+    saved = torch.load(tmp_path / "model_final.pth", weights_only=False)
+    key = "sem_seg_head.predictor.weight"
+    torch.testing.assert_close(saved["model"][key], expected)
+    torch.testing.assert_close(saved["training_model"][key], weight_of(trainer.model))
+
+
+def test_average_goes_on_after_resuming(root, scenes, tmp_path):
+    trainer = ema_trainer(root, tmp_path)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    saved = torch.load(tmp_path / "model_0000001.pth", weights_only=False)
+    resumed = ema_trainer(root, tmp_path)
+    resumed.resume_or_load(resume=True)
+    key = "sem_seg_head.predictor.weight"
+    torch.testing.assert_close(weight_of(resumed.model), saved["training_model"][key])
+    torch.testing.assert_close(weight_of(resumed.ema.model), saved["model"][key])
+    resumed.ema.after_step()  # a first update would copy the weights
+    expected = 0.75 * saved["model"][key] + 0.25 * saved["training_model"][key]
+    torch.testing.assert_close(weight_of(resumed.ema.model), expected)
+
+
+def test_new_run_takes_loaded_weights(root, scenes, tmp_path):
+    first = ema_trainer(root, tmp_path)
+    weights = tmp_path / "weights.pth"
+    torch.save({"model": first.model.state_dict()}, weights)
+    trainer = ema_trainer(root, tmp_path, "MODEL.WEIGHTS", str(weights), "SEED", "9")
+    trainer.resume_or_load(resume=False)
+    torch.testing.assert_close(weight_of(trainer.model), weight_of(first.model))
+    torch.testing.assert_close(weight_of(trainer.ema.model), weight_of(first.model))
+
+
+def test_pretrained_efficientnet_is_loaded(root, scenes, tmp_path):
+    import timm
+
+    source = timm.create_model("efficientnet_b0")
+    torch.save(source.state_dict(), tmp_path / "b0.pth")
+    options = ["MODEL.EFFICIENTNET.PRETRAINED", str(tmp_path / "b0.pth")]
+    trainer = ema_trainer(root, tmp_path, *options)
+    trainer.resume_or_load(resume=False)
+    for model in trainer.model, trainer.ema.model:
+        assert torch.equal(
+            model.backbone.bottom_up.network.conv_stem.weight, source.conv_stem.weight
+        )
+
+
+def test_decay_is_checked(root, scenes, tmp_path):
+    with pytest.raises(ValueError, match="MODEL_EMA.DECAY is 1.5"):
+        ema_trainer(root, tmp_path, "MODEL_EMA.DECAY", "1.5")

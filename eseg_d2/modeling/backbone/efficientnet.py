@@ -6,12 +6,19 @@ import timm
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["EfficientNet", "build_efficientnet_backbone", "load_pretrained"]
+__all__ = [
+    "EfficientNet",
+    "build_efficientnet_backbone",
+    "build_efficientnet_fpn_backbone",
+    "fetch_pretrained",
+    "load_pretrained",
+]
 
 _ACTIVATIONS = {"": None, "relu": nn.ReLU, "swish": nn.SiLU}
 _NORMS = ("BN", "SyncBN")
@@ -108,9 +115,9 @@ class EfficientNet(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_efficientnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EfficientNet:
-    """Build an :class:`EfficientNet` from ``cfg.MODEL.EFFICIENTNET``.
+    """Build an :class:`EfficientNet` from ``cfg.MODEL.EFFICIENTNET``, with random weights.
 
-    MODEL.EFFICIENTNET.PRETRAINED is loaded only if MODEL.WEIGHTS is empty, which holds everything.
+    The trainer loads MODEL.EFFICIENTNET.PRETRAINED, by :func:`load_pretrained`.
 
     Args:
         cfg: a Detectron2 config with our keys.
@@ -118,10 +125,9 @@ def build_efficientnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Efficie
 
     Raises:
         ValueError: see :class:`EfficientNet`.
-        FileNotFoundError: see :func:`load_pretrained`.
     """
     options = cfg.MODEL.EFFICIENTNET
-    backbone = EfficientNet(
+    return EfficientNet(
         options.NAME,
         out_features=options.OUT_FEATURES,
         squeeze_excite=options.SQUEEZE_EXCITE,
@@ -131,9 +137,56 @@ def build_efficientnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Efficie
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         in_channels=input_shape.channels,
     )
-    if options.PRETRAINED and not cfg.MODEL.WEIGHTS:
-        load_pretrained(backbone, options.NAME, options.PRETRAINED)
-    return backbone
+
+
+@BACKBONE_REGISTRY.register()
+def build_efficientnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """Build Detectron2's FPN, of ``cfg.MODEL.FPN``, over an :class:`EfficientNet`.
+
+    As Detectron2's ``build_resnet_fpn_backbone``: a max pool makes one level above the last.
+
+    Args:
+        cfg: a Detectron2 config with our keys.
+        input_shape: of the image.
+    """
+    return FPN(
+        bottom_up=build_efficientnet_backbone(cfg, input_shape),
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )
+
+
+def fetch_pretrained(name: str, source: str) -> dict[str, torch.Tensor]:
+    """ImageNet weights of a timm model.
+
+    Args:
+        name: the timm model.
+        source: "timm" for the weights that timm downloads (and keeps) for this name, which may end
+            in a tag, "tf_efficientnet_b0.ns_jft_in1k"; or a file with a state dict of the model.
+
+    Raises:
+        FileNotFoundError: the file is not there, or the download failed.
+    """
+    if source == "timm":
+        try:
+            return timm.create_model(name, pretrained=True).state_dict()
+        except Exception as e:  # timm's and its hub's errors are of many kinds
+            raise FileNotFoundError(
+                f"cannot get timm's weights for MODEL.EFFICIENTNET.NAME {name!r}: "
+                f"{type(e).__name__}: {e}\n"
+                "  Without a connection set MODEL.EFFICIENTNET.PRETRAINED to a file with the state "
+                "dict of that timm model, or to '' for random weights."
+            ) from e
+    if not os.path.isfile(source):
+        raise FileNotFoundError(
+            f"MODEL.EFFICIENTNET.PRETRAINED is {source!r}: no such file. Give a file with the "
+            "state dict of the timm model, 'timm' to download it, or '' for random weights."
+        )
+    state = torch.load(source, map_location="cpu", weights_only=True)
+    return state.get("state_dict", state)
 
 
 def load_pretrained(backbone: EfficientNet, name: str, source: str) -> None:
@@ -142,31 +195,13 @@ def load_pretrained(backbone: EfficientNet, name: str, source: str) -> None:
 
     Args:
         backbone: changed in place.
-        name: the timm model.
-        source: "timm" for the weights that timm downloads for this name (which may end in a tag,
-            "tf_efficientnet_b0.ns_jft_in1k"), or a file with a state dict of the timm model.
+        name, source: see :func:`fetch_pretrained`.
 
     Raises:
-        FileNotFoundError: the file is not there, or the download failed.
+        FileNotFoundError: see :func:`fetch_pretrained`.
         ValueError: the weights are those of another model.
     """
-    if source == "timm":
-        try:
-            state = timm.create_model(name, pretrained=True).state_dict()
-        except Exception as e:  # timm's and its hub's errors are of many kinds
-            raise FileNotFoundError(
-                f"cannot get timm's weights for MODEL.EFFICIENTNET.NAME {name!r}: "
-                f"{type(e).__name__}: {e}\n  Without a connection set MODEL.EFFICIENTNET.PRETRAINED "
-                "to a file with the state dict of that timm model, or to '' for random weights."
-            ) from e
-    elif os.path.isfile(source):
-        state = torch.load(source, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-    else:
-        raise FileNotFoundError(
-            f"MODEL.EFFICIENTNET.PRETRAINED is {source!r}: no such file. Give a file with the state "
-            "dict of the timm model, 'timm' to download it, or '' for random weights."
-        )
+    state = fetch_pretrained(name, source)
     own = backbone.network.state_dict()
     unlike = [
         key for key, value in own.items() if key not in state or state[key].shape != value.shape

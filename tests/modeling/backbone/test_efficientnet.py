@@ -1,0 +1,123 @@
+import math
+
+import pytest
+import timm
+import torch
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+
+import eseg_d2
+from eseg_d2.modeling.backbone import efficientnet
+from eseg_d2.modeling.backbone.efficientnet import EfficientNet, load_pretrained
+
+RES = ["res2", "res3", "res4", "res5"]
+NAMES = ("efficientnet_b0", "efficientnet_lite0", "tf_efficientnet_b1", "tf_efficientnetv2_b0")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(32, 32), (65, 97)])
+def test_features_are_named_by_stride_and_of_the_stated_shape(name, size):
+    backbone = EfficientNet(name, out_features=["res1", *RES]).eval()
+    with torch.no_grad():
+        features = backbone(torch.zeros(1, 3, *size))
+    assert [*features] == ["res1", *RES]
+    for feature, shape in backbone.output_shape().items():
+        h, w = (math.ceil(x / shape.stride) for x in size)
+        assert features[feature].shape == (1, shape.channels, h, w)
+    assert [s.stride for s in backbone.output_shape().values()] == [2, 4, 8, 16, 32]
+
+
+def test_features_are_timms():
+    backbone = EfficientNet("efficientnet_b0", out_features=["res3", "res5"]).eval()
+    reference = timm.create_model("efficientnet_b0", features_only=True, out_indices=(2, 4)).eval()
+    reference.load_state_dict(backbone.network.state_dict())
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        for ours, theirs in zip(backbone(x).values(), reference(x), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_lite_switches():
+    lite = EfficientNet(
+        "efficientnet_b0", out_features=RES, squeeze_excite=False, activation="relu"
+    )
+    kinds = {type(m).__name__ for m in lite.modules()}
+    assert "SqueezeExcite" not in kinds and "SiLU" not in kinds and "ReLU" in kinds
+    full = {type(m).__name__ for m in EfficientNet("efficientnet_b0", out_features=RES).modules()}
+    assert "SqueezeExcite" in full and "SiLU" in full
+
+
+@pytest.mark.parametrize("freeze_at, frozen", [(0, 0), (1, 0), (2, 2), (4, 5), (5, 7)])
+def test_freeze_at(freeze_at, frozen):
+    backbone = EfficientNet("efficientnet_b0", out_features=RES, freeze_at=freeze_at).train()
+    stem = backbone.network.bn1
+    assert stem.weight.requires_grad == stem.training == (freeze_at == 0)
+    for number, stage in enumerate(backbone.network.blocks):
+        norms = [m for m in stage.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        for norm in norms:
+            assert norm.training == norm.weight.requires_grad == (number >= frozen)
+
+
+def test_drop_path_skips_blocks_in_training_only():
+    backbone = EfficientNet("efficientnet_b0", out_features=["res5"], drop_path_rate=0.9)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        for norm in backbone.modules():
+            if isinstance(norm, torch.nn.BatchNorm2d):
+                norm.momentum = 0.0
+        first, second = (backbone.train()(x)["res5"] for _ in range(2))
+        assert not torch.equal(first, second)
+        torch.testing.assert_close(*(backbone.eval()(x)["res5"] for _ in range(2)))
+
+
+def test_pretrained_file(tmp_path):
+    """Without what was switched off, and nothing missing."""
+    source = timm.create_model("efficientnet_b0")
+    path = tmp_path / "b0.pth"
+    torch.save(source.state_dict(), path)
+    lite = EfficientNet("efficientnet_b0", out_features=RES, squeeze_excite=False)
+    load_pretrained(lite, "efficientnet_b0", str(path))
+    for key, value in lite.network.state_dict().items():
+        assert torch.equal(value, source.state_dict()[key]), key
+    with pytest.raises(ValueError, match="does not fit efficientnet_b1"):
+        load_pretrained(EfficientNet("efficientnet_b1", out_features=RES), "efficientnet_b1", path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_pretrained(lite, "efficientnet_b0", str(tmp_path / "none.pth"))
+
+
+def test_unreachable_download_is_told(monkeypatch):
+    def refuse(name, pretrained):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(efficientnet.timm, "create_model", refuse)
+    with pytest.raises(FileNotFoundError, match="no route to host.*\n.*PRETRAINED to a file"):
+        efficientnet.fetch_pretrained("efficientnet_b0", "timm")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"name": "resnet18"}, "NAME is 'resnet18'"),
+        ({"name": "efficientnet_b99"}, "NAME is 'efficientnet_b99'"),
+        ({"out_features": ["p3"]}, "OUT_FEATURES is .'p3'."),
+        ({"out_features": []}, "OUT_FEATURES is"),
+        ({"activation": "tanh"}, "ACTIVATION is 'tanh'"),
+        ({"norm": "GN"}, "NORM is 'GN'"),
+        ({"freeze_at": 6}, "FREEZE_AT is 6"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        EfficientNet(**{"name": "efficientnet_b0", "out_features": RES, **options})
+
+
+def test_from_config_over_a_pyramid():
+    cfg = get_cfg()
+    eseg_d2.add_eseg_config(cfg)
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    cfg.MODEL.FPN.IN_FEATURES = RES
+    fpn = efficientnet.build_efficientnet_fpn_backbone(cfg, ShapeSpec(channels=3))
+    with torch.no_grad():
+        features = fpn(torch.zeros(1, 3, 64, 64))
+    assert [*features] == ["p2", "p3", "p4", "p5", "p6"]
+    assert {x.shape[1] for x in features.values()} == {256}

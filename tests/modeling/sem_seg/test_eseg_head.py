@@ -1,0 +1,72 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from torch import nn
+
+from eseg_d2.modeling.sem_seg.eseg_head import ESegHead
+
+
+def head(levels=(3, 4, 5), channels=8, **options):
+    shapes = {f"p{i}": ShapeSpec(channels=channels, stride=2**i) for i in reversed(levels)}
+    return ESegHead(shapes, num_classes=5, **options)
+
+
+def features(levels, height, width, channels=8, batch=2):
+    torch.manual_seed(0)
+    return {
+        f"p{i}": torch.randn(batch, channels, -(-height // 2**i), -(-width // 2**i)) for i in levels
+    }
+
+
+@pytest.mark.parametrize("levels", [(3,), (2, 3), (3, 4, 5, 6, 7, 8, 9)])
+@pytest.mark.parametrize("size", [(64, 96), (33, 65)])
+def test_trains_and_predicts_on_any_levels(levels, size):
+    model = head(levels)
+    x = features(levels, *size)
+    _, losses = model(x, torch.randint(0, 5, (2, *size)))
+    losses["loss_sem_seg"].backward()
+    assert all(p.grad is not None for p in model.parameters())
+    logits, _ = model.eval()(x)
+    stride = 2 ** levels[0]
+    h, w = (-(-s // stride) * stride for s in size)
+    assert logits.shape == (2, 5, h, w)
+
+
+def test_logits_are_the_formula():
+    """Weighted sum of the resized levels, separable 3x3, norm, activation, 1x1."""
+    model = head((3, 4), activation="relu").double().eval()
+    with torch.no_grad():
+        model.fuse.weight.copy_(torch.tensor([3.0, 1.0]))
+        x = {k: v.double() for k, v in features((3, 4), 64, 64).items()}
+        up = F.interpolate(x["p4"], size=(8, 8), mode="bilinear", align_corners=False)
+        fused = (3 * x["p3"] + up) / (4 + 1e-4)
+        conv = model.conv.conv
+        y = F.conv2d(fused, conv.depthwise.weight, padding=1, groups=8)
+        y = F.conv2d(y, conv.pointwise.weight, conv.pointwise.bias)
+        norm = model.conv.norm
+        y = F.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        expected = F.conv2d(y.relu(), model.predictor.weight, model.predictor.bias)
+        torch.testing.assert_close(model.layers(x), expected)
+
+
+def test_one_image_of_one_pixel_trains():
+    model = head((5, 6))
+    _, losses = model(features((5, 6), 32, 32, batch=1), torch.zeros(1, 32, 32, dtype=torch.int64))
+    losses["loss_sem_seg"].backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_bad_options():
+    with pytest.raises(ValueError, match="LOSS_TYPE is 'x'"):
+        head(loss_type="x")
+    with pytest.raises(ValueError, match="fusion is 'x'"):
+        head(fusion="x")
+    with pytest.raises(ValueError, match="activation is 'x'"):
+        head(activation="x")
+    shapes = {"a": ShapeSpec(channels=8, stride=8), "b": ShapeSpec(channels=16, stride=16)}
+    with pytest.raises(ValueError, match="expected one width"):
+        ESegHead(shapes, num_classes=2)
+    with pytest.raises(ValueError, match="IN_FEATURES is empty"):
+        ESegHead({}, num_classes=2)
+    assert isinstance(head().activation, nn.SiLU)
