@@ -1,0 +1,72 @@
+"""Batch norms folded into the convolutions before them, for inference."""
+
+import copy
+
+from detectron2.layers import FrozenBatchNorm2d
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from eseg_d2.layers.separable_conv import ConvNorm, SeparableConv2d
+
+__all__ = ["fuse_conv_norm"]
+
+
+def fuse_conv_norm(model: nn.Module) -> nn.Module:
+    """A copy of a model for inference whose batch norms are folded where a convolution precedes.
+
+    Known are Detectron2's ``Conv2d`` with a norm, our ``ConvNorm``, and timm's blocks, which list a
+    norm directly after its convolution. Other norms stay.
+
+    Args:
+        model: in evaluation mode; not changed.
+
+    Returns:
+        The same function up to rounding, with fewer operations. It cannot be trained.
+
+    Raises:
+        ValueError: the model is in training mode.
+    """
+    if model.training:
+        raise ValueError("fuse_conv_norm got a model in training mode; call model.eval() first")
+    model = copy.deepcopy(model)
+    for module in list(model.modules()):
+        if isinstance(module, ConvNorm) and _is_batch_norm(module.norm):
+            conv = (
+                module.conv.pointwise if isinstance(module.conv, SeparableConv2d) else module.conv
+            )
+            if isinstance(conv, nn.Conv2d):
+                _fold(conv, module.norm)
+                module.norm = nn.Identity()
+        elif isinstance(module, nn.Conv2d) and _is_batch_norm(getattr(module, "norm", None)):
+            _fold(module, module.norm)
+            module.norm = None
+        else:
+            _fuse_neighbours(module)
+    return model.requires_grad_(False)
+
+
+def _fuse_neighbours(module: nn.Module) -> None:
+    """timm's blocks: of a norm with an activation the activation stays."""
+    children = list(module.named_children())
+    for (_, conv), (name, norm) in zip(children, children[1:], strict=False):
+        is_norm_act = hasattr(norm, "act") and hasattr(norm, "drop")
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm) and is_norm_act:
+            _fold(conv, norm)
+            setattr(module, name, nn.Sequential(norm.drop, norm.act))
+
+
+def _is_batch_norm(norm) -> bool:
+    return isinstance(norm, (_BatchNorm, FrozenBatchNorm2d))
+
+
+def _fold(conv: nn.Conv2d, norm) -> None:
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight,
+        conv.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        nn.Parameter(norm.weight) if not isinstance(norm.weight, nn.Parameter) else norm.weight,
+        norm.bias,
+    )

@@ -1,0 +1,48 @@
+import pytest
+import torch
+from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from detectron2.modeling import build_model
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from eseg_d2.engine import load_config
+from eseg_d2.modeling.fuse import fuse_conv_norm
+
+NAMES = ("eseg_s", "eseg_lite_s", "rsp_semantic_R50", "semantic_fpn_R50", "deeplab_v3_R50")
+
+
+def disturb_norms(model):
+    """Statistics as after some training: with the initial ones much would go unnoticed."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, (_BatchNorm, FrozenBatchNorm2d)):
+            for name, low, high in (
+                *(("running_mean", -0.2, 0.2), ("running_var", 0.5, 1.5)),
+                *(("weight", 0.5, 1.5), ("bias", -0.2, 0.2)),
+            ):
+                tensor = getattr(module, name).data
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_function_with_fewer_norms(root, name):
+    path = str(root / "configs" / "cityscapes" / f"{name}.yaml")
+    settings = ["MODEL.DEVICE", "cpu", "INPUT.CROP.ENABLED", "False"]
+    model = build_model(load_config(path, settings)).double().eval()
+    disturb_norms(model)
+    fused = fuse_conv_norm(model)
+    x = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    with torch.no_grad():
+        expected, ours = (m.sem_seg_head(m.backbone(x))[0] for m in (model, fused))
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+
+    def norms(m):
+        return sum(isinstance(x, (_BatchNorm, FrozenBatchNorm2d)) for x in m.modules())
+
+    assert norms(fused) <= 0.1 * norms(model)
+    assert any(p.requires_grad for p in model.parameters())
+
+
+def test_training_mode_is_refused():
+    conv = Conv2d(2, 2, 1, norm=torch.nn.BatchNorm2d(2))
+    with pytest.raises(ValueError, match="training mode"):
+        fuse_conv_norm(conv.train())
