@@ -3,11 +3,14 @@
 
 python tools/benchmark.py relation                       # the pixel-to-region relation
 python tools/benchmark.py relation --compile --json relation.json
+python tools/benchmark.py model --config-file configs/cityscapes/eseg_lite_s.yaml \\
+    --vs configs/cityscapes/semantic_fpn_R50.yaml --size 512x1024
 """
 
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 from arguments import image_size
@@ -42,7 +45,40 @@ def parse_args(argv=None):
     relation.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     relation.add_argument("--compile", action="store_true", help="also under torch.compile")
     relation.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
+    add_model_parser(commands)
     return parser.parse_args(argv)
+
+
+def add_model_parser(commands):
+    model = commands.add_parser(
+        "model",
+        help="semantic models from image to label map, peers beside each other",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    model.set_defaults(run=run_model)
+    model.add_argument(
+        "--config-file",
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="may be repeated; also torchvision:NAME",
+    )
+    model.add_argument(
+        "--vs",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a peer, of the same kind; may be repeated; speeds are relative to the last",
+    )
+    model.add_argument("--size", type=image_size, default=(512, 1024), metavar="HxW", help="pixels")
+    model.add_argument("--repeats", type=int, default=7, help="timed rounds")
+    model.add_argument("--threads", type=int, default=2, help="CPU threads")
+    model.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    model.add_argument("--no-fuse", action="store_true", help="leave batch norms unfolded")
+    model.add_argument("--channels-last", action="store_true", help="memory format")
+    model.add_argument("--autocast", choices=["bfloat16", "float16"], help="mixed precision")
+    model.add_argument("--compile", action="store_true", help="torch.compile; CUDA graphs on a GPU")
+    model.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
 
 
 def run_relation(args):
@@ -66,6 +102,34 @@ def run_relation(args):
     ):
         print(format_row(row), flush=True)
         rows.append(row)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def run_model(args):
+    import torch
+
+    from eseg_d2.analysis.model_benchmark import benchmark_models, build_predictor, format_models
+
+    torch.set_num_threads(args.threads)
+    options = {
+        "fuse": not args.no_fuse,
+        "channels_last": args.channels_last,
+        "autocast": getattr(torch, args.autocast) if args.autocast else None,
+        "compile": args.compile,
+    }
+    try:
+        predictors = {
+            Path(source).stem: build_predictor(source, args.size, args.device, **options)
+            for source in [*args.config_file, *args.vs]
+        }
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"benchmark.py: {error}")
+    height, width = args.size
+    print(f"torch {torch.__version__}, {args.device}, {args.threads} CPU threads, one image of")
+    print(f"{height}x{width} at a time, random weights, {args.repeats} rounds in turns; {options}")
+    rows = benchmark_models(predictors, args.size, repeats=args.repeats, device=args.device)
+    print(format_models(rows))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
 

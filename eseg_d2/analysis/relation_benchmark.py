@@ -1,17 +1,15 @@
 """Time and memory of the pixel-to-region relation beside the textbook way of computing it."""
 
 import itertools
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch.profiler import ProfilerActivity, profile
 
+from eseg_d2.analysis.measure import peak_memory, take_turns
 from eseg_d2.layers.relation import PixelToRegionRelation
 
-__all__ = ["benchmark_relation", "format_row", "peak_memory", "table_header", "textbook_relation"]
+__all__ = ["benchmark_relation", "format_row", "table_header", "textbook_relation"]
 
 COPY_BYTES = 2**28  # the size of the tensor whose copy measures the memory bandwidth
 
@@ -67,8 +65,8 @@ def benchmark_relation(
 
     Yields:
         A dict for every row of the table: the combination; "seconds", for each way a dict of
-        median, min and max; "peak_bytes" (:func:`peak_memory`) of the eager ways; "speedup" and
-        "memory_ratio" over the eager textbook; on a GPU "bandwidth_fraction" of each way: the
+        median, min and max; "peak_bytes" (:func:`~eseg_d2.analysis.measure.peak_memory`) of the
+        eager ways; "speedup" and "memory_ratio" over the eager textbook; on a GPU "bandwidth_fraction" of each way: the
         bytes that must move, over the time, over the bandwidth of a large copy.
     """
     bandwidth = _copy_bandwidth(device) if device != "cpu" else None
@@ -82,7 +80,7 @@ def benchmark_relation(
             del expected
         for backward in (False, True):
             calls = {name: _call(way, inputs, backward) for name, way in ways.items()}
-            seconds = _take_turns(calls, repeats, device)
+            seconds = take_turns(calls, repeats, device)
             peaks = {name: peak_memory(calls[name], device) for name in ("textbook", "relation")}
             base = seconds["textbook"]["median"]
             row = {
@@ -99,26 +97,6 @@ def benchmark_relation(
                 least = _least_bytes(inputs, backward) / bandwidth
                 row["bandwidth_fraction"] = {n: least / t["median"] for n, t in seconds.items()}
             yield row
-
-
-def peak_memory(call: Callable[[], object], device: str) -> int:
-    """Bytes that PyTorch allocates during a call, at their highest, beyond what was there before.
-
-    On the CPU this is the running sum of the allocations and releases that the profiler records
-    of PyTorch's allocator; on a GPU the caching allocator's own count.
-    """
-    if device != "cpu":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call()
-    events = profiler.profiler.kineto_results.events()
-    events = sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns())
-    return max(itertools.accumulate((e.nbytes() for e in events), initial=0))
 
 
 def table_header() -> str:
@@ -179,34 +157,11 @@ def _call(way, inputs, backward):
     return lambda: torch.autograd.grad(way(*inputs), inputs, grad)
 
 
-def _take_turns(calls, repeats, device):
-    seconds = {name: [] for name in calls}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            spent = _time(call, device)
-            if turn:  # the first warms up
-                seconds[name].append(spent)
-    return {
-        name: {"median": statistics.median(s), "min": min(s), "max": max(s)}
-        for name, s in seconds.items()
-    }
-
-
-def _time(call, device):
-    if device != "cpu":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def _copy_bandwidth(device):
     """Bytes read and written in a second by a large copy."""
     source = torch.empty(COPY_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    spent = _take_turns({"copy": lambda: target.copy_(source)}, 10, device)["copy"]["median"]
+    spent = take_turns({"copy": lambda: target.copy_(source)}, 10, device)["copy"]["median"]
     return 2 * COPY_BYTES / spent
 
 

@@ -5,7 +5,8 @@ import sys
 import pytest
 import torch
 
-from eseg_d2.analysis.relation_benchmark import peak_memory, textbook_relation
+from eseg_d2.analysis.measure import peak_memory
+from eseg_d2.analysis.relation_benchmark import textbook_relation
 from eseg_d2.layers.relation import PixelToRegionRelation
 
 

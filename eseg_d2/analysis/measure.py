@@ -1,0 +1,64 @@
+"""Time and memory of calls, side by side in one process."""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+__all__ = ["peak_memory", "take_turns"]
+
+
+def peak_memory(call: Callable[[], object], device: str) -> int:
+    """Bytes that PyTorch allocates during a call, at their highest, beyond what was there before.
+
+    On the CPU this is the running sum of the allocations and releases that the profiler records
+    of PyTorch's allocator; on a GPU the caching allocator's own count.
+    """
+    if device != "cpu":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    events = profiler.profiler.kineto_results.events()
+    events = sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns())
+    return max(itertools.accumulate((e.nbytes() for e in events), initial=0))
+
+
+def take_turns(calls: dict[str, Callable], repeats: int, device: str) -> dict[str, dict]:
+    """Times calls in turns, so that other load on the machine falls on all of them.
+
+    Args:
+        calls: by name, without arguments.
+        repeats: timed rounds, after one to warm up.
+        device: "cpu" or "cuda".
+
+    Returns:
+        For each name the "median", "min" and "max" in seconds.
+    """
+    seconds = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, call in calls.items():
+            spent = _time(call, device)
+            if turn:  # the first warms up
+                seconds[name].append(spent)
+    return {
+        name: {"median": statistics.median(s), "min": min(s), "max": max(s)}
+        for name, s in seconds.items()
+    }
+
+
+def _time(call, device):
+    if device != "cpu":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

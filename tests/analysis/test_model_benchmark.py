@@ -1,0 +1,36 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from eseg_d2.analysis.model_benchmark import STEPS
+
+
+def benchmark(root, *options):
+    command = [sys.executable, "tools/benchmark.py", "model", "--repeats", "1", *map(str, options)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+
+def test_models_are_timed_beside_each_other(root, tmp_path):
+    out = tmp_path / "models.json"
+    done = benchmark(
+        root,
+        *("--config-file", "configs/scenes/eseg_lite_s.yaml", "--size", "64x128", "--json", out),
+        *("--vs", "torchvision:lraspp_mobilenet_v3_large"),
+        *("--vs", "configs/scenes/deeplab_v3_R50.yaml"),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())
+    names = ["eseg_lite_s", "torchvision:lraspp_mobilenet_v3_large", "deeplab_v3_R50"]
+    assert [row["name"] for row in rows] == names
+    for row in rows:
+        assert tuple(row["seconds"]) == STEPS and row["peak_bytes"] > 0
+        assert row["images_per_second"] == pytest.approx(1 / row["seconds"]["total"]["median"])
+        assert f"| {row['name']} |" in done.stdout
+    assert rows[-1]["speedup"] == 1
+
+
+def test_what_is_no_semantic_model_is_told(root):
+    done = benchmark(root, "--config-file", "configs/scenes/rsp_panoptic_R18_coco.yaml")
+    assert done.returncode == 1 and "is PanopticRCNN" in done.stderr.splitlines()[-1]
