@@ -66,8 +66,9 @@ def benchmark_relation(
     Yields:
         A dict for every row of the table: the combination; "seconds", for each way a dict of
         median, min and max; "peak_bytes" (:func:`~eseg_d2.analysis.measure.peak_memory`) of the
-        eager ways; "speedup" and "memory_ratio" over the eager textbook; on a GPU "bandwidth_fraction" of each way: the
-        bytes that must move, over the time, over the bandwidth of a large copy.
+        eager ways; "speedup" and "memory_ratio" over the eager textbook; on a GPU
+        "bandwidth_fraction" of each way: the bytes that must move, over the time, over the
+        bandwidth of a large copy.
     """
     bandwidth = _copy_bandwidth(device) if device != "cpu" else None
     for c, (height, width), k in itertools.product(channels, sizes, region_sizes):

@@ -1,0 +1,78 @@
+"""The export tool as its user runs it, on every format, and what it refuses."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from PIL import Image
+
+from eseg_d2.engine import load_config
+from eseg_d2.export.semantic import FORMATS, load_exported
+from eseg_d2.export.verify import require_agreement
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def weights_of(root, name, folder):
+    torch.manual_seed(0)
+    model = build_model(load_config(str(root / "configs" / "scenes" / f"{name}.yaml"), []))
+    torch.nn.init.normal_(model.sem_seg_head.predictor.weight)
+    path = folder / f"{name}.pth"
+    torch.save({"model": model.state_dict()}, path)
+    return path
+
+
+def export(root, name, *options):
+    command = [sys.executable, "tools/export_model.py", "--config-file"]
+    words = [*command, f"configs/scenes/{name}.yaml", *options]
+    return subprocess.run([*map(str, words)], cwd=root, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "name, kind, dynamic",
+    [
+        ("eseg_lite_s", "onnx", True),
+        ("eseg_lite_s", "torchscript", False),
+        ("eseg_lite_s", "torch_export", False),
+        ("rsp_semantic_R50", "onnx", True),
+    ],
+)
+def test_exported_model_says_the_same(root, tmp_path, name, kind, dynamic):
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (70, 90, 3), np.uint8)).save(photo)
+    options = ["--weights", weights_of(root, name, tmp_path), "--format", kind, "--logits"]
+    options += ["--output", tmp_path / "out", "--size", "64x96", "--image", photo]
+    done = export(root, name, *options, *(["--dynamic"] if dynamic else []))
+    assert done.returncode == 0, done.stderr[-3000:]
+    info = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert info["agreement"]["labels"] >= 0.9999 and info["agreement"]["logits"] <= 1e-3
+    assert info["input"]["shape"] == ([1, 3, "H", "W"] if dynamic else [1, 3, 64, 96])
+    run = load_exported(tmp_path / "out" / FORMATS[kind])
+    size = (75, 131) if dynamic else (64, 96)
+    labels, logits = run(np.full((1, 3, *size), 100, np.float32))
+    assert labels.shape == (1, *size) and logits.shape == (1, 19, *size)
+    assert labels.dtype == np.int64
+
+
+def test_what_cannot_be_exported_is_told(root, tmp_path):
+    common = ["--format", "torch_export", "--output", tmp_path / "out"]
+    weights = weights_of(root, "eseg_lite_s", tmp_path)
+    dynamic = export(root, "eseg_lite_s", *common, "--weights", weights, "--dynamic")
+    assert dynamic.returncode == 1 and "Take --format onnx" in dynamic.stderr
+    missing = export(root, "eseg_lite_s", *common, "--weights", tmp_path / "none.pth")
+    assert missing.returncode == 1 and "cannot get MODEL.WEIGHTS" in missing.stderr
+    panoptic = export(root, "rsp_panoptic_R18_coco", *common, "--weights", weights)
+    assert panoptic.returncode == 1 and "is PanopticRCNN" in panoptic.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_disagreement_is_an_error():
+    require_agreement({"labels": 1.0, "logits": 1e-5}, "model.onnx")
+    with pytest.raises(ValueError, match="model.onnx does not say"):
+        require_agreement({"labels": 0.99}, "model.onnx")
+    with pytest.raises(ValueError, match="logits differ by 1.0e-01"):
+        require_agreement({"labels": 1.0, "logits": 0.1}, "model.onnx")
