@@ -22,7 +22,7 @@ __all__ = ["analyze_config", "count_multiply_adds", "format_table"]
 PARTS = ("backbone", "pyramid", "head", "proposals", "roi_heads")
 aten = torch.ops.aten
 # A product with every element of the result; of use in the relation, a detail elsewhere
-RELATION_PRODUCTS = {aten.mul, aten.addcmul, aten.pow}
+RELATION_PRODUCTS = {aten.mul, aten.addcmul, aten.addcmul_, aten.pow}
 # Move or make numbers, compute none
 NO_ARITHMETIC = {
     *(aten.clone, aten.copy_, aten._to_copy, aten.cat, aten.constant_pad_nd, aten.stack),

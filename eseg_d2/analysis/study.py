@@ -73,14 +73,14 @@ class Run:
             )
 
     def results(self) -> dict:
-        """``{"mIoU", "<a>/<b>" for each of CONTEXT_PAIRS}`` in percent."""
+        """``{"mIoU", "<a>/<b>" for each of CONTEXT_PAIRS}`` in percent; None if undefined."""
         results = json.loads((self.folder / "results.json").read_text())["sem_seg"]
         confusion = json.loads((self.folder / "inference" / "sem_seg_confusion.json").read_text())
         figures = {"mIoU": results["mIoU"]}
         for pair in CONTEXT_PAIRS:
-            figures["/".join(pair)] = pair_accuracy(
-                np.array(confusion["pixels"]), [confusion["classes"].index(c) for c in pair]
-            )
+            indices = [confusion["classes"].index(name) for name in pair]
+            accuracy = pair_accuracy(np.array(confusion["pixels"]), indices)
+            figures["/".join(pair)] = None if np.isnan(accuracy) else accuracy
         return figures
 
 
@@ -182,8 +182,14 @@ def _image_size(run: Run) -> tuple[int, int]:
     return record["height"], record["width"]
 
 
-def _spread(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+def _mean_and_spread(values: Sequence[float | None]) -> str:
+    """Of the seeds for which the figure is defined; how many these are, if not all."""
+    known = [v for v in values if v is not None]
+    if not known:
+        return "-"
+    spread = np.std(known, ddof=1) if len(known) > 1 else 0.0
+    few = "" if len(known) == len(values) else f" ({len(known)} of {len(values)})"
+    return f"{np.mean(known):.1f} ± {spread:.1f}{few}"
 
 
 def _table(rows: list[dict]) -> str:
@@ -191,9 +197,7 @@ def _table(rows: list[dict]) -> str:
     head = ["config", *figures, "G multiply-adds", "M params", "seeds"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
-        cells = [
-            f"{np.mean(values):.1f} ± {_spread(values):.1f}" for values in row["results"].values()
-        ]
+        cells = [_mean_and_spread(values) for values in row["results"].values()]
         costs = [f"{row['macs'] / 1e9:.2f}", f"{row['params'] / 1e6:.2f}", f"{len(row['seeds'])}"]
         lines.append("| " + " | ".join([row["config"], *cells, *costs]) + " |")
     return "\n".join(lines)
@@ -210,7 +214,9 @@ def _plot(rows: list[dict], path: Path) -> None:
     _, panels = plt.subplots(1, len(figures), figsize=(4.2 * len(figures), 3.6))
     for figure, panel in zip(figures, np.atleast_1d(panels), strict=True):
         for row in rows:
-            values = row["results"][figure]
+            values = [v for v in row["results"][figure] if v is not None]
+            if not values:
+                continue
             macs = row["macs"] / 1e9
             dots = panel.plot([macs] * len(values), values, "o", label=row["config"], alpha=0.6)
             panel.plot(macs, np.mean(values), "_", markersize=24, color=dots[0].get_color())

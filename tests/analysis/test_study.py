@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from eseg_d2.analysis.study import Run, pair_accuracy, train_all
+from eseg_d2.analysis.study import Run, _mean_and_spread, pair_accuracy, train_all
 
 SMALL = (
     *("SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.CHECKPOINT_PERIOD", "2"),
@@ -19,6 +19,12 @@ def test_pair_accuracy_is_balanced_and_ignores_other_predictions():
     assert pair_accuracy(confusion, (0, 1)) == pytest.approx((90 + 25) / 2)
     assert pair_accuracy(np.diag([5, 6, 7]), (0, 2)) == 100
     assert math.isnan(pair_accuracy(np.diag([5, 0, 7]), (0, 1)))
+
+
+def test_mean_and_spread_of_what_is_defined():
+    assert _mean_and_spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
+    assert _mean_and_spread([1.0, None, 3.0]) == "2.0 ± 1.4 (2 of 3)"
+    assert _mean_and_spread([None, None]) == "-"
 
 
 def study(root, output, *options):
