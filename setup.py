@@ -19,16 +19,19 @@ INSTALL_REQUIRES = [
     "tqdm",  # progress bars
 ]
 EXTRAS_REQUIRE = {
+    "export": [
+        "onnxruntime",  # runs what tools/export_model.py exported, to verify it
+        "onnxscript",  # torch.onnx.export needs it (and it brings onnx)
+    ],
     "dev": [
         "pytest",
         "hypothesis",  # tests over random sizes
         "effdet",  # the independent BiFPN that tests compare ours with
-        "onnxruntime",  # runs what tests export
-        "onnxscript",  # torch.onnx.export needs it (and it brings onnx)
         "shapely",  # Detectron2's loader of Cityscapes polygons
         "ruff==0.17.5",  # pinned: another release may format in another way
     ],
 }
+EXTRAS_REQUIRE["dev"] += EXTRAS_REQUIRE["export"]  # tests export, too
 EXTRAS_REQUIRE["all"] = sorted({name for extra in EXTRAS_REQUIRE.values() for name in extra})
 
 setup(

@@ -120,10 +120,16 @@ def load_exported(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
 
     Args:
         path: what :func:`export_graph` wrote.
+
+    Raises:
+        ValueError: onnxruntime is not installed.
     """
     if path.suffix == ".onnx":
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as e:
+            message = "running an onnx file needs onnxruntime: pip install onnxruntime onnxscript"
+            raise ValueError(message) from e
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return lambda image: session.run(None, {"image": image})
     if path.suffix == ".ts":
