@@ -78,6 +78,9 @@ def add_model_parser(commands):
     model.add_argument("--channels-last", action="store_true", help="memory format")
     model.add_argument("--autocast", choices=["bfloat16", "float16"], help="mixed precision")
     model.add_argument("--compile", action="store_true", help="torch.compile; CUDA graphs on a GPU")
+    model.add_argument(
+        "--onnxruntime", action="store_true", help="also with the network in onnxruntime (CPU)"
+    )
     model.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
 
 
@@ -109,7 +112,13 @@ def run_relation(args):
 def run_model(args):
     import torch
 
-    from eseg_d2.analysis.model_benchmark import benchmark_models, build_predictor, format_models
+    from eseg_d2.analysis.model_benchmark import (
+        OnnxPredictor,
+        benchmark_models,
+        build_predictor,
+        format_models,
+    )
+    from eseg_d2.analysis.tables import short_names
 
     torch.set_num_threads(args.threads)
     options = {
@@ -119,10 +128,12 @@ def run_model(args):
         "compile": args.compile,
     }
     try:
-        predictors = {
-            Path(source).stem: build_predictor(source, args.size, args.device, **options)
-            for source in [*args.config_file, *args.vs]
-        }
+        predictors = {}
+        for source, name in short_names([*args.config_file, *args.vs]).items():
+            predictor = build_predictor(source, args.size, args.device, **options)
+            if args.onnxruntime:
+                predictors[f"{name}, onnxruntime"] = OnnxPredictor(predictor, args.size)
+            predictors[name] = predictor
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"benchmark.py: {error}")
     height, width = args.size

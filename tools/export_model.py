@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Export a semantic model as ONNX, TorchScript or torch.export program, and verify it.
+"""Export a semantic or panoptic model as ONNX, TorchScript or torch.export program, and verify it.
 
 python tools/export_model.py --config-file CONFIG --weights output/model_final.pth \\
     --format onnx --output output/exported --size 512x1024
 
 Input: "image", (1, 3, H, W) float32, 0 .. 255, channels as INPUT.FORMAT says; normalisation is
-inside. Output: "labels", (1, H, W) int64, and with --logits "logits", (1, classes, H, W).
+inside. Output of a semantic model: "labels", (1, H, W) int64, and with --logits "logits",
+(1, classes, H, W). A panoptic model (onnx, torchscript) outputs raw predictions, of which
+eseg_d2/export/merge.py, numpy alone, makes the panoptic map; see docs/deploy.md.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -35,55 +36,23 @@ def parse_args(argv=None):
 
 
 def export(args):
-    import numpy as np
-    import torch
-    from detectron2.checkpoint import DetectionCheckpointer
-    from detectron2.modeling import build_model
-    from PIL import Image
-
-    from eseg_d2.data.panoptic_png import read_image
-    from eseg_d2.engine import fetch_weights, load_config
-    from eseg_d2.export.semantic import SemanticGraph, export_graph, load_exported
-    from eseg_d2.export.verify import compare_outputs, require_agreement
+    from eseg_d2.engine import load_config
+    from eseg_d2.export.run import export_model
 
     overrides = [*args.opts, "MODEL.WEIGHTS", args.weights, "MODEL.DEVICE", "cpu"]
-    cfg = load_config(args.config_file, overrides)
-    if cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
-        raise ValueError(
-            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; semantic models "
-            "(SemanticSegmentor) can be exported"
-        )
-    fetch_weights(cfg.MODEL.WEIGHTS)
-    model = build_model(cfg).eval()
-    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    size = args.size or (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    if args.dynamic and args.format == "torchscript":
-        print("A trace keeps what depends on sizes of the example; it is verified at others.")
-    graph = SemanticGraph(model, with_logits=args.logits).eval()
-    path = export_graph(graph, args.output, args.format, size, dynamic=args.dynamic)
-    sizes = [size]
-    if args.dynamic:
-        step = graph.divisibility
-        sizes += [(size[0] + step + 1, size[1] - step // 2), (2 * step, 3 * step)]
-    rng = np.random.default_rng(0)
-    images = [rng.uniform(0, 255, (3, *s)).astype(np.float32) for s in sizes]
-    for file in args.image:
-        image = read_image(file, cfg.INPUT.FORMAT)
-        if not args.dynamic:
-            image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
-        images.append(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))
-    exported = load_exported(path)
-    result = compare_outputs(model, exported, images)
-    require_agreement(result, str(path))
-    info = {
-        "input": {"name": "image", "shape": [1, 3, *(["H", "W"] if args.dynamic else size)]},
-        "channels": cfg.INPUT.FORMAT,
-        "torch": torch.__version__,
-        "agreement": result,
-    }
-    (args.output / "model.json").write_text(json.dumps(info, indent=1) + "\n")
-    print(f"{path}: {len(images)} images, {result['labels']:.4%} of the labels agree", end="")
-    print(f", logits within {result['logits']:.1e} of the largest" if args.logits else "")
+    path, info = export_model(
+        load_config(args.config_file, overrides),
+        args.output,
+        args.format,
+        size=args.size,
+        dynamic=args.dynamic,
+        with_logits=args.logits,
+        image_files=args.image,
+    )
+    result = info["agreement"]
+    print(f"{path}: {info['images']} images, {result['labels']:.4%} of the labels agree", end="")
+    print(f", logits within {result['logits']:.1e} of the largest" if args.logits else "", end="")
+    print(f" ({result['instances']} instances)" if "instances" in result else "")
 
 
 def main():

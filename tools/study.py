@@ -58,11 +58,10 @@ def parse_args(argv=None):
 
 def main():
     args = parse_args()
-    from eseg_d2.analysis.study import Run, report, train_all
+    from eseg_d2.analysis.study import make_runs, report, train_all
 
-    configs = args.config_file or CONFIGS
-    runs = [Run(config, seed, args.output) for seed in args.seeds for config in configs]
     try:
+        runs = make_runs(args.config_file or CONFIGS, args.seeds, args.output)
         train_all(runs, ROOT / "train_net.py", args.opts, jobs=args.jobs)
         print(report(runs, args.output))
     except (ValueError, FileNotFoundError, RuntimeError) as error:

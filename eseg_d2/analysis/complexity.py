@@ -14,6 +14,7 @@ from detectron2.modeling import build_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from eseg_d2.analysis.tables import markdown_table
 from eseg_d2.engine import load_config
 from eseg_d2.layers.relation import PixelToRegionRelation
 
@@ -202,12 +203,11 @@ def format_table(results: list[dict]) -> str:
     """
     parts = [part for part in PARTS if any(part in r["macs"] for r in results)]
     head = ["config", "M params", *(f"{part} (G)" for part in parts), "total (G)", "ratio"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows = []
     first = results[0]["macs"]["total"]
     for r in results:
         macs = r["macs"]
         by_part = [f"{macs[part] / 1e9:.1f}" if part in macs else "" for part in parts]
         total = [f"{macs['total'] / 1e9:.1f}", f"{macs['total'] / first:.3f}"]
-        row = [r["config"], f"{r['params'] / 1e6:.2f}", *by_part, *total]
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines)
+        rows.append([r["config"], f"{r['params'] / 1e6:.2f}", *by_part, *total])
+    return markdown_table(head, rows)

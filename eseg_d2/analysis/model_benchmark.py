@@ -2,13 +2,23 @@
 
 import numpy as np
 import torch
+from torch import nn
 
 from eseg_d2.analysis.measure import peak_memory, take_turns
+from eseg_d2.analysis.tables import markdown_table
 from eseg_d2.engine import load_config
 from eseg_d2.engine.predictor import SemanticPredictor
+from eseg_d2.export.files import onnx_session
 from eseg_d2.layers.label_map import label_map
 
-__all__ = ["STEPS", "TorchvisionPredictor", "benchmark_models", "build_predictor", "format_models"]
+__all__ = [
+    "STEPS",
+    "OnnxPredictor",
+    "TorchvisionPredictor",
+    "benchmark_models",
+    "build_predictor",
+    "format_models",
+]
 
 STEPS = ("preprocess", "network", "postprocess", "total")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -34,7 +44,7 @@ class TorchvisionPredictor:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         model = get_model(name, weights=None, weights_backbone=None, num_classes=num_classes)
         model = model.eval().to(device, memory_format=layout)
-        self._backbone, self._classifier, self._layout = model.backbone, model.classifier, layout
+        self.module, self._layout = _TorchvisionNetwork(model), layout
         self._mean, self._std = (
             torch.tensor(x, device=device).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD)
         )
@@ -49,15 +59,44 @@ class TorchvisionPredictor:
     @torch.no_grad()
     def network(self, x: torch.Tensor) -> torch.Tensor:
         """Logits at an eighth of the image's resolution."""
-        features = self._backbone(x)
-        return self._classifier(features["out"] if "out" in features and len(features) == 1
-                                else features)  # fmt: skip
+        return self.module(x)
 
     @torch.no_grad()
     def postprocess(self, logits: torch.Tensor, image_size, output_size) -> np.ndarray:
         """As the ``SemanticPredictor``'s."""
         labels = label_map(logits, stride=8, image_size=image_size, output_size=output_size)
         return labels[0].to(torch.uint8).cpu().numpy()
+
+
+class _TorchvisionNetwork(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.backbone, self.classifier = model.backbone, model.classifier
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = self.backbone(x)
+        return self.classifier(features.get("out", features))
+
+
+class OnnxPredictor:
+    """Another predictor whose network runs in onnxruntime, on the CPU with PyTorch's threads."""
+
+    def __init__(self, predictor, size: tuple[int, int]):
+        """
+        Args:
+            predictor: a ``SemanticPredictor`` or :class:`TorchvisionPredictor` on the CPU.
+            size: (H, W) of the images.
+
+        Raises:
+            ValueError: onnxruntime is not installed.
+        """
+        self.preprocess, self.postprocess = predictor.preprocess, predictor.postprocess
+        x, _ = predictor.preprocess(np.zeros((*size, 3), np.uint8))
+        self._session = onnx_session(predictor.module, x)
+
+    def network(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits, as the predictor's."""
+        return torch.from_numpy(self._session.run(None, {"image": x.numpy()})[0])
 
 
 def build_predictor(source: str, size: tuple[int, int], device: str, **options):
@@ -135,7 +174,7 @@ def format_models(rows: list[dict]) -> str:
     """A table in Markdown; medians in milliseconds, of the total with the spread."""
     head = ["model", *(f"{step} ms" for step in STEPS[:3]), "total ms (min - max)", "images/s"]
     head += ["peak MiB", f"speed of {rows[-1]['name']}"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for row in rows:
         seconds = row["seconds"]
         total = seconds["total"]
@@ -143,5 +182,5 @@ def format_models(rows: list[dict]) -> str:
         low, middle, high = (total[key] * 1e3 for key in ("min", "median", "max"))
         cells += [f"{middle:.1f} ({low:.1f} - {high:.1f})", f"{row['images_per_second']:.2f}"]
         cells += [f"{row['peak_bytes'] / 2**20:.0f}", f"{row['speedup']:.2f}x"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(head, lines)

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
 from eseg_d2.analysis.complexity import analyze_config
+from eseg_d2.analysis.tables import markdown_table
+from eseg_d2.engine import load_config
 
-__all__ = ["CONTEXT_PAIRS", "Run", "pair_accuracy", "report", "train_all"]
+__all__ = ["CONTEXT_PAIRS", "Run", "make_runs", "pair_accuracy", "report", "train_all"]
 
 # Classes that look alike nearby and are told apart by what is around them
 CONTEXT_PAIRS = (("road", "sidewalk"), ("person", "rider"))
@@ -82,6 +85,22 @@ class Run:
             accuracy = pair_accuracy(np.array(confusion["pixels"]), indices)
             figures["/".join(pair)] = None if np.isnan(accuracy) else accuracy
         return figures
+
+
+def make_runs(configs: Sequence[Path], seeds: Sequence[int], output: Path) -> list[Run]:
+    """One run for each config and seed, seed by seed.
+
+    Raises:
+        ValueError: two configs have the same file name, so their folders would be one.
+    """
+    names = [config.stem for config in configs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"several configs are called {', '.join(twice)}, and a run's folder has its config's "
+            "name: give each once, or rename a copy"
+        )
+    return [Run(config, seed, output) for seed in seeds for config in configs]
 
 
 def pair_accuracy(confusion: np.ndarray, pair: Sequence[int]) -> float:
@@ -174,10 +193,6 @@ def report(runs: Sequence[Run], output: Path) -> str:
 
 
 def _image_size(run: Run) -> tuple[int, int]:
-    from detectron2.data import DatasetCatalog
-
-    from eseg_d2.engine import load_config
-
     record = DatasetCatalog.get(load_config(str(run.config), []).DATASETS.TEST[0])[0]
     return record["height"], record["width"]
 
@@ -195,24 +210,22 @@ def _mean_and_spread(values: Sequence[float | None]) -> str:
 def _table(rows: list[dict]) -> str:
     figures = [*rows[0]["results"]]
     head = ["config", *figures, "G multiply-adds", "M params", "seeds"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for row in rows:
         cells = [_mean_and_spread(values) for values in row["results"].values()]
         costs = [f"{row['macs'] / 1e9:.2f}", f"{row['params'] / 1e6:.2f}", f"{len(row['seeds'])}"]
-        lines.append("| " + " | ".join([row["config"], *cells, *costs]) + " |")
-    return "\n".join(lines)
+        lines.append([row["config"], *cells, *costs])
+    return markdown_table(head, lines)
 
 
 def _plot(rows: list[dict], path: Path) -> None:
     """One panel a figure: every seed a dot, the mean a line, over the multiply-adds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     figures = [*rows[0]["results"]]
-    _, panels = plt.subplots(1, len(figures), figsize=(4.2 * len(figures), 3.6))
-    for figure, panel in zip(figures, np.atleast_1d(panels), strict=True):
+    sheet = Figure(figsize=(4.2 * len(figures), 3.6), layout="tight")
+    panels = np.atleast_1d(sheet.subplots(1, len(figures)))
+    for figure, panel in zip(figures, panels, strict=True):
         for row in rows:
             values = [v for v in row["results"][figure] if v is not None]
             if not values:
@@ -222,7 +235,5 @@ def _plot(rows: list[dict], path: Path) -> None:
             panel.plot(macs, np.mean(values), "_", markersize=24, color=dots[0].get_color())
         panel.set(xlabel="multiply-adds (G)", ylabel=f"{figure} (%)", xlim=(0, None))
         panel.grid(alpha=0.3)
-    np.atleast_1d(panels)[0].legend(fontsize="small")
-    plt.tight_layout()
-    plt.savefig(path, dpi=120)
-    plt.close()
+    panels[0].legend(fontsize="small")
+    sheet.savefig(path, dpi=120)

@@ -4,11 +4,11 @@ import contextlib
 
 import numpy as np
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 from detectron2.projects.deeplab import DeepLabV3Head
+from torch import nn
 
+from eseg_d2.engine.trained import load_trained
 from eseg_d2.layers.label_map import label_map
 from eseg_d2.modeling.fuse import fuse_conv_norm
 
@@ -20,6 +20,9 @@ class SemanticPredictor:
 
     The three steps can be called one by one: :meth:`preprocess`, :meth:`network`,
     :meth:`postprocess`.
+
+    Attributes:
+        module: what :meth:`network` runs, from the batch to the logits.
     """
 
     def __init__(
@@ -41,14 +44,9 @@ class SemanticPredictor:
 
         Raises:
             ValueError: the model is not a semantic one.
+            FileNotFoundError: the weights cannot be had.
         """
-        if cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
-            raise ValueError(
-                f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; SemanticPredictor is "
-                "for SemanticSegmentor"
-            )
-        model = build_model(cfg).eval()
-        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        model = load_trained(cfg, architectures=("SemanticSegmentor",))
         self.stride = model.sem_seg_head.common_stride
         self.divisibility = max(model.backbone.size_divisibility, 1)
         self.input_format = cfg.INPUT.FORMAT
@@ -61,11 +59,10 @@ class SemanticPredictor:
         self._autocast = autocast
         model = fuse_conv_norm(model) if fuse else model
         model = model.to(memory_format=self._layout)
-        self._backbone, self._head = model.backbone, model.sem_seg_head
-        self._run = self._forward
+        self.module = self._run = _Network(model.backbone, model.sem_seg_head)
         if compile:
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-            self._run = torch.compile(self._forward, mode=mode)
+            self._run = torch.compile(self.module, mode=mode)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """
@@ -100,9 +97,6 @@ class SemanticPredictor:
         with context:
             return self._run(x).float()
 
-    def _forward(self, x: torch.Tensor) -> torch.Tensor:
-        return logits_at_stride(self._head, self._backbone(x))
-
     @torch.no_grad()
     def postprocess(
         self, logits: torch.Tensor, image_size: tuple[int, int], output_size: tuple[int, int]
@@ -112,6 +106,15 @@ class SemanticPredictor:
             logits, stride=self.stride, image_size=image_size, output_size=output_size
         )
         return labels[0].to(torch.uint8).cpu().numpy()
+
+
+class _Network(nn.Module):
+    def __init__(self, backbone: nn.Module, head: nn.Module):
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return logits_at_stride(self.head, self.backbone(x))
 
 
 def logits_at_stride(head, features: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -43,7 +43,7 @@ class Trainer(DefaultTrainer):
             trained = trained.module
         self.ema = EMAHook(trained, decay)
         self.checkpointer.model = self.ema.model
-        self.checkpointer.add_checkpointable("training_model", trained)
+        self.checkpointer.add_checkpointable("training_model", self.ema)
         self.register_hooks([self.ema])
         self._hooks.insert(0, self._hooks.pop())  # before what evaluates and saves
 

@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["compare_outputs", "require_agreement"]
+from eseg_d2.export.merge import merge_panoptic
 
-MIN_AGREEMENT = 0.9999  # of the labels
+__all__ = ["compare_outputs", "compare_panoptic", "require_agreement"]
+
+MIN_AGREEMENT = 0.9999  # of the labels; of the pixels of panoptic maps
 MAX_ERROR = 1e-3  # of the logits, relative to their largest
 
 
@@ -19,7 +21,7 @@ def compare_outputs(
 
     Args:
         model: a SemanticSegmentor in evaluation mode, on the CPU.
-        exported: of :func:`~eseg_d2.export.semantic.load_exported`.
+        exported: of :func:`~eseg_d2.export.files.load_exported`.
         images: each (3, H, W) float32, 0 .. 255.
 
     Returns:
@@ -29,10 +31,7 @@ def compare_outputs(
     same = pixels = 0
     error = None
     for image in images:
-        height, width = image.shape[-2:]
-        with torch.no_grad():
-            inputs = {"image": torch.from_numpy(image), "height": height, "width": width}
-            expected = model([inputs])[0]["sem_seg"].numpy()
+        expected = _predict(model, image)["sem_seg"].numpy()
         labels, *logits = exported(image[None])
         same += (labels[0] == expected.argmax(0)).sum()
         pixels += labels.size
@@ -43,10 +42,50 @@ def compare_outputs(
     return result if error is None else {**result, "logits": error}
 
 
+def _predict(model: nn.Module, image: np.ndarray) -> dict:
+    height, width = image.shape[-2:]
+    with torch.no_grad():
+        return model([{"image": torch.from_numpy(image), "height": height, "width": width}])[0]
+
+
+def compare_panoptic(
+    model: nn.Module,
+    exported: Callable,
+    output_names: list[str],
+    settings: dict,
+    images: Iterable[np.ndarray],
+) -> dict[str, float]:
+    """As :func:`compare_outputs`, for the panoptic maps that are merged of the raw predictions.
+
+    Args:
+        model: a PanopticRCNN in evaluation mode, on the CPU.
+        exported: of :func:`~eseg_d2.export.files.load_exported`.
+        output_names: of its outputs.
+        settings: of :func:`~eseg_d2.export.panoptic.merge_settings`.
+        images: each (3, H, W) float32, 0 .. 255.
+
+    Returns:
+        "labels": the share of pixels of the same segment (its place in the list) and category;
+        "instances": how many things the model found on all images.
+    """
+    same = pixels = instances = 0
+    for image in images:
+        expected, expected_segments = _predict(model, image)["panoptic_seg"]
+        raw = dict(zip(output_names, exported(image[None]), strict=True))
+        panoptic, segments = merge_panoptic(raw, settings)
+        categories = [[-1] + [s["category_id"] for s in x] for x in (segments, expected_segments)]
+        expected = expected.numpy()
+        equal = np.array(categories[0])[panoptic] == np.array(categories[1])[expected]
+        same += (equal & (panoptic == expected)).sum()
+        pixels += panoptic.size
+        instances += sum(s["isthing"] for s in expected_segments)
+    return {"labels": float(same / pixels), "instances": instances}
+
+
 def require_agreement(result: dict[str, float], where: str) -> None:
     """
     Args:
-        result: of :func:`compare_outputs`.
+        result: of :func:`compare_outputs` or :func:`compare_panoptic`.
         where: the file, for the error.
 
     Raises:

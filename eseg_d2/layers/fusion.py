@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from eseg_d2.layers.choices import check_choice
 from eseg_d2.layers.resample import Resample
 from eseg_d2.layers.separable_conv import ConvNorm, SeparableConv2d, init_conv
 
@@ -21,8 +22,7 @@ def make_activation(name: str) -> nn.Module:
     Raises:
         ValueError: `name` is neither.
     """
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"activation is {name!r}; expected one of {[*_ACTIVATIONS]}")
+    check_choice("activation", name, _ACTIVATIONS)
     return _ACTIVATIONS[name]()
 
 
@@ -51,8 +51,7 @@ class WeightedFusion(nn.Module):
         super().__init__()
         if num_inputs < 1:
             raise ValueError(f"num_inputs of a WeightedFusion is {num_inputs}; expected >= 1")
-        if mode not in _MODES:
-            raise ValueError(f"fusion is {mode!r}; expected one of {[*_MODES]}")
+        check_choice("fusion", mode, _MODES)
         self.num_inputs = num_inputs
         self.weight = nn.Parameter(torch.ones(num_inputs)) if mode == "fast_normalized" else None
 

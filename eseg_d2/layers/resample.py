@@ -6,6 +6,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eseg_d2.layers.choices import check_choice
 from eseg_d2.layers.separable_conv import ConvNorm, init_conv
 
 __all__ = ["MaxPoolSame2d", "Resample", "conv1x1_norm", "make_downsampling"]
@@ -44,8 +45,7 @@ def make_downsampling(name: str) -> nn.Module:
     Raises:
         ValueError: `name` is neither.
     """
-    if name not in _DOWNSAMPLING:
-        raise ValueError(f"downsample is {name!r}; expected one of {[*_DOWNSAMPLING]}")
+    check_choice("downsample", name, _DOWNSAMPLING)
     return _DOWNSAMPLING[name]()
 
 

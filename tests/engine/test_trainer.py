@@ -98,6 +98,14 @@ def test_average_goes_on_after_resuming(root, scenes, tmp_path):
     torch.testing.assert_close(weight_of(resumed.ema.model), expected)
 
 
+def test_run_without_average_is_not_resumed_with_one(root, scenes, tmp_path):
+    plain = ema_trainer(root, tmp_path, "MODEL_EMA.ENABLED", "False")
+    plain.resume_or_load(resume=False)
+    plain.train()
+    with pytest.raises(ValueError, match="written without it. Resume with MODEL_EMA.ENABLED False"):
+        ema_trainer(root, tmp_path).resume_or_load(resume=True)
+
+
 def test_new_run_takes_loaded_weights(root, scenes, tmp_path):
     first = ema_trainer(root, tmp_path)
     weights = tmp_path / "weights.pth"

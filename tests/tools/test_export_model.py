@@ -11,7 +11,8 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from eseg_d2.engine import load_config
-from eseg_d2.export.semantic import FORMATS, load_exported
+from eseg_d2.export.files import FORMATS, load_exported
+from eseg_d2.export.merge import merge_panoptic
 from eseg_d2.export.verify import require_agreement
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -21,6 +22,8 @@ def weights_of(root, name, folder):
     torch.manual_seed(0)
     model = build_model(load_config(str(root / "configs" / "scenes" / f"{name}.yaml"), []))
     torch.nn.init.normal_(model.sem_seg_head.predictor.weight)
+    if hasattr(model, "roi_heads"):  # surer of itself: things are found
+        torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight)
     path = folder / f"{name}.pth"
     torch.save({"model": model.state_dict()}, path)
     return path
@@ -58,6 +61,20 @@ def test_exported_model_says_the_same(root, tmp_path, name, kind, dynamic):
     assert labels.dtype == np.int64
 
 
+def test_panoptic_model_and_how_to_merge_are_written(root, tmp_path):
+    name, out = "rsp_panoptic_R18_coco", tmp_path / "out"
+    options = ["--weights", weights_of(root, name, tmp_path), "--format", "onnx", "--output", out]
+    done = export(root, name, *options, "--size", "64x96")
+    assert done.returncode == 0, done.stderr[-3000:]
+    info = json.loads((out / "model.json").read_text())
+    assert info["agreement"]["labels"] >= 0.9999 and info["agreement"]["instances"] > 0
+    raw = load_exported(out / FORMATS["onnx"])(np.full((1, 3, 64, 96), 100, np.float32))
+    raw = dict(zip(info["outputs"], raw, strict=True))
+    panoptic, segments = merge_panoptic(raw, info["merge"])
+    assert panoptic.shape == (64, 96) and segments
+    assert all(s["category_id"] < len(info["merge"]["names"]) == 13 for s in segments)
+
+
 def test_what_cannot_be_exported_is_told(root, tmp_path):
     common = ["--format", "torch_export", "--output", tmp_path / "out"]
     weights = weights_of(root, "eseg_lite_s", tmp_path)
@@ -65,8 +82,9 @@ def test_what_cannot_be_exported_is_told(root, tmp_path):
     assert dynamic.returncode == 1 and "Take --format onnx" in dynamic.stderr
     missing = export(root, "eseg_lite_s", *common, "--weights", tmp_path / "none.pth")
     assert missing.returncode == 1 and "cannot get MODEL.WEIGHTS" in missing.stderr
-    panoptic = export(root, "rsp_panoptic_R18_coco", *common, "--weights", weights)
-    assert panoptic.returncode == 1 and "is PanopticRCNN" in panoptic.stderr
+    panoptic = weights_of(root, "rsp_panoptic_R18_coco", tmp_path)
+    program = export(root, "rsp_panoptic_R18_coco", *common, "--weights", panoptic)
+    assert program.returncode == 1 and "cannot follow a panoptic model" in program.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -9,6 +9,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from eseg_d2.layers.choices import check_choice
 from eseg_d2.layers.fusion import BiFPNLayer, FusionNode
 from eseg_d2.layers.resample import conv1x1_norm, make_downsampling
 
@@ -84,10 +85,7 @@ class BiFPN(Backbone):
                 features of the bottom-up with strides 2**min_level, 2**(min_level + 1), ...
         """
         super().__init__()
-        if extra_levels not in _EXTRA_LEVELS:
-            raise ValueError(
-                f"MODEL.BIFPN.EXTRA_LEVELS is {extra_levels!r}; expected one of {[*_EXTRA_LEVELS]}"
-            )
+        check_choice("MODEL.BIFPN.EXTRA_LEVELS", extra_levels, _EXTRA_LEVELS)
         if num_repeats < 1:
             raise ValueError(f"MODEL.BIFPN.NUM_REPEATS is {num_repeats}; expected >= 1")
         self.bottom_up = bottom_up

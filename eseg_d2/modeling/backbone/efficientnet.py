@@ -12,6 +12,8 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from eseg_d2.layers.choices import check_choice
+
 __all__ = [
     "EfficientNet",
     "build_efficientnet_backbone",
@@ -226,11 +228,7 @@ def _check(name: str, out_features: list[str], activation: str, norm: str, freez
         raise ValueError(
             f"MODEL.EFFICIENTNET.OUT_FEATURES is {out_features}; expected some of {_STAGES}"
         )
-    if activation not in _ACTIVATIONS:
-        raise ValueError(
-            f"MODEL.EFFICIENTNET.ACTIVATION is {activation!r}; expected one of {[*_ACTIVATIONS]}"
-        )
-    if norm not in _NORMS:
-        raise ValueError(f"MODEL.EFFICIENTNET.NORM is {norm!r}; expected one of {_NORMS}")
+    check_choice("MODEL.EFFICIENTNET.ACTIVATION", activation, _ACTIVATIONS)
+    check_choice("MODEL.EFFICIENTNET.NORM", norm, _NORMS)
     if not 0 <= freeze_at <= 5:
         raise ValueError(f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}; expected 0 .. 5")

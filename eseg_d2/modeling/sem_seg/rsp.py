@@ -4,9 +4,9 @@ import torch
 from detectron2.layers import get_norm
 from torch import nn
 
+from eseg_d2.layers.choices import check_choice
 from eseg_d2.layers.relation import PixelToRegionRelation
 from eseg_d2.layers.separable_conv import ConvNorm
-from eseg_d2.modeling.sem_seg.choices import check_choice
 
 __all__ = ["RSE", "RSP"]
 

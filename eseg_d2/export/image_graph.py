@@ -1,0 +1,50 @@
+"""What exported graphs share: normalisation, padding, folded norms."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from eseg_d2.modeling.fuse import fuse_conv_norm
+
+__all__ = ["ImageGraph"]
+
+
+class ImageGraph(nn.Module):
+    """A model as a function of tensors, from one image to what ``output_names`` lists.
+
+    Batch norms are folded into convolutions; see
+    :func:`~eseg_d2.modeling.fuse.fuse_conv_norm`.
+
+    Attributes:
+        output_names: of the outputs, in their order.
+        instance_outputs: those of one row an instance.
+        divisibility: sides of images are padded to multiples of it inside.
+    """
+
+    output_names: list[str]
+    instance_outputs: list[str] = []
+
+    def __init__(self, model: nn.Module):
+        """
+        Args:
+            model: in evaluation mode; not changed.
+        """
+        super().__init__()
+        self.model = fuse_conv_norm(model)
+        self.divisibility = max(model.backbone.size_divisibility, 1)
+
+    def features(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The backbone's features of an image, (1, 3, H, W) float32, 0 .. 255."""
+        height, width = image.shape[-2:]
+        step = self.divisibility
+        x = (image - self.model.pixel_mean) / self.model.pixel_std
+        bottom = (height + step - 1) // step * step - height
+        right = (width + step - 1) // step * step - width
+        return self.model.backbone(F.pad(x, (0, right, 0, bottom)))
+
+    def best_class(self, logits: torch.Tensor, size) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels and logits of the image's (H, W), from those at the head's stride."""
+        stride = float(self.model.sem_seg_head.common_stride)
+        logits = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
+        logits = logits[:, :, : size[0], : size[1]]
+        return logits.argmax(1), logits
