@@ -23,6 +23,9 @@ EXTRAS_REQUIRE = {
         "onnxruntime",  # runs what tools/export_model.py exported, to verify it
         "onnxscript",  # torch.onnx.export needs it (and it brings onnx)
     ],
+    "ap": [
+        "faster-coco-eval",  # COCO's AP in C++; pycocotools computes the same in Python, slower
+    ],
     "dev": [
         "pytest",
         "hypothesis",  # tests over random sizes
@@ -31,7 +34,7 @@ EXTRAS_REQUIRE = {
         "ruff==0.17.5",  # pinned: another release may format in another way
     ],
 }
-EXTRAS_REQUIRE["dev"] += EXTRAS_REQUIRE["export"]  # tests export, too
+EXTRAS_REQUIRE["dev"] += EXTRAS_REQUIRE["export"] + EXTRAS_REQUIRE["ap"]  # tests use them
 EXTRAS_REQUIRE["all"] = sorted({name for extra in EXTRAS_REQUIRE.values() for name in extra})
 
 setup(

@@ -61,11 +61,15 @@ def run(args: argparse.Namespace, cfg) -> dict:
         model = Trainer.build_model(cfg)
         checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        return Trainer.test(cfg, model)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    trainer.train()
-    return trainer.last_results
+        results = Trainer.test(cfg, model)
+    else:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+        results, model = trainer.last_results, trainer.evaluated_model
+    if cfg.TEST.AUG.ENABLED:
+        results = {**results, **Trainer.test_with_TTA(cfg, model)}
+    return results
 
 
 def main() -> None:

@@ -48,9 +48,14 @@ def test_importing_changes_none_of_detectron2s_defaults():
     eseg_d2.add_eseg_config(ours)
     assert ours.MODEL.SEM_SEG_HEAD.LOSS_TYPE == "cross_entropy"
     plain.MODEL.SEM_SEG_HEAD.LOSS_TYPE = "cross_entropy"
-    for name in "BIFPN", "EFFICIENTNET", "RSP_HEAD", "ESEG_HEAD", "PANOPTIC":
+    for name in "BIFPN", "EFFICIENTNET", "RSP_HEAD", "ESEG_HEAD", "PANOPTIC", "CHANNELS_LAST":
         del ours.MODEL[name]
     del ours.DATASETS["PANOPTIC"], ours.INPUT["COLOR_JITTER"], ours["MODEL_EMA"]
+    del (
+        ours.TEST["SAVE_PREDICTIONS"],
+        ours.TEST["OFFICIAL_CITYSCAPES"],
+        ours.DATASETS["QUICK_CHECK"],
+    )
     assert plain.dump() == ours.dump()
 
 

@@ -68,6 +68,23 @@ def test_train_resume_and_eval_only(root, scenes, tmp_path, kind):
     assert max(m["iteration"] for m in metrics(out) if "total_loss" in m) == 39
 
 
+def test_semantic_model_with_all_of_evaluation(root, scenes, tmp_path):
+    """Official scores, predictions for the server and test-time augmentation by their flags."""
+    process = train_net(
+        root, "--config-file", "configs/scenes/eseg_lite_s.yaml", *SMALL, "SOLVER.MAX_ITER", "2",
+        "TEST.OFFICIAL_CITYSCAPES", "True", "TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES",
+        "(48, 64)", "INPUT.MIN_SIZE_TRAIN", "(64, 64)", "OUTPUT_DIR", tmp_path,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr[-3000:]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["cityscapes"]["IoU"] == pytest.approx(results["sem_seg"]["mIoU"], abs=1e-3)
+    averaged = json.loads((tmp_path / "TTA" / "results.json").read_text())
+    assert averaged["sem_seg"].keys() == results["sem_seg"].keys()
+    assert averaged["sem_seg"] != results["sem_seg"]
+    folder = tmp_path / "inference" / "predictions" / "scenes_cityscapes_panoptic_val" / "semantic"
+    assert len(list(folder.glob("*.png"))) == 4
+
+
 def short_error(process):
     assert process.returncode != 0
     assert "Traceback" not in process.stderr + process.stdout

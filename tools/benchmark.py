@@ -46,6 +46,7 @@ def parse_args(argv=None):
     relation.add_argument("--compile", action="store_true", help="also under torch.compile")
     relation.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
     add_model_parser(commands)
+    add_data_parsers(commands)
     return parser.parse_args(argv)
 
 
@@ -82,6 +83,28 @@ def add_model_parser(commands):
         "--onnxruntime", action="store_true", help="also with the network in onnxruntime (CPU)"
     )
     model.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
+
+
+def add_data_parsers(commands):
+    quality = commands.add_parser(
+        "panoptic-quality",
+        help="panoptic quality against cityscapesscripts' pq_compute, on the same maps in memory",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    quality.set_defaults(run=run_panoptic_quality)
+    quality.add_argument("--images", type=int, default=20, metavar="N")
+    quality.add_argument("--size", type=image_size, default=(480, 640), metavar="HxW")
+    quality.add_argument("--segments", type=int, default=20, metavar="N", help="of each image")
+    quality.add_argument("--repeats", type=int, default=7, help="timed rounds")
+    loader = commands.add_parser(
+        "loader",
+        help="loading and augmenting against Detectron2's mapper on separate annotations",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    loader.set_defaults(run=run_loader)
+    loader.add_argument("--config-file", required=True, metavar="FILE", help="augmentations, data")
+    loader.add_argument("--images", type=int, default=40, metavar="N", help="the first N")
+    loader.add_argument("--repeats", type=int, default=5, help="timed rounds")
 
 
 def run_relation(args):
@@ -143,6 +166,34 @@ def run_model(args):
     print(format_models(rows))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def run_panoptic_quality(args):
+    from eseg_d2.analysis.panoptic_quality_benchmark import benchmark_panoptic_quality
+
+    result = benchmark_panoptic_quality(
+        images=args.images, size=args.size, segments=args.segments, repeats=args.repeats
+    )
+    for name in "ours", "cityscapesscripts":
+        low, middle, high = (
+            result[name][key] * 1e3 / args.images for key in ("min", "median", "max")
+        )
+        print(f"{name}: {middle:.2f} ms an image ({low:.2f} - {high:.2f})")
+    print(f"{result['speedup']:.1f}x; the PQ differs by {result['difference']:.1e} points")
+
+
+def run_loader(args):
+    from eseg_d2.analysis.loader_benchmark import benchmark_loader
+
+    try:
+        result = benchmark_loader(args.config_file, images=args.images, repeats=args.repeats)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"benchmark.py: {error}")
+    for name, seconds in result["seconds"].items():
+        rates = (args.images / seconds[key] for key in ("median", "max", "min"))
+        print("{}: {:.1f} images/s ({:.1f} - {:.1f})".format(name, *rates))
+    for name, ratio in result["ratios"].items():
+        print(f"ours is {ratio:.2f}x as fast as {name}")
 
 
 def main():

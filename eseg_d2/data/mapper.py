@@ -1,16 +1,21 @@
 """From one panoptic annotation to every target that training needs."""
 
-import copy
-
+import cv2
 import numpy as np
 import torch
 from detectron2.config import configurable
 from detectron2.data import MetadataCatalog, detection_utils
 from detectron2.data import transforms as T
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 
 from eseg_d2.data.label_space import LabelSpace
-from eseg_d2.data.panoptic_png import read_image, rgb_to_segment_id, segment_index
+from eseg_d2.data.panoptic_png import (
+    find_runs,
+    look_up_segments,
+    read_image,
+    read_panoptic_png,
+    rgb_to_segment_id,
+)
 
 __all__ = ["PanopticMapper"]
 
@@ -89,19 +94,19 @@ class PanopticMapper:
             FileNotFoundError: the image or the png is missing.
             ValueError: one cannot be read, their sizes differ, or the png has unlisted ids.
         """
-        dataset_dict = copy.deepcopy(dataset_dict)
+        dataset_dict = dict(dataset_dict)  # nothing inside is changed
         path = dataset_dict["pan_seg_file_name"]
         segments = dataset_dict["segments_info"]
         image = read_image(dataset_dict["file_name"], self.image_format)
-        panoptic = read_image(path, "RGB")
-        if image.shape[:2] != panoptic.shape[:2]:
+        panoptic = read_panoptic_png(path)
+        if image.shape[:2] != panoptic.shape:
             raise ValueError(
                 f"{dataset_dict['file_name']} is {image.shape[1]}x{image.shape[0]} pixels, its "
                 f"label {path} {panoptic.shape[1]}x{panoptic.shape[0]}; they must be equal"
             )
-        aug_input = T.AugInput(image, sem_seg=panoptic)
+        aug_input = T.AugInput(image, sem_seg=_to_bytes(panoptic, segments, path))
         self.augmentations(aug_input)
-        index = segment_index(rgb_to_segment_id(aug_input.sem_seg), segments, path)
+        index = _from_bytes(aug_input.sem_seg, len(segments))
         image = np.ascontiguousarray(aug_input.image.transpose(2, 0, 1))
         dataset_dict["image"] = torch.from_numpy(image)
         dataset_dict["sem_seg"] = self._semantic(index, segments)
@@ -124,10 +129,33 @@ class PanopticMapper:
         ]
         classes = [self.label_space.contiguous_to_roi[segments[i]["category_id"]] for i in chosen]
         masks = np.zeros((len(chosen), *index.shape), dtype=bool)
-        for mask, i in zip(masks, chosen, strict=True):
+        boxes = np.zeros((len(chosen), 4), dtype=np.float32)
+        for mask, box, i in zip(masks, boxes, chosen, strict=True):
             np.equal(index, i, out=mask)
+            left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+            box[:] = left, top, left + width, top + height
         instances = Instances(index.shape)
         instances.gt_masks = BitMasks(torch.from_numpy(masks))
-        instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        instances.gt_boxes = Boxes(torch.from_numpy(boxes))
         instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
         return instances
+
+
+def _to_bytes(panoptic: np.ndarray, segments: list[dict], path: str) -> np.ndarray:
+    """Places in ``segments``, from 1, as uint8, which Detectron2 resizes fast.
+
+    One channel, or three if there are many segments. Void is 0, since transforms of Detectron2 0.6
+    pad with 0 (later ones with 255).
+    """
+    (ids,), lengths = find_runs(panoptic)
+    labels = (look_up_segments(ids, segments, path) + 1) % (len(segments) + 1)
+    if len(segments) >= 255:
+        labels = np.stack([labels & 255, labels >> 8 & 255, labels >> 16], -1)
+    labels = np.repeat(labels.astype(np.uint8), lengths, axis=0)
+    return labels.reshape(*panoptic.shape, *labels.shape[1:])
+
+
+def _from_bytes(labels: np.ndarray, num_segments: int) -> np.ndarray:
+    labels = labels.astype(np.int32) if labels.ndim == 2 else rgb_to_segment_id(labels)
+    labels[(labels == 0) | (labels > num_segments)] = num_segments + 1
+    return labels - 1

@@ -1,9 +1,19 @@
 """Read panoptic pngs and look up what their segments are."""
 
+import os
+
+import cv2
 import numpy as np
 from detectron2.data import detection_utils
 
-__all__ = ["read_panoptic_png", "rgb_to_segment_id", "segment_index"]
+__all__ = [
+    "find_runs",
+    "look_up_segments",
+    "read_image",
+    "read_panoptic_png",
+    "rgb_to_segment_id",
+    "segment_index",
+]
 
 VOID = 0
 # What newer Detectron2s pad a panoptic png with: 255 in each channel.
@@ -19,8 +29,13 @@ def rgb_to_segment_id(rgb: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) int32, R + 256 G + 65536 B.
     """
-    r, g, b = (rgb[..., c].astype(np.int32) for c in range(3))
-    return r | g << 8 | b << 16
+    if rgb.size == 0:  # OpenCV takes no empty image
+        return np.zeros(rgb.shape[:2], np.int32)
+    return _four_bytes_to_id(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2RGBA))
+
+
+def _four_bytes_to_id(rgba: np.ndarray) -> np.ndarray:
+    return rgba.view("<i4")[..., 0] & 0xFFFFFF
 
 
 def read_panoptic_png(path: str) -> np.ndarray:
@@ -30,7 +45,12 @@ def read_panoptic_png(path: str) -> np.ndarray:
         FileNotFoundError: no such file.
         ValueError: it cannot be decoded.
     """
-    return rgb_to_segment_id(read_image(path, "RGB"))
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no such image: {path}")
+    bgr = cv2.imread(path, cv2.IMREAD_COLOR)  # half again as fast as PIL
+    if bgr is None:
+        raise ValueError(f"cannot read the image {path}. Is it complete?")
+    return _four_bytes_to_id(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA))
 
 
 def read_image(path: str, image_format: str) -> np.ndarray:
@@ -52,25 +72,51 @@ def segment_index(segment_map: np.ndarray, segments_info: list[dict], path: str)
         path: of the png, for the error.
 
     Returns:
-        (H, W) int64: index into ``segments_info``; ``len(segments_info)`` where void.
+        (H, W) int32: index into ``segments_info``; ``len(segments_info)`` where void.
 
     Raises:
         ValueError: pixels have an id that is not listed, or two segments share an id.
     """
-    ids = np.array([s["id"] for s in segments_info], dtype=np.int64)
-    if len(np.unique(ids)) != len(ids):
-        shared = sorted(i for i in set(ids.tolist()) if (ids == i).sum() > 1)
+    (ids,), lengths = find_runs(segment_map)
+    index = look_up_segments(ids, segments_info, path).astype(np.int32)
+    return np.repeat(index, lengths).reshape(segment_map.shape)
+
+
+def find_runs(*maps: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Pixels in reading order, as runs in which no map changes: far fewer than there are pixels.
+
+    Args:
+        maps: integers, all of one shape.
+
+    Returns:
+        The (R,) values of each map, and the (R,) int64 lengths of the runs.
+    """
+    flat = [m.ravel() for m in maps]
+    changes = np.zeros(max(flat[0].size - 1, 0), bool)
+    for values in flat:
+        changes |= values[1:] != values[:-1]
+    first = np.zeros(min(flat[0].size, 1), np.int64)
+    starts = np.concatenate([first, np.flatnonzero(changes) + 1])
+    return [values[starts] for values in flat], np.diff(starts, append=flat[0].size)
+
+
+def look_up_segments(ids: np.ndarray, segments_info: list[dict], path: str) -> np.ndarray:
+    """As :func:`segment_index`, of (R,) segment ids."""
+    known_ids = np.array([s["id"] for s in segments_info], dtype=np.int64)
+    order = np.argsort(known_ids)
+    twice = np.flatnonzero(np.diff(known_ids[order]) == 0)
+    if len(twice):
+        shared = sorted(set(known_ids[order][twice].tolist()))
         raise ValueError(f"{path}: several segments have the id {shared}; ids must be unique")
-    order = np.argsort(ids)
-    slot = np.searchsorted(ids, segment_map, sorter=order)
-    index = np.append(order, len(ids))[slot]
-    known = np.append(ids, -1)[index] == segment_map
+    slot = np.searchsorted(known_ids, ids, sorter=order)
+    index = np.append(order, len(known_ids))[slot]
+    known = np.append(known_ids, -1)[index] == ids
     if not known.all():
-        unknown = set(np.unique(segment_map[~known]).tolist()) - {VOID, PADDING}
+        unknown = set(np.unique(ids[~known]).tolist()) - {VOID, PADDING}
         if unknown:
             raise ValueError(
                 f"{path}: pixels have the segment ids {sorted(unknown)}, which its segments_info "
                 "does not list. Add them there, or set the pixels to 0 (void)."
             )
-        index[~known] = len(ids)
+        index[~known] = len(known_ids)
     return index

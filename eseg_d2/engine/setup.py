@@ -51,6 +51,11 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
         raise ValueError(f"KEY VALUE overrides {overrides}: {_explain(cfg, e)}") from e
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(cfg.INPUT.MIN_SIZE_TRAIN) != 2:
+        raise ValueError(
+            f"INPUT.MIN_SIZE_TRAIN is {cfg.INPUT.MIN_SIZE_TRAIN}; with MIN_SIZE_TRAIN_SAMPLING "
+            "'range' it must be the smallest and the largest size"
+        )
     _train_random_layers(cfg)
     register_own(cfg.DATASETS.PANOPTIC)
     _require_equal_classes(cfg)
@@ -99,8 +104,13 @@ def require_inputs(cfg: CfgNode, *, eval_only: bool) -> None:
 
     Raises:
         FileNotFoundError: a data set or the weights are missing.
-        ValueError: a data set is not registered.
+        ValueError: a data set is not registered, or TEST.AUG is not for this model.
     """
+    if cfg.TEST.AUG.ENABLED and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
+        raise ValueError(
+            "TEST.AUG.ENABLED is for semantic models (MODEL.META_ARCHITECTURE SemanticSegmentor), "
+            f"and this is {cfg.MODEL.META_ARCHITECTURE}: set it to False"
+        )
     require_datasets(cfg.DATASETS.TEST if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     fetch_weights(cfg.MODEL.WEIGHTS)
     options = cfg.MODEL.EFFICIENTNET

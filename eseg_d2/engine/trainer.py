@@ -4,6 +4,7 @@ import json
 import math
 import os
 
+import torch
 from detectron2.data import (
     MetadataCatalog,
     build_detection_train_loader,
@@ -18,6 +19,7 @@ from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.engine.ema import EMAHook
 from eseg_d2.evaluation.build import build_evaluator
 from eseg_d2.modeling.backbone.efficientnet import EfficientNet, load_pretrained
+from eseg_d2.modeling.test_time_augmentation import SemanticTTA
 
 __all__ = ["Trainer", "write_results"]
 
@@ -55,7 +57,7 @@ class Trainer(DefaultTrainer):
         ]
 
     def _evaluate(self) -> dict:
-        self._last_eval_results = self.test(self.cfg, self.ema.model if self.ema else self.model)
+        self._last_eval_results = self.test(self.cfg, self.evaluated_model)
         return self._last_eval_results
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -71,6 +73,13 @@ class Trainer(DefaultTrainer):
             self.ema.continue_at(self.start_iter)
         elif self.ema:
             self.ema.start_from_average()
+
+    @classmethod
+    def build_model(cls, cfg):
+        """Detectron2's, in the memory format of MODEL.CHANNELS_LAST."""
+        model = super().build_model(cfg)
+        layout = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
+        return model.to(memory_format=layout)
 
     @classmethod
     def build_train_loader(cls, cfg):
@@ -96,6 +105,25 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             write_results(results, os.path.join(cfg.OUTPUT_DIR, "results.json"))
         return results
+
+    @classmethod
+    def test_with_TTA(cls, cfg, model) -> dict:
+        """Evaluate a semantic model with test-time augmentation, by the keys of TEST.AUG.
+
+        Returns:
+            As :meth:`test`, each task named "<task>_TTA". Files go to ``OUTPUT_DIR/TTA``.
+        """
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "TTA")
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+        results = cls.test(cfg, SemanticTTA(cfg, model))
+        return {f"{task}_TTA": figures for task, figures in results.items()}
+
+    @property
+    def evaluated_model(self):
+        """The model that is evaluated and saved: the moving average, if there is one."""
+        return self.ema.model if self.ema else self.model
 
     @property
     def last_results(self) -> dict:

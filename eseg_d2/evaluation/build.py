@@ -10,8 +10,11 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
+from eseg_d2.evaluation.cityscapes import CityscapesOfficialEvaluator
+from eseg_d2.evaluation.coco_ap import APEvaluator
 from eseg_d2.evaluation.instance import InstanceEvaluator
 from eseg_d2.evaluation.panoptic_quality import PanopticQualityEvaluator
+from eseg_d2.evaluation.prediction_files import PredictionWriter
 from eseg_d2.evaluation.semantic import SemanticEvaluator
 
 __all__ = ["build_evaluator"]
@@ -21,10 +24,11 @@ def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
     """Evaluators for what the configured model predicts on the data set.
 
     Panoptic data sets: PQ, mIoU and AP for panoptic models, mIoU for semantic ones, AP for
-    instance ones. Other data sets: Detectron2's evaluator of their kind.
+    instance ones; with TEST.SAVE_PREDICTIONS or TEST.OFFICIAL_CITYSCAPES what these ask for.
+    Other data sets: Detectron2's evaluator of their kind.
 
     Args:
-        cfg: MODEL.META_ARCHITECTURE, MODEL.PANOPTIC and OUTPUT_DIR are read.
+        cfg: MODEL.META_ARCHITECTURE, MODEL.PANOPTIC, TEST and OUTPUT_DIR are read.
         dataset_name: a registered data set.
 
     Raises:
@@ -38,7 +42,7 @@ def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
     def instance() -> DatasetEvaluator:
         if metadata.get("json_file") and os.path.exists(metadata.json_file):
             # the data set's own instance annotations, as for COCO's published numbers
-            return COCOEvaluator(dataset_name, ("bbox", "segm"), output_dir=output_dir)
+            return APEvaluator(dataset_name, output_dir=output_dir)
         return InstanceEvaluator(dataset_name, output_dir=output_dir)
 
     def semantic() -> DatasetEvaluator:
@@ -46,11 +50,26 @@ def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
         return SemanticEvaluator(dataset_name, semantic_classes=classes, output_dir=output_dir)
 
     if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
-        return semantic()
-    if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
-        return instance()
-    panoptic = PanopticQualityEvaluator(dataset_name, output_dir=output_dir)
-    return DatasetEvaluators([panoptic, semantic(), instance()])
+        evaluators = [semantic()]
+    elif cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
+        evaluators = [instance()]
+    else:
+        panoptic = PanopticQualityEvaluator(dataset_name, output_dir=output_dir)
+        evaluators = [panoptic, semantic(), instance()]
+    return DatasetEvaluators(evaluators + _prediction_files(cfg, dataset_name, metadata))
+
+
+def _prediction_files(cfg, dataset_name: str, metadata) -> list[DatasetEvaluator]:
+    is_cityscapes = metadata.get("evaluator_type") == "cityscapes_panoptic_seg"
+    if cfg.TEST.OFFICIAL_CITYSCAPES and is_cityscapes:
+        kind = CityscapesOfficialEvaluator
+    elif cfg.TEST.SAVE_PREDICTIONS:
+        kind = PredictionWriter
+    else:
+        return []
+    folder = os.path.join(cfg.OUTPUT_DIR, "inference", "predictions", dataset_name)
+    classes = cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES
+    return [kind(dataset_name, output_dir=folder, semantic_classes=classes)]
 
 
 def _detectron2_evaluator(dataset_name: str, kind: str | None, output_dir: str):

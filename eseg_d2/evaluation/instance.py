@@ -6,11 +6,11 @@ import os
 
 import numpy as np
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
+from eseg_d2.evaluation.coco_ap import APEvaluator
 from eseg_d2.evaluation.ground_truth import GroundTruth
 
 __all__ = ["InstanceEvaluator", "panoptic_to_coco_instances"]
@@ -18,7 +18,7 @@ __all__ = ["InstanceEvaluator", "panoptic_to_coco_instances"]
 logger = logging.getLogger(__name__)
 
 
-class InstanceEvaluator(COCOEvaluator):
+class InstanceEvaluator(APEvaluator):
     """Detectron2's COCO evaluation on any panoptic data set.
 
     The truth is made from the panoptic pngs and written to ``output_dir``. It differs from an
@@ -48,7 +48,7 @@ class InstanceEvaluator(COCOEvaluator):
         MetadataCatalog.get(name).set(
             json_file=path, thing_classes=[space.names[c] for c in space.thing_ids]
         )
-        super().__init__(name, ("bbox", "segm"), distributed, output_dir)
+        super().__init__(name, output_dir=output_dir, distributed=distributed)
 
     def process(self, inputs, outputs) -> None:
         """

@@ -68,6 +68,31 @@ def expected_semantic(ids):
     return semantic
 
 
+def test_more_segments_than_a_byte_counts(tmp_path):
+    """400 segments of one class, resized: every pixel keeps its segment."""
+    ids = np.arange(1, 401).reshape(20, 20).repeat(3, 0).repeat(3, 1)
+    record = write(tmp_path, ids)
+    record["segments_info"] = [
+        {"id": i, "category_id": 0, "isthing": True, "iscrowd": 0} for i in range(1, 401)
+    ]
+    instances = mapper(T.ResizeTransform(60, 60, 120, 120))(record)["instances"]
+    assert len(instances) == 400
+    for i in 0, 254, 255, 256, 399:
+        (rows, columns) = np.nonzero(instances.gt_masks.tensor[i].numpy())
+        top, left = divmod(i, 20)
+        assert rows.min() == 6 * top and rows.max() == 6 * top + 5
+        assert columns.min() == 6 * left and len(rows) == 36
+
+
+@pytest.mark.parametrize("padding", [0, 255])
+def test_what_a_crop_pads_is_ignored(record, padding):
+    """Detectron2 0.6 pads label maps with 0, later ones with 255."""
+    pad = T.PadTransform(0, 0, 6, 4, orig_w=30, orig_h=20, seg_pad_value=padding)
+    out = mapper(pad)(record)
+    np.testing.assert_array_equal(out["sem_seg"][:20, :30], expected_semantic(record["ids"]))
+    assert (out["sem_seg"][20:] == 255).all() and (out["sem_seg"][:, 30:] == 255).all()
+
+
 def test_targets_of_the_whole_image(record):
     out = mapper()(record)
     np.testing.assert_array_equal(out["sem_seg"], expected_semantic(record["ids"]))

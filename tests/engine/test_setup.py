@@ -34,6 +34,9 @@ def test_errors_of_the_command_line_are_explained(tmp_path):
         load_config(CONFIG, ["SOLVER.MAX_ITER"])
     with pytest.raises(ValueError, match="overrides.*MAX_ITER"):
         load_config(CONFIG, ["SOLVER.MAX_ITER", "many"])
+    ranged = ["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "(64,)"]
+    with pytest.raises(ValueError, match=r"MIN_SIZE_TRAIN is \(64,\).*smallest and the largest"):
+        load_config(CONFIG, ranged)
     bad = tmp_path / "bad.yaml"
     bad.write_text("MODEL:\n  RSP_HEAD:\n    CHANELS: 3\n")
     with pytest.raises(
@@ -45,6 +48,12 @@ def test_errors_of_the_command_line_are_explained(tmp_path):
         load_config(str(bad), [])
     with pytest.raises(ValueError, match="SEMANTIC_CLASSES is 'every'"):
         load_config(CONFIG, ["MODEL.PANOPTIC.SEMANTIC_CLASSES", "every"])
+
+
+def test_test_time_augmentation_is_for_semantic_models(scenes):
+    cfg = load_config(CONFIG, ["TEST.AUG.ENABLED", "True"])
+    with pytest.raises(ValueError, match="TEST.AUG.ENABLED is for semantic models.*PanopticRCNN"):
+        require_inputs(cfg, eval_only=True)
 
 
 def test_missing_inputs_are_named(scenes):

@@ -2,9 +2,11 @@ import json
 
 import pytest
 import torch
+from detectron2.evaluation import coco_evaluation
 from oracle import perfect_output
 
 import eseg_d2  # noqa: F401, registers
+from eseg_d2.evaluation import coco_ap
 from eseg_d2.evaluation.ground_truth import GroundTruth
 from eseg_d2.evaluation.instance import InstanceEvaluator
 
@@ -36,6 +38,40 @@ def test_oracle_scores_100(name, tmp_path):
     ]
     assert len(written["annotations"]) == len(things)
     assert [a["area"] for a in written["annotations"]] == [s["area"] for s in things]
+
+
+def test_fast_evaluation_gives_pycocotools_numbers(name, tmp_path, monkeypatch):
+    rng = torch.Generator().manual_seed(0)
+
+    def spoilt(instances):
+        instances = instances[torch.rand(len(instances), generator=rng) < 0.7]
+        instances.scores = torch.rand(len(instances), generator=rng)
+        instances.pred_masks = torch.roll(instances.pred_masks, 2, 2)
+        instances.pred_boxes.tensor += 2
+        return instances
+
+    fast = evaluate(name, tmp_path, spoilt)
+    rng.manual_seed(0)
+    assert coco_evaluation.COCOeval_opt is coco_evaluation.COCOeval  # put back
+    monkeypatch.setattr(coco_ap, "_faster_coco_eval", lambda: None)
+    plain = evaluate(name, tmp_path, spoilt)
+    assert 0 < plain["segm"]["AP"] < 100
+    for task in "bbox", "segm":
+        for figure, value in plain[task].items():
+            assert fast[task][figure] == pytest.approx(value, abs=1e-9, nan_ok=True), figure
+
+
+def test_evaluation_really_is_fast(name, tmp_path, monkeypatch):
+    used = []
+    faster = coco_ap._faster_coco_eval()
+
+    def spy(*args):
+        used.append(args[-1])
+        return faster(*args)
+
+    monkeypatch.setattr(coco_ap, "_faster_coco_eval", lambda: spy)
+    evaluate(name, tmp_path)
+    assert used == ["bbox", "segm"]
 
 
 def test_wrong_classes_and_no_detections_score_0(name, tmp_path):

@@ -15,11 +15,8 @@ import eseg_d2  # noqa: F401, registers
 from eseg_d2.data.datasets.panoptic import metadata_from_categories, register_panoptic
 from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.evaluation.ground_truth import GroundTruth
-from eseg_d2.evaluation.panoptic_quality import (
-    PanopticQualityEvaluator,
-    PanopticStatistics,
-    summarize,
-)
+from eseg_d2.evaluation.panoptic_quality import PanopticQualityEvaluator
+from eseg_d2.evaluation.panoptic_statistics import PanopticStatistics, count_pairs, summarize
 
 CATEGORIES = [
     {"id": 50, "name": "sky", "isthing": 0},
@@ -103,6 +100,16 @@ def random_image(rng):
     return truth, truth_segments, prediction, predicted
 
 
+def add(statistics, truth, truth_segments, prediction, predicted):
+    """Index maps to maps of the segments' ids, whose pairs are counted."""
+    ids = [
+        np.append([s["id"] for s in segments], 0)[index].astype(np.int64)
+        for index, segments in ((truth, truth_segments), (prediction, predicted))
+    ]
+    pairs = count_pairs(ids[0], truth_segments, "truth", ids[1], predicted, "prediction")
+    statistics.add_image(pairs, truth_segments, predicted)
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32))
 def test_statistics_equal_brute_force(seed):
@@ -110,7 +117,7 @@ def test_statistics_equal_brute_force(seed):
     images = [random_image(rng) for _ in range(3)]
     statistics = PanopticStatistics(4)
     for image in images:
-        statistics.add_image(*image)
+        add(statistics, *image)
     for c, (iou, tp, fp, fn) in brute_force(images).items():
         assert (statistics.tp[c], statistics.fp[c], statistics.fn[c]) == (tp, fp, fn)
         assert statistics.iou[c] == pytest.approx(iou, abs=1e-12)
@@ -234,10 +241,11 @@ def test_nonsense_is_refused(data_set):
 
 def test_figures_over_no_class_are_nan():
     statistics = PanopticStatistics(4)
-    statistics.add_image(
-        np.zeros((2, 2), int), [{"category_id": 0, "iscrowd": 0}],
-        np.zeros((2, 2), int), [{"category_id": 0}],
-    )  # fmt: skip
+    add(
+        statistics,
+        *(np.zeros((2, 2), int), [{"id": 5, "category_id": 0, "iscrowd": 0}]),
+        *(np.zeros((2, 2), int), [{"id": 9, "category_id": 0}]),
+    )
     results, per_class = summarize(statistics, SPACE)
     assert results["PQ"] == results["PQ_st"] == 100
     assert np.isnan(results["PQ_th"])
