@@ -64,8 +64,8 @@ def _how_to_get(name: str) -> str:
         cityscapes = os.path.join(root, "cityscapes")
         return (
             f"to get it: unpack leftImg8bit and gtFine of Cityscapes into {cityscapes}, then run\n"
-            f"  csCreatePanopticImgs --dataset-folder {os.path.join(cityscapes, 'gtFine')} "
-            "--set-names train val   (see datasets/README.md)"
+            f"  python datasets/prepare_cityscapes.py --root {cityscapes}   "
+            "(see datasets/README.md)"
         )
     if name.startswith("coco"):
         return (

@@ -1,22 +1,15 @@
 """Makes a data set of street scenes: every image from its own seed, by several processes."""
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from tqdm import tqdm
+
+from eseg_d2.data.parallel import map_in_processes, number_of_workers
 
 from . import cityscapes_format, coco_format
 from .files import write_json
@@ -108,64 +101,6 @@ def _make_one(
     return _FORMATS[format].write_scene(root, split, index, scene)
 
 
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Stops OpenCV's threads: scenes run side by side, and threads do not survive a fork."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
-
-
-def _start_worker(parent: int) -> None:
-    """Sets up a worker: one thread, interrupts are the parent's, and no life without a parent."""
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _map(function: Callable[[int], Any], count: int, workers: int, description: str) -> list[Any]:
-    """[function(0), ..., function(count - 1)] with a progress bar."""
-    results = []
-    with tqdm(total=count, desc=description, unit="image") as bar, _single_threaded():
-        if workers == 1:
-            for index in range(count):
-                results.append(function(index))
-                bar.update()
-            return results
-        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-        context = multiprocessing.get_context(method)
-        others = set(multiprocessing.active_children())
-        with ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),)) as pool:
-            try:
-                for result in pool.map(function, range(count), chunksize=4):
-                    results.append(result)
-                    bar.update()
-            except BrokenExecutor as error:
-                raise ChildProcessError(
-                    "a worker process was killed, perhaps for lack of memory: try fewer workers"
-                ) from error
-            except BaseException:  # an impatient second Ctrl-C must find the workers gone
-                for child in set(multiprocessing.active_children()) - others:
-                    child.terminate()
-                raise
-    return results
-
-
 def generate_street_scenes(
     output: str | os.PathLike,
     *,
@@ -201,10 +136,7 @@ def generate_street_scenes(
     """
     counts = {"train": num_train, "val": num_val}
     arguments = _checked(format, counts, size, seed)
-    if workers is None:
-        workers = _cpus()
-    if workers < 1:
-        raise ValueError(f"workers is {workers}, expected at least 1")
+    workers = number_of_workers(workers)
     output = Path(output)
     if _is_made(output, arguments):
         return False
@@ -216,7 +148,7 @@ def generate_street_scenes(
         make = partial(
             _make_one, root=staging, format=format, split=split, size=tuple(size), seed=seed
         )
-        records = _map(make, count, min(workers, count), f"{split} scenes")
+        records = map_in_processes(make, range(count), workers, f"{split} scenes")
         layout.finish(staging, split, records)
     for name in layout.TOP_LEVEL:
         os.replace(staging / name, output / name)

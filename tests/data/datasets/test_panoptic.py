@@ -132,5 +132,5 @@ def test_coco_keeps_its_names_and_gets_our_loader():
 def test_missing_and_unknown_data_sets():
     with pytest.raises(ValueError, match="cityscapes_fine_panoptic_train"):
         require_datasets(["cityscapes_fine_panoptc_train"])
-    with pytest.raises(FileNotFoundError, match="csCreatePanopticImgs"):
+    with pytest.raises(FileNotFoundError, match="python datasets/prepare_cityscapes.py"):
         require_datasets(["cityscapes_fine_panoptic_train"])

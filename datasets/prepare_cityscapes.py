@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""Makes of Cityscapes' downloaded files what Detectron2 reads: labelTrainIds pngs, and panoptic
+pngs with their json. What is there is not made again, and an interrupted run goes on."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, metavar="DIR",
+                        help="folder with leftImg8bit and gtFine (default: "
+                        "$DETECTRON2_DATASETS/cityscapes, else ./datasets/cityscapes)")  # fmt: skip
+    parser.add_argument("--splits", nargs="+", choices=("train", "val"), default=["train", "val"],
+                        help="default: train val")  # fmt: skip
+    parser.add_argument("--workers", type=int, metavar="W", help="processes (default: all CPUs)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0 all is there, 1 an error, 130 interrupted."""
+    args = _parse(arguments)
+    from eseg_d2.data.datasets.builtin import dataset_root
+    from eseg_d2.data.prepare import prepare_cityscapes
+
+    root = args.root or Path(dataset_root(), "cityscapes")
+    try:
+        counts = prepare_cityscapes(root, args.splits, args.workers)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        return 130
+    for split, count in counts.items():
+        print(f"{root}: {split} is ready, {count} images")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Makes a data set in the COCO panoptic format of your own annotations, one split at a time:
+OUTPUT/panoptic/*.png and OUTPUT/panoptic.json. Prints the lines for DATASETS.PANOPTIC.
+An interrupted run goes on when the same command is given again. See docs/data.md."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    maps = kinds.add_parser(
+        "label-maps",
+        help="label pngs and, for things, instance pngs",
+        description="""Label pngs and instance pngs, of 8 or 16 bit or with a palette. Files of the
+        same image have the same name but for the suffix; folders in folders are fine. A segment is
+        a stuff class, or a thing class with an instance number. Pixels of a thing class with
+        instance 0 are a crowd (iscrowd) of that class.""",
+    )
+    coco = kinds.add_parser(
+        "coco",
+        help="a COCO instance json and stuff pngs",
+        description="""A COCO instance json, whose categories are the things, and pngs of stuff, of
+        8 or 16 bit or with a palette. Objects are painted over stuff, smaller ones over larger
+        ones, all of them over crowds; what is then fully hidden is left out and counted.""",
+    )
+    for kind in maps, coco:
+        kind.add_argument("--images", type=Path, required=True, metavar="DIR", help="jpgs or pngs")
+    maps.add_argument("--labels", type=Path, required=True, metavar="DIR",
+                      help="pngs whose pixels are category ids")  # fmt: skip
+    maps.add_argument("--instances", type=Path, metavar="DIR",
+                      help="pngs whose pixels are instance numbers, unique within a class or "
+                      "within the image, 0 for none; needed if there are things")  # fmt: skip
+    maps.add_argument("--categories", type=Path, required=True, metavar="FILE",
+                      help="json or yaml list of {id, name, isthing} and, if you like, color "
+                      "[R, G, B]")  # fmt: skip
+    coco.add_argument("--instances", type=Path, required=True, metavar="JSON",
+                      help="COCO instance json: polygons or RLE")  # fmt: skip
+    coco.add_argument("--stuff", type=Path, required=True, metavar="DIR",
+                      help="pngs whose pixels are stuff category ids; named as images")  # fmt: skip
+    coco.add_argument("--stuff-categories", type=Path, required=True, metavar="FILE",
+                      help="json or yaml list of {id, name}, or a COCO stuff json")  # fmt: skip
+    for kind in maps, coco:
+        kind.add_argument("--output", type=Path, required=True, metavar="DIR",
+                          help="made if missing")  # fmt: skip
+        kind.add_argument("--ignore", type=int, nargs="*", default=[255], metavar="VALUE",
+                          help="values of pixels without a class, which become void (default: 255; "
+                          "none if nothing follows)")  # fmt: skip
+        kind.add_argument("--name", help="of the data set (default: the output folder's)")
+        kind.add_argument("--workers", type=int, metavar="W", help="processes (default: all CPUs)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0 made or there already, 1 an error, 130 interrupted."""
+    args = vars(_parse(arguments))
+    import yaml
+
+    from eseg_d2.data.convert import convert_coco, convert_label_maps
+
+    convert = {"label-maps": convert_label_maps, "coco": convert_coco}[args.pop("kind")]
+    name = args.pop("name") or args["output"].resolve().name
+    try:
+        found = convert(**{**args, "ignore": tuple(args["ignore"])})
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        return 130
+    state = "made" if found.made else "already made"
+    print(f"{args['output']}: {state}, {found.images} images, {found.segments} segments")
+    if found.hidden:
+        print(f"left out: {found.hidden} objects without a visible pixel")
+    if found.absent:
+        print(f"without a pixel: {', '.join(found.absent)}")
+    if found.crowd_only:
+        print(f"things of crowds alone, which teach no instance: {', '.join(found.crowd_only)}")
+    entry = {
+        "name": name,
+        "images": str(args["images"].resolve()),
+        "panoptic_png": str(found.panoptic_png.resolve()),
+        "panoptic_json": str(found.panoptic_json.resolve()),
+    }
+    print("\nFor your configuration:\n")
+    print(yaml.safe_dump({"DATASETS": {"PANOPTIC": [entry]}}, sort_keys=False, width=1000), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

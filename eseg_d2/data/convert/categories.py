@@ -1,0 +1,168 @@
+"""Categories of a user's data set, and the category of each pixel."""
+
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from .common import name_some, read_json, repeated
+
+__all__ = [
+    "category_index",
+    "check_categories",
+    "check_ignored",
+    "read_categories",
+    "require_unique_categories",
+]
+
+_KEPT = ("id", "name", "isthing", "supercategory", "color")
+_VALUES = 1 << 16  # that a pixel may have
+
+
+def read_categories(path: Path, isthing: int | None = None) -> list[dict]:
+    """Read a list of categories, or the ``categories`` of a COCO json.
+
+    Args:
+        path: a ``.json``, ``.yaml`` or ``.yml`` file.
+        isthing: see :func:`check_categories`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: of another kind, not valid, or not a list of categories.
+    """
+    if path.suffix == ".json":
+        content = read_json(path)
+    elif path.suffix in (".yaml", ".yml"):
+        try:
+            content = yaml.safe_load(path.read_text())
+        except FileNotFoundError as e:
+            raise FileNotFoundError(f"there is no file {path}") from e
+        except (ValueError, yaml.YAMLError) as e:
+            raise ValueError(f"{path} is not valid yaml: {e}") from e
+    else:
+        raise ValueError(f"{path}: categories are read from .json, .yaml or .yml")
+    if isinstance(content, dict):
+        content = content.get("categories")
+    return check_categories(content, path, isthing)
+
+
+def check_categories(categories: list[dict], path: Path, isthing: int | None = None) -> list[dict]:
+    """Check categories and keep of them what the panoptic format knows.
+
+    Args:
+        categories: dicts with ``id`` (dataset id, 0 or more), ``name``, ``isthing`` (0 or 1) and
+            optionally ``supercategory`` and ``color`` (RGB, 0..255).
+        path: of their file, for errors.
+        isthing: if given, all are of this kind, and need not say so.
+
+    Raises:
+        ValueError: one is not like that, or two share an id or a name.
+    """
+    if not isinstance(categories, list) or not categories:
+        raise ValueError(f"{path}: expected a list of categories with id, name and isthing")
+    checked = []
+    for category in categories:
+        if isinstance(category, dict) and isthing is not None:
+            category = {"isthing": isthing, **category}
+        _check_category(category, path)
+        if isthing is not None and category["isthing"] != isthing:
+            raise ValueError(
+                f"{path}: category {category['name']!r} has isthing {category['isthing']}; "
+                f"expected {isthing}. Things come from the instances' json, stuff from the list of "
+                "stuff categories."
+            )
+        kept = {key: category[key] for key in _KEPT if key in category}
+        checked.append({**kept, "isthing": int(kept["isthing"])})
+    require_unique_categories(checked, str(path))
+    return checked
+
+
+def require_unique_categories(categories: list[dict], where: str) -> None:
+    """
+    Args:
+        categories: with ``id`` and ``name``.
+        where: what to name in the error.
+
+    Raises:
+        ValueError: two share an id or a name.
+    """
+    for key in "id", "name":
+        shared = repeated(category[key] for category in categories)
+        if shared:
+            raise ValueError(
+                f"{where}: several categories have the {key} {name_some(shared)}; "
+                "each needs one of its own"
+            )
+
+
+def _check_category(category: dict, path: Path) -> None:
+    if not isinstance(category, dict) or not {"id", "name", "isthing"} <= set(category):
+        raise ValueError(f"{path}: each category needs id, name and isthing; got {category}")
+    number, color = category["id"], category.get("color", [0, 0, 0])
+    if type(number) is not int or number < 0:
+        raise ValueError(f"{path}: a category has the id {number!r}; expected 0, 1, 2, ...")
+    if not isinstance(category["name"], str):
+        raise ValueError(f"{path}: category {number} has the name {category['name']!r}, no text")
+    if category["isthing"] not in (0, 1):
+        raise ValueError(
+            f"{path}: category {number}: isthing {category['isthing']!r} is not 0 or 1"
+        )
+    is_rgb = isinstance(color, list) and len(color) == 3
+    if not (is_rgb and all(type(c) is int and 0 <= c <= 255 for c in color)):
+        raise ValueError(f"{path}: category {number} has the color {color}; expected [R, G, B]")
+
+
+def check_ignored(ignore: tuple[int, ...], categories: list[dict], path: Path) -> None:
+    """Check the values of label pngs that are to be ignored.
+
+    Args:
+        ignore: the values.
+        categories: those that pixels of the pngs may have.
+        path: of the categories, for the error.
+
+    Raises:
+        ValueError: one is out of range, or the id of a category.
+    """
+    outside = [value for value in ignore if not 0 <= value < _VALUES]
+    if outside:
+        raise ValueError(f"cannot ignore {name_some(outside)}: pixels are 0 .. {_VALUES - 1}")
+    both = sorted({c["id"] for c in categories} & set(ignore))
+    if both:
+        raise ValueError(
+            f"{name_some(both)} is ignored and is the id of a category in {path}, too. Name other "
+            "ignored values with --ignore (none, if nothing follows it), or remove the category."
+        )
+
+
+def category_index(
+    labels: np.ndarray, category_ids: list[int], ignore: tuple[int, ...], path: Path
+) -> np.ndarray:
+    """Which category each pixel has.
+
+    Args:
+        labels: (H, W) dataset ids, 0 .. 65535.
+        category_ids: dataset ids in any order.
+        ignore: labels of pixels without a class, 0 .. 65535.
+        path: of the labels, for the error.
+
+    Returns:
+        (H, W) int64: index into `category_ids`, -1 where ignored.
+
+    Raises:
+        ValueError: a label is neither a category's nor ignored.
+    """
+    unknown = -2
+    table = np.full(_VALUES, unknown, dtype=np.int64)
+    table[list(ignore)] = -1
+    for index, number in enumerate(category_ids):
+        if number < _VALUES:  # others cannot occur
+            table[number] = index
+    found = table[labels]
+    if found.min(initial=0) == unknown:
+        values = np.unique(labels[found == unknown]).tolist()
+        raise ValueError(
+            f"{path} has pixels of the value {name_some(values, 10)}, which no category has "
+            f"(categories: {name_some(sorted(category_ids), 20)}; ignored: "
+            f"{name_some(ignore) or 'none'}). Add it to the categories, or to --ignore."
+        )
+    return found

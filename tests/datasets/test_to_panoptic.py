@@ -1,0 +1,175 @@
+"""The command line that converts a user's own annotations."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from eseg_d2.data import convert
+
+SCRIPT = Path(__file__).parents[2] / "datasets" / "to_panoptic.py"
+
+
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("to_panoptic", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One image of 4x6: grass (1), a cat (2) and void."""
+    for name in "images", "labels", "instances", "stuff":
+        (tmp_path / name).mkdir()
+    labels = np.ones((4, 6), np.uint8)
+    labels[:2, :2] = 2
+    labels[3] = 255
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "images" / "a.jpg")
+    Image.fromarray(labels).save(tmp_path / "labels" / "a.png")
+    Image.fromarray((labels == 2).astype(np.uint8)).save(tmp_path / "instances" / "a.png")
+    Image.fromarray(np.where(labels == 2, 255, labels)).save(tmp_path / "stuff" / "a.png")
+    grass, cat = {"id": 1, "name": "grass", "isthing": 0}, {"id": 2, "name": "cat", "isthing": 1}
+    (tmp_path / "categories.yaml").write_text(yaml.safe_dump([grass, cat]))
+    (tmp_path / "stuff.yaml").write_text(yaml.safe_dump([grass]))
+    content = {
+        "images": [{"id": 5, "file_name": "a.jpg", "height": 4, "width": 6}],
+        "annotations": [
+            {"id": 1, "image_id": 5, "category_id": 2, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]}
+        ]
+        * 2,
+        "categories": [cat],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def label_maps(folder, **changes):
+    values = {
+        "images": folder / "images",
+        "labels": folder / "labels",
+        "instances": folder / "instances",
+        "categories": folder / "categories.yaml",
+        "output": folder / "out",
+        "workers": 1,
+        **changes,
+    }
+    return ["label-maps", *(text for k, v in values.items() for text in (f"--{k}", str(v)))]
+
+
+def coco(folder, **changes):
+    values = {
+        "images": folder / "images",
+        "instances": folder / "instances.json",
+        "stuff": folder / "stuff",
+        "stuff-categories": folder / "stuff.yaml",
+        "output": folder / "out",
+        "workers": 1,
+        **changes,
+    }
+    return ["coco", *(text for k, v in values.items() for text in (f"--{k}", str(v)))]
+
+
+@pytest.mark.parametrize("command", [label_maps, coco])
+def test_what_it_prints_can_be_pasted(main, folder, capsys, command):
+    from eseg_d2.data.datasets.own import register_own
+
+    assert main(command(folder, name="test_pasted")) == 0
+    captured = capsys.readouterr()
+    first, text = captured.out.split("For your configuration:")
+    assert first.startswith(f"{folder / 'out'}: made, 1 images, 2 segments\n")
+    assert ("left out: 1 objects" in first) == (command is coco)
+    assert "panoptic pngs" in captured.err
+    (entry,) = yaml.safe_load(text)["DATASETS"]["PANOPTIC"]
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    register_own([entry])
+    try:
+        (record,) = DatasetCatalog.get("test_pasted")
+        assert record["file_name"] == str(folder / "images" / "a.jpg")
+        assert sorted(s["area"] for s in record["segments_info"]) == [4, 14]
+    finally:
+        DatasetCatalog.remove("test_pasted")
+        MetadataCatalog.remove("test_pasted")
+    assert main(command(folder)) == 0
+    again = capsys.readouterr().out
+    assert "already made" in again
+    assert (
+        yaml.safe_load(again.split("configuration:")[1])["DATASETS"]["PANOPTIC"][0]["name"] == "out"
+    )
+
+
+def test_both_ways_give_the_same(main, folder):
+    assert main(label_maps(folder, output=folder / "maps")) == 0
+    assert main(coco(folder, output=folder / "coco")) == 0
+    found = [json.loads((folder / n / "panoptic.json").read_text()) for n in ("maps", "coco")]
+    kept = ("category_id", "area", "bbox", "iscrowd")
+    first, second = (
+        sorted([s[k] for k in kept] for s in content["annotations"][0]["segments_info"])
+        for content in found
+    )
+    assert first == second
+
+
+def test_ignore_takes_several_values_or_none(main, folder, capsys):
+    assert main([*label_maps(folder), "--ignore", "1", "255"]) == 1
+    assert "1 is ignored and is the id" in capsys.readouterr().err
+    assert main([*label_maps(folder), "--ignore", "7", "255"]) == 0
+    assert main([*label_maps(folder, output=folder / "none"), "--ignore"]) == 1
+    error = capsys.readouterr().err
+    assert "value 255" in error and "ignored: none" in error
+
+
+def test_things_of_crowds_and_absent_classes_are_told(main, folder, capsys):
+    Image.fromarray(np.zeros((4, 6), np.uint8)).save(folder / "instances" / "a.png")
+    categories = yaml.safe_load((folder / "categories.yaml").read_text())
+    categories.append({"id": 9, "name": "sky", "isthing": 0})
+    (folder / "categories.yaml").write_text(yaml.safe_dump(categories))
+    assert main(label_maps(folder)) == 0
+    out = capsys.readouterr().out
+    assert "without a pixel: sky\n" in out
+    assert "things of crowds alone, which teach no instance: cat\n" in out
+
+
+def test_faults_are_short_errors(main, folder, capsys):
+    for arguments, message in (
+        (label_maps(folder, labels=folder / "nowhere"), "there is no folder"),
+        (label_maps(folder, workers=0), "workers is 0"),
+        (coco(folder, instances=folder / "no.json"), "there is no file"),
+        (label_maps(folder, output=folder / "labels" / "out"), "is inside"),
+        (label_maps(folder, output=folder / "stuff.yaml"), "stuff.yaml"),
+    ):
+        assert main(arguments) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("error: ") and message in error
+
+
+def test_an_interrupted_run_says_how_to_go_on(main, folder, capsys, monkeypatch):
+    def interrupt(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(convert, "convert_label_maps", interrupt)
+    assert main(label_maps(folder)) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["voc"], ["coco", "--labels", "x"], ["label-maps"]])
+def test_wrong_usage(main, capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["label-maps", "coco"])
+def test_help_names_the_rules(main, capsys, kind):
+    with pytest.raises(SystemExit) as stopped:
+        main([kind, "--help"])
+    assert stopped.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "crowd" in text and "--ignore" in text and "default: 255" in text

@@ -1,0 +1,161 @@
+"""From a folder of one's own to a trained and evaluated model, as docs/data.md says."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from oracle import perfect_output
+from PIL import Image
+
+from eseg_d2.data.scenes.labels import CATEGORIES
+
+SEED = 4
+IGNORED = 254
+SMALL = (
+    *("SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "1"),
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"),
+)
+
+
+def run(root, *command):
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=root,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+def own_ids():
+    """Ids of one's own for the scenes' classes: shuffled, with gaps, 0 and 255 among them."""
+    ids = np.random.default_rng(SEED).permutation(np.arange(len(CATEGORIES)) * 20)
+    ids[ids == 20] = 255
+    return dict(zip([c.id for c in CATEGORIES], ids.tolist(), strict=True))
+
+
+def write_own(scenes, folder):
+    """Images, label pngs and instance pngs of the scenes, and the list of categories."""
+    ids = own_ids()
+    things = [c.id for c in CATEGORIES if c.is_thing]
+    categories = [
+        {"id": ids[c.id], "name": c.name, "isthing": c.is_thing} for c in reversed(CATEGORIES)
+    ]
+    folder.mkdir()
+    (folder / "categories.yaml").write_text(yaml.safe_dump(categories))
+    table = np.full(256, IGNORED, np.uint8)
+    for label, number in ids.items():
+        table[label] = number
+    root = scenes / "street_scenes" / "cityscapes"
+    for source in (root / "gtFine").rglob("*_instanceIds.png"):
+        split, town = source.parts[-3:-1]
+        name = source.name.removesuffix("_gtFine_instanceIds.png")
+        numbers = np.asarray(Image.open(source)).astype(np.int64)
+        labels = np.where(numbers < 1000, numbers, numbers // 1000)
+        instances = np.where((numbers >= 1000) & np.isin(labels, things), numbers % 1000 + 1, 0)
+        image = root / "leftImg8bit" / split / town / f"{name}_leftImg8bit.png"
+        for kind, pixels in (
+            ("images", np.asarray(Image.open(image))),
+            ("labels", table[labels]),
+            ("instances", instances.astype(np.uint16)),
+        ):
+            path = folder / split / kind / town / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    return categories
+
+
+@pytest.fixture(scope="module")
+def own(root, scenes, tmp_path_factory):
+    """The folder, its categories, and a configuration of what the script printed."""
+    folder = tmp_path_factory.mktemp("own") / "data"
+    categories = write_own(scenes, folder)
+    entries = []
+    for split in "train", "val":
+        made = run(
+            root, "datasets/to_panoptic.py", "label-maps",
+            "--images", folder / split / "images", "--labels", folder / split / "labels",
+            "--instances", folder / split / "instances",
+            "--categories", folder / "categories.yaml",
+            "--output", folder / split / "made", "--ignore", IGNORED,
+            "--name", f"test_own_{split}", "--workers", 2,
+        )  # fmt: skip
+        assert made.returncode == 0, made.stderr[-3000:]
+        printed = yaml.safe_load(made.stdout.split("For your configuration:")[1])
+        entries += printed["DATASETS"]["PANOPTIC"]
+    config = folder / "mine.yaml"
+    base = root / "configs" / "scenes" / "Base-Scenes-Panoptic.yaml"
+    datasets = {"PANOPTIC": entries, "TRAIN": ["test_own_train"], "TEST": ["test_own_val"]}
+    config.write_text(yaml.safe_dump({"_BASE_": str(base), "DATASETS": datasets}))
+    return folder, categories, config
+
+
+def test_a_model_is_trained_and_evaluated_on_it(root, own, tmp_path):
+    _, categories, config = own
+    out = tmp_path / "run"
+    trained = run(root, "train_net.py", "--config-file", config, *SMALL, "OUTPUT_DIR", out)
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    settings = yaml.safe_load((out / "config.yaml").read_text())["MODEL"]
+    assert settings["SEM_SEG_HEAD"]["NUM_CLASSES"] == len(categories)
+    assert settings["ROI_HEADS"]["NUM_CLASSES"] == sum(c["isthing"] for c in categories)
+    results = json.loads((out / "results.json").read_text())
+    assert {"PQ", "PQ_th", "PQ_st"} <= set(results["panoptic_seg"])
+    per_class = {key for key in results["sem_seg"] if key.startswith("IoU-")}
+    assert "mIoU" in results["sem_seg"]
+    assert per_class == {f"IoU-{c['name']}" for c in categories}
+    quality = json.loads((out / "inference" / "panoptic_quality.json").read_text())
+    assert all(c["name"] in json.dumps(quality) for c in categories)
+
+
+@pytest.fixture
+def registered(own):
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from eseg_d2.data.datasets.own import register_own
+
+    entries = yaml.safe_load(own[2].read_text())["DATASETS"]["PANOPTIC"]
+    register_own(entries)
+    yield [entry["name"] for entry in entries]
+    for entry in entries:
+        DatasetCatalog.remove(entry["name"])
+        MetadataCatalog.remove(entry["name"])
+
+
+def test_perfect_predictions_score_100(registered):
+    from eseg_d2.evaluation.ground_truth import GroundTruth
+    from eseg_d2.evaluation.panoptic_quality import PanopticQualityEvaluator
+    from eseg_d2.evaluation.semantic import SemanticEvaluator
+
+    for name in registered:
+        truth = GroundTruth(name)
+        evaluators = [PanopticQualityEvaluator(name), SemanticEvaluator(name)]
+        for evaluator in evaluators:
+            evaluator.reset()
+        for file_name in truth.records:
+            inputs = [{"file_name": file_name, "image_id": file_name}]
+            outputs = [perfect_output(truth, file_name)]
+            for evaluator in evaluators:
+                evaluator.process(inputs, outputs)
+        panoptic, semantic = (evaluator.evaluate() for evaluator in evaluators)
+        assert panoptic["panoptic_seg"]["PQ"] == pytest.approx(100)
+        assert semantic["sem_seg"]["mIoU"] == pytest.approx(100)
+
+
+def test_it_holds_what_the_scenes_hold(registered):
+    """The converted set has the same objects as the scenes in their own format."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    def contents(name):
+        names = MetadataCatalog.get(name).thing_classes
+        return sorted(
+            sorted((names[s["category_id"]], s["area"], s["iscrowd"]) for s in r["segments_info"])
+            for r in DatasetCatalog.get(name)
+        )
+
+    for split in "train", "val":
+        assert contents(f"test_own_{split}") == contents(f"scenes_cityscapes_panoptic_{split}")
