@@ -2,12 +2,15 @@
 
 import json
 import logging
+import math
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
+from tabulate import tabulate
 
 from eseg_d2.evaluation.ground_truth import GroundTruth
 
@@ -88,12 +91,11 @@ class SemanticEvaluator(DatasetEvaluator):
             with open(os.path.join(self._output_dir, "sem_seg_confusion.json"), "w") as f:
                 json.dump({"classes": names, "pixels": confusion.tolist()}, f)
         results = iou_results(confusion, names)
-        means = {k: v for k, v in results.items() if "-" not in k}
-        logger.info("Semantic segmentation:\n" + create_small_table(means))
+        logger.info("Semantic segmentation:\n" + _tables(results, names))
         return {"sem_seg": results}
 
 
-def iou_results(confusion: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
+def iou_results(confusion: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     """Detectron2's semantic figures, in percent; NaN for a class that does not occur.
 
     Args:
@@ -118,6 +120,15 @@ def iou_results(confusion: np.ndarray, names: tuple[str, ...]) -> dict[str, floa
             "pACC": float(100 * hit.sum() / total),
             **{f"ACC-{name}": float(v) for name, v in zip(names, accuracy, strict=True)},
         }
+
+
+def _tables(results: dict[str, float], names: Sequence[str]) -> str:
+    """The means; then IoU and accuracy of every class that occurs."""
+    means = create_small_table({k: v for k, v in results.items() if "-" not in k})
+    rows = [[name, results[f"IoU-{name}"], results[f"ACC-{name}"]] for name in names]
+    rows = [row for row in rows if not math.isnan(row[1])]
+    classes = tabulate(rows, headers=["", "IoU", "ACC"], tablefmt="pipe", floatfmt=".3f")
+    return f"{means}\n\n{classes}"
 
 
 def _mean(values: np.ndarray) -> float:
