@@ -78,6 +78,7 @@ def main() -> None:
     from detectron2.utils.logger import setup_logger
 
     import eseg_d2  # noqa: F401, registers
+    from eseg_d2.data.doctor import quick_check
     from eseg_d2.engine import check_launch, load_config, require_inputs
 
     setup_logger(name="eseg_d2")
@@ -85,6 +86,8 @@ def main() -> None:
         cfg = load_config(args.config_file, args.opts)
         check_launch(cfg, args)
         require_inputs(cfg, eval_only=args.eval_only)
+        if cfg.DATASETS.QUICK_CHECK:
+            quick_check(cfg, eval_only=args.eval_only)
     except (ValueError, FileNotFoundError) as e:
         sys.exit(f"train_net.py: {e}")
     cfg.freeze()

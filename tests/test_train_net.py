@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -91,6 +92,18 @@ def short_error(process):
     message = process.stderr[process.stderr.index("train_net.py: ") :]
     assert len(message.splitlines()) < 10
     return message
+
+
+def test_broken_data_set_stops_before_training(root, scenes, tmp_path):
+    shutil.copytree(scenes / "street_scenes" / "coco", tmp_path / "street_scenes" / "coco")
+    png = next((tmp_path / "street_scenes" / "coco" / "panoptic_train2017").glob("*.png"))
+    png.write_bytes(png.read_bytes()[:-40])
+    command = ["--config-file", "configs/scenes/rsp_panoptic_R18_coco.yaml", *SMALL]
+    command += ["SOLVER.MAX_ITER", "1", "OUTPUT_DIR", tmp_path / "o"]
+    process = train_net(root, *command, DETECTRON2_DATASETS=str(tmp_path))
+    message = short_error(process)
+    assert "png-unreadable" in message and png.name in message
+    assert "DATASETS.QUICK_CHECK False" in message and not (tmp_path / "o").exists()
 
 
 def test_missing_coco_is_a_short_error(root, tmp_path):

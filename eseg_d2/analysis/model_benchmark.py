@@ -44,7 +44,7 @@ class TorchvisionPredictor:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         model = get_model(name, weights=None, weights_backbone=None, num_classes=num_classes)
         model = model.eval().to(device, memory_format=layout)
-        self.module, self._layout = _TorchvisionNetwork(model), layout
+        self.module, self._layout = _TorchvisionNetwork(model).eval(), layout
         self._mean, self._std = (
             torch.tensor(x, device=device).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD)
         )

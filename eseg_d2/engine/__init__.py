@@ -4,6 +4,7 @@ from eseg_d2.engine.setup import (
     check_launch,
     fetch_weights,
     load_config,
+    merge_config,
     require_inputs,
     set_class_counts,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "check_launch",
     "fetch_weights",
     "load_config",
+    "merge_config",
     "require_inputs",
     "set_class_counts",
     "write_results",

@@ -59,7 +59,7 @@ class SemanticPredictor:
         self._autocast = autocast
         model = fuse_conv_norm(model) if fuse else model
         model = model.to(memory_format=self._layout)
-        self.module = self._run = _Network(model.backbone, model.sem_seg_head)
+        self.module = self._run = _Network(model.backbone, model.sem_seg_head).eval()
         if compile:
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"
             self._run = torch.compile(self.module, mode=mode)

@@ -16,7 +16,14 @@ from eseg_d2.data.datasets.own import register_own
 from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.modeling.backbone.efficientnet import fetch_pretrained
 
-__all__ = ["check_launch", "fetch_weights", "load_config", "require_inputs", "set_class_counts"]
+__all__ = [
+    "check_launch",
+    "fetch_weights",
+    "load_config",
+    "merge_config",
+    "require_inputs",
+    "set_class_counts",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +42,26 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
         FileNotFoundError: there is no such file.
         ValueError: a key is unknown, a value has the wrong type, or a data set is not registered.
     """
+    cfg = merge_config(config_file, overrides)
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(cfg.INPUT.MIN_SIZE_TRAIN) != 2:
+        raise ValueError(
+            f"INPUT.MIN_SIZE_TRAIN is {cfg.INPUT.MIN_SIZE_TRAIN}; with MIN_SIZE_TRAIN_SAMPLING "
+            "'range' it must be the smallest and the largest size"
+        )
+    _train_random_layers(cfg)
+    register_own(cfg.DATASETS.PANOPTIC)
+    _require_equal_classes(cfg)
+    set_class_counts(cfg)
+    return cfg
+
+
+def merge_config(config_file: str, overrides: list[str]) -> CfgNode:
+    """Defaults, the file (with its ``_BASE_``), then the overrides; looks at no data set.
+
+    Args and errors are those of :func:`load_config`.
+    """
     if not os.path.isfile(config_file):
         raise FileNotFoundError(
             f"no config file {config_file!r} in {os.getcwd()}; see configs/ for those there are"
@@ -49,17 +76,6 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
         cfg.merge_from_list(overrides)
     except (KeyError, AssertionError, ValueError) as e:
         raise ValueError(f"KEY VALUE overrides {overrides}: {_explain(cfg, e)}") from e
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(cfg.INPUT.MIN_SIZE_TRAIN) != 2:
-        raise ValueError(
-            f"INPUT.MIN_SIZE_TRAIN is {cfg.INPUT.MIN_SIZE_TRAIN}; with MIN_SIZE_TRAIN_SAMPLING "
-            "'range' it must be the smallest and the largest size"
-        )
-    _train_random_layers(cfg)
-    register_own(cfg.DATASETS.PANOPTIC)
-    _require_equal_classes(cfg)
-    set_class_counts(cfg)
     return cfg
 
 

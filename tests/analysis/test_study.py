@@ -2,11 +2,12 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from eseg_d2.analysis.study import Run, _mean_and_spread, pair_accuracy, train_all
+from eseg_d2.analysis.study import Run, _mean_and_spread, make_runs, pair_accuracy, train_all
 
 SMALL = (
     *("SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.CHECKPOINT_PERIOD", "2"),
@@ -19,6 +20,13 @@ def test_pair_accuracy_is_balanced_and_ignores_other_predictions():
     assert pair_accuracy(confusion, (0, 1)) == pytest.approx((90 + 25) / 2)
     assert pair_accuracy(np.diag([5, 6, 7]), (0, 2)) == 100
     assert math.isnan(pair_accuracy(np.diag([5, 0, 7]), (0, 1)))
+
+
+def test_runs_of_configs_with_one_name_would_overwrite_each_other(tmp_path):
+    runs = make_runs([Path("a/one.yaml"), Path("a/two.yaml")], [1, 2], tmp_path)
+    assert len({run.folder for run in runs}) == 4
+    with pytest.raises(ValueError, match="several configs are called one"):
+        make_runs([Path("a/one.yaml"), Path("b/one.yaml")], [1], tmp_path)
 
 
 def test_mean_and_spread_of_what_is_defined():

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,21 @@ def ema_trainer(root, output, *overrides):
 
 def weight_of(model):
     return model.sem_seg_head.predictor.weight.detach().clone()
+
+
+def test_memory_format_changes_no_prediction(root):
+    path = str(root / "configs/scenes/eseg_lite_s.yaml")
+    last, first = (
+        Trainer.build_model(load_config(path, ["MODEL.CHANNELS_LAST", value])).eval()
+        for value in ("True", "False")
+    )
+    first.load_state_dict(last.state_dict())
+    stem = [model.backbone.bottom_up.network.conv_stem.weight for model in (last, first)]
+    assert [w.is_contiguous(memory_format=torch.channels_last) for w in stem] == [True, False]
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (3, 64, 96))).float()
+    with torch.no_grad():
+        got, expected = (m([{"image": image}])[0]["sem_seg"] for m in (last, first))
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_average_is_what_is_evaluated_and_saved(root, scenes, tmp_path):

@@ -8,13 +8,16 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from eseg_d2.data.label_space import LabelSpace
 
-__all__ = ["load_panoptic", "metadata_from_categories", "register_panoptic"]
+__all__ = ["image_path_of", "load_panoptic", "metadata_from_categories", "register_panoptic"]
+
+ImagePath = Callable[[dict, dict], str]
+_IMAGE_PATHS: dict[str, ImagePath] = {}  # by name of the data set
 
 
 def load_panoptic(
     panoptic_json: str,
     panoptic_root: str,
-    image_path: Callable[[dict, dict], str],
+    image_path: ImagePath,
     label_space: LabelSpace,
 ) -> list[dict]:
     """Read a panoptic json into Detectron2's standard panoptic dictionaries.
@@ -119,7 +122,7 @@ def register_panoptic(
     panoptic_root: str,
     panoptic_json: str,
     metadata: dict,
-    image_path: Callable[[dict, dict], str] | None = None,
+    image_path: ImagePath | None = None,
     **extra,
 ) -> None:
     """Register a panoptic data set, in the place of one of the same name if there is one.
@@ -137,11 +140,11 @@ def register_panoptic(
     def default_image_path(image: dict, annotation: dict) -> str:
         return os.path.join(image_root, image["file_name"])
 
+    _IMAGE_PATHS[name] = image_path or default_image_path
+
     def load():
         label_space = LabelSpace.from_metadata(MetadataCatalog.get(name))
-        return load_panoptic(
-            panoptic_json, panoptic_root, image_path or default_image_path, label_space
-        )
+        return load_panoptic(panoptic_json, panoptic_root, _IMAGE_PATHS[name], label_space)
 
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
@@ -153,3 +156,17 @@ def register_panoptic(
         **metadata,
         **extra,
     )
+
+
+def image_path_of(name: str) -> ImagePath:
+    """Where a registered data set has its images: see ``image_path`` of :func:`load_panoptic`.
+
+    Raises:
+        ValueError: :func:`register_panoptic` did not register it.
+    """
+    if name not in _IMAGE_PATHS:
+        raise ValueError(
+            f"data set {name!r} is no panoptic one of this project; "
+            f"there are {', '.join(sorted(_IMAGE_PATHS))}, and your own in DATASETS.PANOPTIC"
+        )
+    return _IMAGE_PATHS[name]

@@ -1,0 +1,234 @@
+"""Check the images and annotations of a json, and join them as the loader does."""
+
+import os
+from typing import Any, NamedTuple
+
+from eseg_d2.data.doctor.content import Classes, is_integer
+from eseg_d2.data.doctor.findings import Finding
+from eseg_d2.data.doctor.segments import SegmentCheck, check_segments
+from eseg_d2.data.doctor.sources import Source
+
+__all__ = ["EntryCheck", "Record"]
+
+
+class Record(NamedTuple):
+    """One annotated image, and what its files are checked against.
+
+    Attributes:
+        dataset: name of the data set.
+        image_id: id in the json.
+        image_file, png_file: paths; None if the json is wrong about them, or the folder missing.
+        json_size: (width, height) in pixels; None if the json lacks it.
+        segments: the sound part of segments_info.
+    """
+
+    dataset: str
+    image_id: int | str
+    image_file: str | None
+    png_file: str | None
+    json_size: tuple[int, int] | None
+    segments: SegmentCheck
+
+
+class EntryCheck:
+    """Checks the entries of one json.
+
+    What one broken entry entails is not reported: an entry without an id, say, cannot be told
+    from an annotation that lacks its image, so that these are not looked for any more.
+
+    Attributes:
+        findings: what is wrong.
+        records: of every annotation that is sound enough.
+    """
+
+    def __init__(self, source: Source, content: dict, classes: Classes):
+        """
+        Args:
+            source: of the data set.
+            content: its json, as of :func:`read_content`.
+            classes: of its categories.
+        """
+        self.findings: list[Finding] = []
+        self.records: list[Record] = []
+        self._source = source
+        self._classes = classes
+        self._has_image_root = self._has_folder(source.image_root)
+        self._has_png_root = self._has_folder(source.panoptic_root)
+        self._images: dict[int | str, dict] = {}
+        self._all_images_known = True
+        self._wrong_paths: set[int | str] = set()
+        self._check_images(content["images"])
+        self._check_annotations(content["annotations"])
+
+    def _report(self, code: str, number: Any, message: str) -> None:
+        path = self._source.panoptic_json
+        self.findings.append(Finding(code, self._source.name, path, number, f"{path}: {message}"))
+
+    def _has_folder(self, path: str) -> bool:
+        found = os.path.isdir(path)
+        if not found:
+            message = f"there is no folder {os.path.abspath(path)}"
+            self.findings.append(Finding("folder-missing", self._source.name, path, None, message))
+        return found
+
+    def _check_images(self, images: list) -> None:
+        names: dict[str, int | str] = {}
+        for index, image in enumerate(images):
+            id_ = _id_of(image, "id")
+            wrong = _wrong_in(image, _IMAGE_KEYS)
+            if wrong:
+                which = f"images[{index}]" if id_ is None else f"the image {id_!r}"
+                self._report("image-incomplete", id_, f"{which} {wrong}")
+            if id_ is None:
+                self._all_images_known = False
+                continue
+            if id_ in self._images:
+                file_names = f"{self._images[id_].get('file_name')} and {image.get('file_name')}"
+                self._report("image-duplicate-id", id_, f"{file_names} both have the id {id_!r}")
+                continue
+            self._images[id_] = image
+            if wrong:
+                continue
+            name = image["file_name"]
+            other = names.setdefault(name, id_)
+            if other != id_:
+                both = f"the images {other!r} and {id_!r} both have the file_name {name}"
+                self._report("image-duplicate-file-name", id_, both)
+                self._wrong_paths.add(id_)
+            if _leaves_folder(name):
+                self._report_path(id_, f"the image {id_!r}", name)
+                self._wrong_paths.add(id_)
+
+    def _report_path(self, id_: int | str, owner: str, path: str) -> None:
+        message = f"{owner} is at {path}, which is not inside the data set's folder"
+        self._report("path-outside-root", id_, message)
+
+    def _check_annotations(self, annotations: list) -> None:
+        seen: dict[int | str, str] = {}
+        names: dict[str, int | str] = {}
+        all_known = True
+        for index, annotation in enumerate(annotations):
+            id_ = _id_of(annotation, "image_id")
+            wrong = _wrong_in(annotation, _ANNOTATION_KEYS)
+            if wrong:
+                which = f"annotations[{index}]" if id_ is None else f"annotation of image {id_!r}"
+                self._report("annotation-incomplete", id_, f"{which} {wrong}")
+            if id_ is None:
+                all_known = False
+                continue
+            if id_ in seen:
+                both = f"{seen[id_]} and {annotation.get('file_name')}"
+                self._report("annotation-duplicate", id_, f"image {id_!r} has two: {both}")
+                continue
+            seen[id_] = annotation.get("file_name")
+            if id_ not in self._images and self._all_images_known:
+                message = f"{seen[id_]} is of image {id_!r}, which is not among the images"
+                self._report("annotation-without-image", id_, message)
+            if not wrong:
+                self.records.append(self._record(id_, annotation, names))
+        for id_ in self._images if all_known else ():
+            if id_ not in seen:
+                name = self._images[id_].get("file_name")
+                self._report("image-without-annotation", id_, f"image {id_!r} ({name}) has none")
+
+    def _record(self, id_: int | str, annotation: dict, names: dict) -> Record:
+        image = self._images.get(id_)
+        name = annotation["file_name"]
+        segments, findings = check_segments(
+            annotation["segments_info"],
+            self._classes,
+            self._source.name,
+            self._source.panoptic_json,
+            name,
+        )
+        self.findings += findings
+        size = (image.get("width"), image.get("height")) if image else (None, None)
+        return Record(
+            self._source.name,
+            id_,
+            self._image_file(id_, image, annotation) if image else None,
+            self._png_file(id_, name, names),
+            size if all(map(_is_length, size)) else None,
+            segments,
+        )
+
+    def _png_file(self, id_: int | str, name: str, names: dict) -> str | None:
+        other = names.setdefault(name, id_)
+        if other != id_:
+            both = f"the annotations of image {other!r} and {id_!r} both have the file_name {name}"
+            self._report("annotation-duplicate-file-name", id_, both)
+            return None
+        if _leaves_folder(name):
+            self._report_path(id_, f"the png of image {id_!r}", name)
+            return None
+        return os.path.join(self._source.panoptic_root, name) if self._has_png_root else None
+
+    def _image_file(self, id_: int | str, image: dict, annotation: dict) -> str | None:
+        if id_ in self._wrong_paths:
+            return None
+        try:
+            path = self._source.image_path(image, annotation)
+        except (KeyError, TypeError, AttributeError) as e:
+            if not _wrong_in(image, _IMAGE_KEYS):
+                message = f"the path of image {id_!r} cannot be told: {type(e).__name__}: {e}"
+                self._report("path-unknown", id_, message)
+            return None
+        if not _is_inside(path, self._source.image_root):
+            self._report_path(id_, f"the image {id_!r}", path)
+            return None
+        return path if self._has_image_root else None
+
+
+def _id_of(entry: Any, key: str) -> int | str | None:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    return value if _is_id(value) else None
+
+
+def _is_length(value: Any) -> bool:
+    return is_integer(value) and value > 0
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_id(value: Any) -> bool:
+    return is_integer(value) or isinstance(value, str)
+
+
+_IMAGE_KEYS = {
+    "id": (_is_id, "an integer or a text"),
+    "file_name": (_is_name, "a text"),
+    "width": (_is_length, "pixels, 1 or more"),
+    "height": (_is_length, "pixels, 1 or more"),
+}
+_ANNOTATION_KEYS = {
+    "image_id": (_is_id, "an integer or a text"),
+    "file_name": (_is_name, "a text"),
+    "segments_info": (lambda value: isinstance(value, list), "a list"),
+}
+
+
+def _wrong_in(entry: Any, keys: dict) -> str:
+    """What is wrong with an entry; empty if nothing."""
+    if not isinstance(entry, dict):
+        return f"is a {type(entry).__name__}, expected an object"
+    for key, (is_right, expected) in keys.items():
+        if key not in entry:
+            return f"lacks {key}"
+        if not is_right(entry[key]):
+            return f"has {key} {entry[key]!r}, expected {expected}"
+    return ""
+
+
+def _leaves_folder(path: str) -> bool:
+    """Whether a relative path leads out of its folder; symbolic links are not followed."""
+    if os.path.isabs(path):
+        return True
+    return os.pardir in path and os.path.normpath(path).split(os.sep)[0] == os.pardir
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    if os.pardir not in path and path.startswith(os.path.join(folder, "")):
+        return True  # nearly always, and relpath takes longer than all other checks
+    return not _leaves_folder(os.path.relpath(path, folder))
