@@ -133,6 +133,13 @@ def _add_data(cfg: CN) -> None:
     # Training on panoptic data sets: brightness, contrast and saturation are each multiplied by a
     # random factor in [1 - COLOR_JITTER, 1 + COLOR_JITTER]. 0 to 1; 0 is off.
     cfg.INPUT.COLOR_JITTER = 0.0
+    # Large-scale jitter in place of MIN_SIZE_TRAIN and CROP: the image is scaled to fit SIZE
+    # (height, width, pixels) times a random factor, then cropped or padded to SIZE.
+    cfg.INPUT.LSJ = CN()
+    cfg.INPUT.LSJ.ENABLED = False
+    cfg.INPUT.LSJ.SIZE = (1024, 1024)
+    cfg.INPUT.LSJ.MIN_SCALE = 0.1
+    cfg.INPUT.LSJ.MAX_SCALE = 2.0
     # Evaluation of panoptic data sets: write the predictions in the formats of COCO's and
     # Cityscapes' servers to OUTPUT_DIR/inference/predictions/<data set>.
     cfg.TEST.SAVE_PREDICTIONS = False

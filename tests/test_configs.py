@@ -50,7 +50,7 @@ def test_importing_changes_none_of_detectron2s_defaults():
     plain.MODEL.SEM_SEG_HEAD.LOSS_TYPE = "cross_entropy"
     for name in "BIFPN", "EFFICIENTNET", "RSP_HEAD", "ESEG_HEAD", "PANOPTIC", "CHANNELS_LAST":
         del ours.MODEL[name]
-    del ours.DATASETS["PANOPTIC"], ours.INPUT["COLOR_JITTER"], ours["MODEL_EMA"]
+    del ours.DATASETS["PANOPTIC"], ours.INPUT["COLOR_JITTER"], ours.INPUT["LSJ"], ours["MODEL_EMA"]
     del (
         ours.TEST["SAVE_PREDICTIONS"],
         ours.TEST["OFFICIAL_CITYSCAPES"],
