@@ -82,6 +82,7 @@ def add_model_parser(commands):
     model.add_argument(
         "--onnxruntime", action="store_true", help="also with the network in onnxruntime (CPU)"
     )
+    model.add_argument("--profile", action="store_true", help="what takes the networks' time")
     model.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
 
 
@@ -140,6 +141,7 @@ def run_model(args):
         benchmark_models,
         build_predictor,
         format_models,
+        format_profile,
     )
     from eseg_d2.analysis.tables import short_names
 
@@ -164,6 +166,10 @@ def run_model(args):
     print(f"{height}x{width} at a time, random weights, {args.repeats} rounds in turns; {options}")
     rows = benchmark_models(predictors, args.size, repeats=args.repeats, device=args.device)
     print(format_models(rows))
+    if args.profile:
+        for name, predictor in predictors.items():
+            print(f"\n{name}, the network's time by operation:")
+            print(format_profile(predictor, args.size, args.device))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from eseg_d2.analysis.measure import peak_memory, take_turns
+from eseg_d2.analysis.measure import peak_memory, slowest_operations, take_turns
 from eseg_d2.analysis.tables import markdown_table
 from eseg_d2.engine import load_config
 from eseg_d2.engine.predictor import SemanticPredictor
@@ -18,6 +18,7 @@ __all__ = [
     "benchmark_models",
     "build_predictor",
     "format_models",
+    "format_profile",
 ]
 
 STEPS = ("preprocess", "network", "postprocess", "total")
@@ -184,3 +185,17 @@ def format_models(rows: list[dict]) -> str:
         cells += [f"{row['peak_bytes'] / 2**20:.0f}", f"{row['speedup']:.2f}x"]
         lines.append(cells)
     return markdown_table(head, lines)
+
+
+def format_profile(predictor, size: tuple[int, int], device: str) -> str:
+    """What the network spends its time on, a table in Markdown.
+
+    Args:
+        predictor: as those of :func:`benchmark_models`.
+        size: (H, W) of the image.
+        device: "cpu" or "cuda".
+    """
+    x, _ = predictor.preprocess(np.zeros((*size, 3), np.uint8))
+    rows = slowest_operations(lambda: predictor.network(x), device, 6)
+    cells = [[name, f"{share:.0%}", f"{calls}"] for name, share, calls in rows]
+    return markdown_table(["operation", "time", "calls"], cells)

@@ -20,7 +20,7 @@ def test_models_are_timed_beside_each_other(root, tmp_path):
         root,
         *("--config-file", "configs/scenes/eseg_lite_s.yaml", "--size", "64x128", "--json", out),
         *("--vs", "torchvision:lraspp_mobilenet_v3_large"),
-        *("--vs", "configs/scenes/deeplab_v3_R50.yaml", "--onnxruntime"),
+        *("--vs", "configs/scenes/deeplab_v3_R50.yaml", "--onnxruntime", "--profile"),
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())
@@ -32,6 +32,8 @@ def test_models_are_timed_beside_each_other(root, tmp_path):
         assert row["images_per_second"] == pytest.approx(1 / row["seconds"]["total"]["median"])
         assert f"| {row['name']} |" in done.stdout
     assert rows[-1]["speedup"] == 1
+    assert "eseg_lite_s, the network's time by operation:" in done.stdout
+    assert "| aten::mkldnn_convolution |" in done.stdout
 
 
 @pytest.mark.filterwarnings("ignore")
