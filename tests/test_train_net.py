@@ -94,6 +94,21 @@ def short_error(process):
     return message
 
 
+def test_stock_cityscapes_panoptic(root, scenes, tmp_path):
+    """The config for Cityscapes itself on data in its layout; only sizes and steps are changed."""
+    (tmp_path / "cityscapes").symlink_to(scenes / "street_scenes" / "cityscapes")
+    process = train_net(
+        root, "--config-file", "configs/cityscapes/rsp_panoptic_R50.yaml", *SMALL,
+        "MODEL.WEIGHTS", "", "INPUT.CROP.SIZE", "(64, 64)", "INPUT.MAX_SIZE_TEST", "128",
+        "SOLVER.IMS_PER_BATCH", "1", "SOLVER.MAX_ITER", "2", "OUTPUT_DIR", tmp_path / "o",
+        DETECTRON2_DATASETS=str(tmp_path),
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr[-3000:]
+    results = json.loads((tmp_path / "o" / "results.json").read_text())
+    assert {"PQ", "PQ_th", "PQ_st"} <= results["panoptic_seg"].keys()
+    assert results["sem_seg"].keys() >= {"mIoU", "IoU-road", "IoU-bicycle"}
+
+
 def test_broken_data_set_stops_before_training(root, scenes, tmp_path):
     shutil.copytree(scenes / "street_scenes" / "coco", tmp_path / "street_scenes" / "coco")
     png = next((tmp_path / "street_scenes" / "coco" / "panoptic_train2017").glob("*.png"))

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from detectron2.engine import DefaultTrainer
 
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.engine import Trainer, load_config, write_results
@@ -50,12 +51,31 @@ def test_checkpoints_hold_the_optimizer(root, scenes, tmp_path):
 def ema_trainer(root, output, *overrides):
     settings = ["OUTPUT_DIR", str(output), "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2"]
     settings += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0", "DATASETS.TEST", "()"]
-    settings += ["INPUT.CROP.SIZE", "(64, 64)", "MODEL_EMA.DECAY", "0.75", *overrides]
+    settings += ["INPUT.MIN_SIZE_TRAIN", "(64, 64)", "MODEL_EMA.DECAY", "0.75", *overrides]
     return Trainer(load_config(str(root / "configs/scenes/eseg_lite_s.yaml"), settings))
 
 
 def weight_of(model):
     return model.sem_seg_head.predictor.weight.detach().clone()
+
+
+def test_optimizer_has_one_group_for_equal_settings(root):
+    cfg = load_config(
+        str(root / "configs/scenes/eseg_lite_s.yaml"), ["SOLVER.WEIGHT_DECAY_NORM", "0.5"]
+    )
+    model = Trainer.build_model(cfg)
+    keys = ("lr", "weight_decay", "momentum", "nesterov")
+    single = {
+        parameter: {key: group[key] for key in keys}
+        for group in DefaultTrainer.build_optimizer(cfg, model).param_groups
+        for parameter in group["params"]
+    }
+    groups = Trainer.build_optimizer(cfg, model).param_groups
+    assert len(groups) == 2 and len(single) > 100
+    for group in groups:
+        for parameter in group["params"]:
+            assert single.pop(parameter) == {key: group[key] for key in keys}
+    assert not single
 
 
 def test_memory_format_changes_no_prediction(root):
