@@ -168,6 +168,8 @@ def run_model(args):
     print(format_models(rows))
     if args.profile:
         for name, predictor in predictors.items():
+            if isinstance(predictor, OnnxPredictor):
+                continue  # PyTorch's profiler does not look into it
             print(f"\n{name}, the network's time by operation:")
             print(format_profile(predictor, args.size, args.device))
     if args.json:

@@ -97,7 +97,11 @@ class OnnxPredictor:
 
     def network(self, x: torch.Tensor) -> torch.Tensor:
         """Logits, as the predictor's."""
-        return torch.from_numpy(self._session.run(None, {"image": x.numpy()})[0])
+        logits = torch.from_numpy(self._session.run(None, {"image": x.numpy()})[0])
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        return logits.contiguous(
+            memory_format=torch.channels_last if last else torch.contiguous_format
+        )
 
 
 def build_predictor(source: str, size: tuple[int, int], device: str, **options):
