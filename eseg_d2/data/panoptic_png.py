@@ -35,7 +35,9 @@ def rgb_to_segment_id(rgb: np.ndarray) -> np.ndarray:
 
 
 def _four_bytes_to_id(rgba: np.ndarray) -> np.ndarray:
-    return rgba.view("<i4")[..., 0] & 0xFFFFFF
+    ids = rgba.view("<i4")[..., 0]
+    ids &= 0xFFFFFF  # in place: a new map would cost as much again
+    return ids
 
 
 def read_panoptic_png(path: str) -> np.ndarray:
@@ -92,8 +94,8 @@ def find_runs(*maps: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         The (R,) values of each map, and the (R,) int64 lengths of the runs.
     """
     flat = [m.ravel() for m in maps]
-    changes = np.zeros(max(flat[0].size - 1, 0), bool)
-    for values in flat:
+    changes = flat[0][1:] != flat[0][:-1]
+    for values in flat[1:]:
         changes |= values[1:] != values[:-1]
     first = np.zeros(min(flat[0].size, 1), np.int64)
     starts = np.concatenate([first, np.flatnonzero(changes) + 1])
@@ -104,13 +106,14 @@ def look_up_segments(ids: np.ndarray, segments_info: list[dict], path: str) -> n
     """As :func:`segment_index`, of (R,) segment ids."""
     known_ids = np.array([s["id"] for s in segments_info], dtype=np.int64)
     order = np.argsort(known_ids)
-    twice = np.flatnonzero(np.diff(known_ids[order]) == 0)
+    ascending = known_ids[order]
+    twice = np.flatnonzero(ascending[1:] == ascending[:-1])
     if len(twice):
-        shared = sorted(set(known_ids[order][twice].tolist()))
+        shared = sorted(set(ascending[twice].tolist()))
         raise ValueError(f"{path}: several segments have the id {shared}; ids must be unique")
-    slot = np.searchsorted(known_ids, ids, sorter=order)
+    slot = np.searchsorted(ascending, ids)
+    known = np.append(ascending, -1)[slot] == ids
     index = np.append(order, len(known_ids))[slot]
-    known = np.append(known_ids, -1)[index] == ids
     if not known.all():
         unknown = set(np.unique(ids[~known]).tolist()) - {VOID, PADDING}
         if unknown:
