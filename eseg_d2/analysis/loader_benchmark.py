@@ -73,24 +73,21 @@ def _separated(name: str, semantic_classes: str, records, folder: Path) -> dict[
         annotations = [a for a in instances if a["image_id"] == i and not a["iscrowd"]]
         plain = {key: record[key] for key in ("file_name", "image_id")}
         plain["sem_seg_file_name"] = str(path)
-        for kind, shape in (("bitmask", _as_is), ("polygon", _polygons)):
-            shapes = [
-                {
-                    "bbox": a["bbox"],
-                    "bbox_mode": BoxMode.XYWH_ABS,
-                    "category_id": truth.label_space.contiguous_to_roi[a["category_id"]],
-                    "iscrowd": 0,
-                    "segmentation": shape(a["segmentation"]),
-                }
-                for a in annotations
-            ]
-            kept = [a for a in shapes if a["segmentation"]]
-            by_kind[kind].append({**plain, "annotations": kept})
+        masks = [
+            {
+                "bbox": a["bbox"],
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": truth.label_space.contiguous_to_roi[a["category_id"]],
+                "iscrowd": 0,
+                "segmentation": a["segmentation"],
+            }
+            for a in annotations
+        ]
+        polygons = [{**a, "segmentation": _polygons(a["segmentation"])} for a in masks]
+        polygons = [a for a in polygons if a["segmentation"]]
+        by_kind["bitmask"].append({**plain, "annotations": masks})
+        by_kind["polygon"].append({**plain, "annotations": polygons})
     return by_kind
-
-
-def _as_is(rle: dict) -> dict:
-    return rle
 
 
 def _polygons(rle: dict) -> list[list[float]]:

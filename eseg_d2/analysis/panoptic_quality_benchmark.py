@@ -9,7 +9,7 @@ import numpy as np
 
 from eseg_d2.analysis.measure import take_turns
 from eseg_d2.data.label_space import LabelSpace
-from eseg_d2.data.panoptic_png import rgb_to_segment_id
+from eseg_d2.data.panoptic_png import count_segments, rgb_to_segment_id
 from eseg_d2.evaluation.panoptic_statistics import PanopticStatistics, count_pairs, summarize
 
 __all__ = ["benchmark_panoptic_quality"]
@@ -34,7 +34,7 @@ def benchmark_panoptic_quality(
     """
     rng = np.random.default_rng(0)
     truths = [_random_map(rng, size, segments) for _ in range(images)]
-    predictions = [_moved(rng, *truth) for truth in truths]
+    predictions = [(np.roll(rgb, rng.integers(-9, 10, 2), (0, 1)), info) for rgb, info in truths]
     calls = {
         "ours": lambda: _ours(truths, predictions),
         "cityscapesscripts": lambda: _cityscapesscripts(truths, predictions),
@@ -58,22 +58,8 @@ def _random_map(rng, size: tuple[int, int], segments: int) -> tuple[np.ndarray, 
         cv2.ellipse(rgb, center, axes, 0, 0, 360, color, -1)
         category = int(rng.integers(NUM_CLASSES))
         info.append({"id": number, "category_id": category, "iscrowd": 0})
-    return rgb, _present(rgb, info)
-
-
-def _moved(rng, rgb: np.ndarray, info: list[dict]) -> tuple[np.ndarray, list[dict]]:
-    """The same map a few pixels aside."""
-    moved = np.roll(rgb, rng.integers(-9, 10, 2), (0, 1))
-    return moved, [dict(s) for s in info]
-
-
-def _present(rgb: np.ndarray, info: list[dict]) -> list[dict]:
-    seen = set(np.unique(rgb_to_segment_id(rgb)).tolist())
-    return [
-        {**s, "area": int((rgb_to_segment_id(rgb) == s["id"]).sum())}
-        for s in info
-        if s["id"] in seen
-    ]
+    found = count_segments(rgb_to_segment_id(rgb))
+    return rgb, [{**s, "area": found[s["id"]].area} for s in info if s["id"] in found]
 
 
 def _ours(truths, predictions) -> float:
@@ -92,12 +78,15 @@ def _cityscapesscripts(truths, predictions) -> float:
 
     maps = {f"truth/{i}": rgb for i, (rgb, _) in enumerate(truths)}
     maps |= {f"prediction/{i}": rgb for i, (rgb, _) in enumerate(predictions)}
-    pairs = [
-        tuple({"image_id": i, "file_name": str(i), "segments_info": info} for info in infos)
-        for i, infos in enumerate(
-            (t[1], [dict(s) for s in p[1]]) for t, p in zip(truths, predictions, strict=True)
-        )
+    annotations = [
+        [
+            # it writes into what it is given
+            {"image_id": i, "file_name": str(i), "segments_info": [dict(s) for s in info]}
+            for i, (_, info) in enumerate(images)
+        ]
+        for images in (truths, predictions)
     ]
+    pairs = list(zip(*annotations, strict=True))
     categories = {c: {"isthing": 0} for c in range(NUM_CLASSES)}
     from_memory = mock.patch.object(official.Image, "open", maps.__getitem__)
     with from_memory, contextlib.redirect_stdout(io.StringIO()):

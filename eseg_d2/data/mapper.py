@@ -15,6 +15,7 @@ from eseg_d2.data.panoptic_png import (
     read_image,
     read_panoptic_png,
     rgb_to_segment_id,
+    segment_id_to_rgb,
 )
 
 __all__ = ["PanopticMapper"]
@@ -173,7 +174,7 @@ def _to_bytes(panoptic: np.ndarray, segments: list[dict], path: str) -> np.ndarr
     (ids,), lengths = find_runs(panoptic)
     labels = (look_up_segments(ids, segments, path) + 1) % (len(segments) + 1)
     if len(segments) >= 255:
-        labels = np.stack([labels & 255, labels >> 8 & 255, labels >> 16], -1)
+        labels = segment_id_to_rgb(labels)
     labels = np.repeat(labels.astype(np.uint8), lengths, axis=0)
     return labels.reshape(*panoptic.shape, *labels.shape[1:])
 

@@ -1,17 +1,25 @@
-"""Read panoptic pngs and look up what their segments are."""
+"""Read panoptic pngs, and look up and measure their segments."""
 
 import os
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from detectron2.data import detection_utils
+from PIL import ExifTags, Image
 
 __all__ = [
+    "PADDING",
+    "VOID",
+    "SegmentPixels",
+    "count_segments",
     "find_runs",
     "look_up_segments",
+    "oriented_size",
     "read_image",
     "read_panoptic_png",
     "rgb_to_segment_id",
+    "segment_id_to_rgb",
     "segment_index",
 ]
 
@@ -32,6 +40,18 @@ def rgb_to_segment_id(rgb: np.ndarray) -> np.ndarray:
     if rgb.size == 0:  # OpenCV takes no empty image
         return np.zeros(rgb.shape[:2], np.int32)
     return _four_bytes_to_id(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2RGBA))
+
+
+def segment_id_to_rgb(ids: np.ndarray) -> np.ndarray:
+    """The pixels of a panoptic png: the reverse of :func:`rgb_to_segment_id`.
+
+    Args:
+        ids: (...) integers, segment ids.
+
+    Returns:
+        (..., 3) uint8.
+    """
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], -1).astype(np.uint8)
 
 
 def _four_bytes_to_id(rgba: np.ndarray) -> np.ndarray:
@@ -63,6 +83,17 @@ def read_image(path: str, image_format: str) -> np.ndarray:
         raise FileNotFoundError(f"no such image: {path}") from e
     except (OSError, SyntaxError) as e:
         raise ValueError(f"cannot read the image {path}: {e}. Is it complete?") from e
+
+
+def oriented_size(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
+    """The (width, height) of an image as :func:`read_image` turns it, by its EXIF data.
+
+    Args:
+        image: whose EXIF data count.
+        size: its (width, height) as stored.
+    """
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return size[::-1] if turned else size
 
 
 def segment_index(segment_map: np.ndarray, segments_info: list[dict], path: str) -> np.ndarray:
@@ -123,3 +154,42 @@ def look_up_segments(ids: np.ndarray, segments_info: list[dict], path: str) -> n
             )
         index[~known] = len(known_ids)
     return index
+
+
+class SegmentPixels(NamedTuple):
+    """What the pixels of one segment are: their number and the tight box (x, y, w, h)."""
+
+    area: int
+    bbox: tuple[int, int, int, int]
+
+
+def count_segments(segment_map: np.ndarray) -> dict[int, SegmentPixels]:
+    """Area and box of each value of a map.
+
+    Works on the runs of equal pixels in a row: far fewer than there are pixels.
+
+    Args:
+        segment_map: (H, W) integers.
+
+    Returns:
+        By segment id, void (0) included.
+    """
+    height, width = segment_map.shape
+    begins = np.ones((height, width), dtype=bool)
+    np.not_equal(segment_map[:, 1:], segment_map[:, :-1], out=begins[:, 1:])
+    start = np.flatnonzero(begins)
+    length = np.diff(np.append(start, segment_map.size))
+    ids, index = np.unique(segment_map.ravel()[start], return_inverse=True)
+    order = np.argsort(index, kind="stable")
+    first = np.searchsorted(index[order], np.arange(len(ids)))
+    row, left = np.divmod(start[order], width)
+    right = left + length[order]
+    areas = np.add.reduceat(length[order], first)
+    x, y = np.minimum.reduceat(left, first), np.minimum.reduceat(row, first)
+    w = np.maximum.reduceat(right, first) - x
+    h = np.maximum.reduceat(row, first) + 1 - y
+    boxes = zip(*(values.tolist() for values in (x, y, w, h)), strict=True)
+    return {
+        id_: SegmentPixels(area, box)
+        for id_, area, box in zip(ids.tolist(), areas.tolist(), boxes, strict=True)
+    }

@@ -65,13 +65,12 @@ class CityscapesOfficialEvaluator(PredictionWriter):
 
     def _pairs(self, kind: str, suffix: str, truth_suffix: str) -> tuple[list[str], list[str]]:
         """Files of the predictions and of the truth, image by image."""
+        gt_dir = MetadataCatalog.get(self._dataset_name).gt_dir
         predictions, truths = [], []
         for record in self._truth.records.values():
-            name = os.path.relpath(record["pan_seg_file_name"], self._root)
-            stem = os.path.splitext(name)[0]
+            stem = os.path.splitext(self._name(record))[0]
             predictions.append(os.path.join(self._output_dir, kind, stem + suffix))
             image = os.path.basename(record["file_name"]).removesuffix("_leftImg8bit.png")
-            gt_dir = MetadataCatalog.get(self._dataset_name).gt_dir
             truths.append(os.path.join(gt_dir, image.split("_")[0], image + truth_suffix))
         missing = [path for path in [*predictions, *truths] if not os.path.exists(path)]
         if missing:

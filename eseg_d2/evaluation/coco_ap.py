@@ -1,13 +1,10 @@
 """COCO's AP, by faster-coco-eval where it is installed."""
 
 import contextlib
-import logging
 
 from detectron2.evaluation import COCOEvaluator, coco_evaluation
 
 __all__ = ["APEvaluator"]
-
-logger = logging.getLogger(__name__)
 
 
 class APEvaluator(COCOEvaluator):

@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.data.panoptic_png import read_panoptic_png, segment_index
 
-__all__ = ["GroundTruth"]
+__all__ = ["GroundTruth", "as_numpy"]
 
 
 class GroundTruth:
@@ -59,3 +59,8 @@ def _records(dataset_name: str, panoptic_json: str) -> list[dict]:
 def _segment_map(path: str) -> np.ndarray:
     # the evaluators of one run ask for the same image in turn
     return read_panoptic_png(path)
+
+
+def as_numpy(segment_map) -> np.ndarray:
+    """A predicted map, a tensor on any device or an array, as an array."""
+    return np.asarray(segment_map.cpu() if hasattr(segment_map, "cpu") else segment_map)

@@ -10,7 +10,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.evaluation.ground_truth import GroundTruth, as_numpy
 from eseg_d2.evaluation.panoptic_statistics import PanopticStatistics, count_pairs, summarize
 
 __all__ = ["PanopticQualityEvaluator"]
@@ -68,7 +68,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
     def _checked(self, segment_map, segments, shape, where: str) -> np.ndarray:
         if segments is None:
             raise ValueError(f"{where} has no segments_info; give id and category_id of each")
-        segment_map = np.asarray(segment_map.cpu() if hasattr(segment_map, "cpu") else segment_map)
+        segment_map = as_numpy(segment_map)
         if segment_map.shape != shape:
             raise ValueError(f"{where} has the size {segment_map.shape}, its truth {shape}")
         num_classes = self._truth.label_space.num_classes

@@ -2,14 +2,16 @@
 
 import json
 import os
+from pathlib import Path
 
-import cv2
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.data.files import write_image
+from eseg_d2.data.panoptic_png import segment_id_to_rgb
+from eseg_d2.evaluation.ground_truth import GroundTruth, as_numpy
 
 __all__ = ["PANOPTIC_JSON", "PredictionWriter"]
 
@@ -66,7 +68,7 @@ class PredictionWriter(DatasetEvaluator):
         """
         for item, output in zip(inputs, outputs, strict=True):
             record = self._truth.records[item["file_name"]]
-            name = os.path.relpath(record["pan_seg_file_name"], self._root)
+            name = self._name(record)
             if "panoptic_seg" in output:
                 self._write_panoptic(name, record["image_id"], *output["panoptic_seg"])
             if "sem_seg" in output and self._truth.label_space.semantic_classes == "all":
@@ -74,10 +76,12 @@ class PredictionWriter(DatasetEvaluator):
             if "instances" in output and self._with_instances:
                 self._write_instances(name, output["instances"].to("cpu"))
 
+    def _name(self, record: dict) -> str:
+        return os.path.relpath(record["pan_seg_file_name"], self._root)
+
     def _write_panoptic(self, name: str, image_id, segment_map, segments: list[dict]) -> None:
-        ids = np.asarray(segment_map.cpu() if hasattr(segment_map, "cpu") else segment_map)
-        bgr = np.stack([ids >> 16 & 255, ids >> 8 & 255, ids & 255], -1)
-        self._write_png(os.path.join("panoptic", name), bgr.astype(np.uint8))
+        rgb = segment_id_to_rgb(as_numpy(segment_map))
+        self._write_png(os.path.join("panoptic", name), rgb)
         plain = [
             {"id": int(s["id"]), "category_id": int(self._dataset_ids[s["category_id"]])}
             for s in segments
@@ -105,10 +109,9 @@ class PredictionWriter(DatasetEvaluator):
             f.writelines(lines)
 
     def _write_png(self, name: str, image: np.ndarray) -> None:
-        path = os.path.join(self._output_dir, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        if not cv2.imwrite(path, image):
-            raise OSError(f"cannot write the prediction {path}: is the disk full?")
+        path = Path(self._output_dir, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, image)
 
     def evaluate(self) -> None:
         """Write ``panoptic.json`` in the main process, once every process is done."""

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from .common import name_some, read_json, repeated
+from eseg_d2.data.text import listing
+
+from .common import read_json, repeated
 
 __all__ = [
     "category_index",
@@ -90,7 +92,7 @@ def require_unique_categories(categories: list[dict], where: str) -> None:
         shared = repeated(category[key] for category in categories)
         if shared:
             raise ValueError(
-                f"{where}: several categories have the {key} {name_some(shared)}; "
+                f"{where}: several categories have the {key} {listing(shared)}; "
                 "each needs one of its own"
             )
 
@@ -125,11 +127,11 @@ def check_ignored(ignore: tuple[int, ...], categories: list[dict], path: Path) -
     """
     outside = [value for value in ignore if not 0 <= value < _VALUES]
     if outside:
-        raise ValueError(f"cannot ignore {name_some(outside)}: pixels are 0 .. {_VALUES - 1}")
+        raise ValueError(f"cannot ignore {listing(outside)}: pixels are 0 .. {_VALUES - 1}")
     both = sorted({c["id"] for c in categories} & set(ignore))
     if both:
         raise ValueError(
-            f"{name_some(both)} is ignored and is the id of a category in {path}, too. Name other "
+            f"{listing(both)} is ignored and is the id of a category in {path}, too. Name other "
             "ignored values with --ignore (none, if nothing follows it), or remove the category."
         )
 
@@ -161,8 +163,8 @@ def category_index(
     if found.min(initial=0) == unknown:
         values = np.unique(labels[found == unknown]).tolist()
         raise ValueError(
-            f"{path} has pixels of the value {name_some(values, 10)}, which no category has "
-            f"(categories: {name_some(sorted(category_ids), 20)}; ignored: "
-            f"{name_some(ignore) or 'none'}). Add it to the categories, or to --ignore."
+            f"{path} has pixels of the value {listing(values, limit=10)}, which no category has "
+            f"(categories: {listing(sorted(category_ids), limit=20)}; ignored: "
+            f"{listing(ignore) or 'none'}). Add it to the categories, or to --ignore."
         )
     return found

@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from eseg_d2.data.text import listing
+
 from .categories import (
     category_index,
     check_categories,
@@ -14,7 +16,7 @@ from .categories import (
     read_categories,
     require_unique_categories,
 )
-from .common import find_files, name_some, read_json, read_label_png, repeated
+from .common import find_files, read_json, read_label_png, repeated
 from .dataset import Conversion, Item, check_output, write_dataset
 from .segments import Segments
 
@@ -109,24 +111,22 @@ def _items(
     names = [PurePosixPath(image["file_name"]) for image in content["images"]]
     outside = [name for name in names if name.is_absolute() or ".." in name.parts]
     if outside:
-        raise ValueError(f"{path}: expected paths below {images}, got {name_some(outside)}")
+        raise ValueError(f"{path}: expected paths below {images}, got {listing(outside)}")
     keys = [name.with_suffix("").as_posix() for name in names]
     ids = [image["id"] for image in content["images"]]
     for key, values in (("id", ids), ("file_name (but for the suffix)", keys)):
         shared = repeated(values)
         if shared:
-            raise ValueError(f"{path}: several images have the {key} {name_some(shared)}")
+            raise ValueError(f"{path}: several images have the {key} {listing(shared)}")
     unknown = set(annotations) - set(ids)
     if unknown:
-        raise ValueError(
-            f"{path} annotates the images {name_some(unknown)}, which it does not list"
-        )
+        raise ValueError(f"{path} annotates the images {listing(unknown)}, which it does not list")
     alone = [name for name, key in zip(names, keys, strict=True) if key not in stuff]
     if alone:
-        raise FileNotFoundError(f"{folder} has no stuff png for {name_some(alone)} of {path}")
+        raise FileNotFoundError(f"{folder} has no stuff png for {listing(alone)} of {path}")
     absent = [name for name in names if not (images / name).is_file()]
     if absent:
-        raise FileNotFoundError(f"{images} does not hold {name_some(absent)} of {path}")
+        raise FileNotFoundError(f"{images} does not hold {listing(absent)} of {path}")
     return [
         Item(
             image_id=image["id"],

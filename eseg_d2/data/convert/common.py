@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
+
+from eseg_d2.data.panoptic_png import oriented_size
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "find_files",
     "image_size",
-    "name_some",
     "read_json",
     "read_label_png",
     "repeated",
@@ -23,13 +24,6 @@ __all__ = [
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _GRAY, _PALETTE = 0, 3  # colour types of the PNG standard
-
-
-def name_some(names: Iterable, count: int = 3) -> str:
-    """The first of some names, and how many more there are, for an error."""
-    names = list(map(str, names))
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
 
 
 def repeated(values: Iterable) -> list:
@@ -81,13 +75,12 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            width, height = oriented_size(image, image.size)
     except FileNotFoundError as e:
         raise FileNotFoundError(f"there is no image {path}") from e
     except (OSError, SyntaxError) as e:
         raise ValueError(f"cannot read the image {path}: {e}") from e
-    return (width, height) if turned else (height, width)
+    return height, width
 
 
 def read_label_png(path: Path) -> np.ndarray:

@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
+from eseg_d2.data.files import write_image, write_json
+from eseg_d2.data.panoptic_png import segment_id_to_rgb
 from eseg_d2.data.parallel import map_in_processes, number_of_workers
-from eseg_d2.data.scenes.files import write_image, write_json
+from eseg_d2.data.text import listing
 
-from .common import image_size, name_some, read_json, replacing
+from .common import image_size, read_json, replacing
 from .segments import Segments, segments_info
 
 __all__ = ["Conversion", "Item", "check_output", "require_partners", "write_dataset"]
@@ -94,7 +94,7 @@ def require_partners(have: dict[str, Path], need: dict[str, Path], folder: Path)
     alone = [have[key] for key in have if key not in need]
     if alone:
         raise FileNotFoundError(
-            f"{folder} has no file of the same name (but for the suffix) for {name_some(alone)}. "
+            f"{folder} has no file of the same name (but for the suffix) for {listing(alone)}. "
             "Add it, or remove what is alone."
         )
 
@@ -210,10 +210,9 @@ def _convert_one(
             "segments_info": segments_info(found, item.sources[0]),
         },
     }
-    rgb = found.segment_map.astype("<u4").view(np.uint8).reshape(height, width, 4)[..., :3]
     record_path.unlink(missing_ok=True)
     with replacing(png) as path:
-        write_image(path, rgb)
+        write_image(path, segment_id_to_rgb(found.segment_map))
     with replacing(record_path) as path:
         write_json(path, record)
     return record

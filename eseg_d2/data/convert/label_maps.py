@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from eseg_d2.data.text import listing
+
 from .categories import category_index, check_ignored, read_categories
-from .common import IMAGE_SUFFIXES, find_files, name_some, read_label_png
+from .common import IMAGE_SUFFIXES, find_files, read_label_png
 from .dataset import Conversion, Item, check_output, require_partners, write_dataset
 from .segments import Segments
 
@@ -88,7 +90,7 @@ def _check_classes(
     things = [c["name"] for c in categories if c["isthing"]]
     if things and instances is None:
         raise ValueError(
-            f"{path} has things ({name_some(things)}), but there is no folder of instance pngs. "
+            f"{path} has things ({listing(things)}), but there is no folder of instance pngs. "
             "Name it (--instances), or set isthing to 0: then these classes are stuff."
         )
     if instances is not None and not things:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from eseg_d2.data.panoptic_png import count_segments
+
 __all__ = ["Segments", "segments_info"]
 
 # ids are 24 bit; 0 is void, and some Detectron2s pad with 0xFFFFFF
@@ -39,21 +41,13 @@ def segments_info(found: Segments, path: Path) -> list[dict]:
     count = len(found.segments)
     if count > _MAX_SEGMENTS:
         raise ValueError(f"{path} makes {count} segments; a panoptic png holds {_MAX_SEGMENTS}")
-    index = found.segment_map.ravel()
-    areas = np.bincount(index, minlength=count + 1)[1:]
-    first, last = [], []
-    for positions in np.indices(found.segment_map.shape, sparse=True):
-        positions = np.broadcast_to(positions, found.segment_map.shape).ravel()
-        low, high = np.full(count + 1, index.size), np.full(count + 1, -1)
-        np.minimum.at(low, index, positions)
-        np.maximum.at(high, index, positions)
-        first.append(low[1:])
-        last.append(high[1:])
-    (top, left), (bottom, right) = first, last
-    boxes = np.stack([left, top, right - left + 1, bottom - top + 1], -1).tolist()
+    pixels = count_segments(found.segment_map)
     return [
-        {"id": number, "area": area, "bbox": box, **segment}
-        for number, (segment, area, box) in enumerate(
-            zip(found.segments, areas.tolist(), boxes, strict=True), start=1
-        )
+        {
+            "id": number,
+            "area": pixels[number].area,
+            "bbox": list(pixels[number].bbox),
+            **segment,
+        }
+        for number, segment in enumerate(found.segments, start=1)
     ]

@@ -3,12 +3,19 @@
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from eseg_d2.data.label_space import LabelSpace
 
-__all__ = ["image_path_of", "load_panoptic", "metadata_from_categories", "register_panoptic"]
+__all__ = [
+    "image_path_of",
+    "load_panoptic",
+    "metadata_from_categories",
+    "path_in",
+    "register_panoptic",
+]
 
 ImagePath = Callable[[dict, dict], str]
 _IMAGE_PATHS: dict[str, ImagePath] = {}  # by name of the data set
@@ -137,10 +144,7 @@ def register_panoptic(
         **extra: more metadata, such as ``evaluator_type``.
     """
 
-    def default_image_path(image: dict, annotation: dict) -> str:
-        return os.path.join(image_root, image["file_name"])
-
-    _IMAGE_PATHS[name] = image_path or default_image_path
+    _IMAGE_PATHS[name] = image_path or partial(path_in, image_root)
 
     def load():
         label_space = LabelSpace.from_metadata(MetadataCatalog.get(name))
@@ -156,6 +160,11 @@ def register_panoptic(
         **metadata,
         **extra,
     )
+
+
+def path_in(image_root: str, image: dict, annotation: dict) -> str:
+    """The path of an image whose ``file_name`` is one in the folder of the images."""
+    return os.path.join(image_root, image["file_name"])
 
 
 def image_path_of(name: str) -> ImagePath:

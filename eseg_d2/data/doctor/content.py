@@ -4,9 +4,10 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from eseg_d2.data.doctor.findings import Finding, listing
+from eseg_d2.data.doctor.findings import Finding
 from eseg_d2.data.doctor.sources import Source
 from eseg_d2.data.label_space import LabelSpace
+from eseg_d2.data.text import listing
 
 __all__ = ["Category", "Classes", "check_categories", "is_integer", "read_content"]
 
@@ -116,7 +117,7 @@ def _incomplete(entry: Any) -> str:
         return f"is a {type(entry).__name__}, expected an object"
     missing = [key for key in ("id", "name", "isthing") if key not in entry]
     if missing:
-        return f"lacks {listing(missing)}"
+        return f"lacks {listing(missing, limit=5)}"
     if not is_integer(entry["id"]):
         return f"has the id {entry['id']!r}, expected an integer"
     if not isinstance(entry["name"], str) or not entry["name"]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from eseg_d2.data.doctor.content import Category
 from eseg_d2.data.doctor.entries import Record
@@ -16,9 +16,14 @@ from eseg_d2.data.doctor.pixels import (
     ClassPixels,
     class_pixels,
     compare_segments,
-    count_segments,
 )
-from eseg_d2.data.panoptic_png import PADDING, VOID, rgb_to_segment_id
+from eseg_d2.data.panoptic_png import (
+    PADDING,
+    VOID,
+    count_segments,
+    oriented_size,
+    rgb_to_segment_id,
+)
 
 __all__ = ["FileCheck", "check_files", "internal"]
 
@@ -153,10 +158,8 @@ def _decode(data: bytes) -> tuple[Image.Image, Size]:
 def _read_image(path: str) -> tuple[Size, bytes]:
     """(width, height) as Detectron2 reads it, turned as EXIF says, and the digest of the bytes."""
     data = _read_bytes(path)
-    image, (width, height) = _decode(data)
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    size = (height, width) if turned else (width, height)
-    return size, hashlib.sha1(data, usedforsecurity=False).digest()
+    image, size = _decode(data)
+    return oriented_size(image, size), hashlib.sha1(data, usedforsecurity=False).digest()
 
 
 def _read_png(path: str) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["KINDS", "SEVERITIES", "Finding", "Kind", "listing", "sort_findings"]
+__all__ = ["KINDS", "SEVERITIES", "Finding", "Kind", "sort_findings"]
 
 SEVERITIES = ("error", "warning", "note")
 """Training or scores go wrong; probably a mistake, but it trains; good to know."""
@@ -119,10 +119,3 @@ def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
     """Errors first, then by code in the order of :data:`KINDS`; else the order is kept."""
     codes = list(KINDS)
     return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), codes.index(f.code)))
-
-
-def listing(values: Iterable, limit: int = 5) -> str:
-    """ "1, 2, 3" of values, or the first ``limit`` and how many more there are."""
-    values = [str(value) for value in values]
-    more = f" and {len(values) - limit} more" if len(values) > limit else ""
-    return ", ".join(values[:limit]) + more

@@ -1,21 +1,18 @@
-"""Count the segments of a panoptic png, and compare them with segments_info."""
+"""Compare the segments of a panoptic png with segments_info."""
 
 from typing import NamedTuple
 
-import numpy as np
-
 from eseg_d2.data.doctor.content import Category
-from eseg_d2.data.doctor.findings import Finding, listing
+from eseg_d2.data.doctor.findings import Finding
 from eseg_d2.data.doctor.segments import SegmentCheck, is_box, is_number
-from eseg_d2.data.panoptic_png import PADDING, VOID
+from eseg_d2.data.panoptic_png import PADDING, VOID, SegmentPixels
+from eseg_d2.data.text import listing
 
 __all__ = [
     "TINY_AREA",
     "ClassPixels",
-    "SegmentPixels",
     "class_pixels",
     "compare_segments",
-    "count_segments",
 ]
 
 TINY_AREA = 16 * 16
@@ -25,51 +22,12 @@ _BOX_TOLERANCE = 1
 """In pixels: some tools count a box's last column and row, some do not."""
 
 
-class SegmentPixels(NamedTuple):
-    """What the pixels of one segment are: their number and the tight box (x, y, w, h)."""
-
-    area: int
-    bbox: tuple[int, int, int, int]
-
-
 class ClassPixels(NamedTuple):
     """Pixels of one class (by its dataset id) in one image, and how many tiny things they are."""
 
     category_id: int
     pixels: int
     tiny: int
-
-
-def count_segments(segment_map: np.ndarray) -> dict[int, SegmentPixels]:
-    """Area and box of each value of a map.
-
-    Works on the runs of equal pixels in a row: far fewer than there are pixels.
-
-    Args:
-        segment_map: (H, W) integers.
-
-    Returns:
-        By segment id, void (0) included.
-    """
-    height, width = segment_map.shape
-    begins = np.ones((height, width), dtype=bool)
-    np.not_equal(segment_map[:, 1:], segment_map[:, :-1], out=begins[:, 1:])
-    start = np.flatnonzero(begins)
-    length = np.diff(np.append(start, segment_map.size))
-    ids, index = np.unique(segment_map.ravel()[start], return_inverse=True)
-    order = np.argsort(index, kind="stable")
-    first = np.searchsorted(index[order], np.arange(len(ids)))
-    row, left = np.divmod(start[order], width)
-    right = left + length[order]
-    areas = np.add.reduceat(length[order], first)
-    x, y = np.minimum.reduceat(left, first), np.minimum.reduceat(row, first)
-    w = np.maximum.reduceat(right, first) - x
-    h = np.maximum.reduceat(row, first) + 1 - y
-    boxes = zip(*(values.tolist() for values in (x, y, w, h)), strict=True)
-    return {
-        id_: SegmentPixels(area, box)
-        for id_, area, box in zip(ids.tolist(), areas.tolist(), boxes, strict=True)
-    }
 
 
 def compare_segments(
@@ -98,12 +56,12 @@ def compare_segments(
     findings = []
     unlisted = sorted(drawn - listed) if expected.ids_complete else []
     if unlisted:
-        texts = listing(f"{id_} ({found[id_].area} pixels)" for id_ in unlisted)
+        texts = listing((f"{id_} ({found[id_].area} pixels)" for id_ in unlisted), limit=5)
         message = f"segments_info does not list the segments {texts}"
         findings.append(report("unlisted-segment", unlisted[0], message))
     empty = [s["id"] for s in expected.usable if s["id"] not in found]
     if empty:
-        message = f"the segments {listing(empty)} of segments_info have no pixel"
+        message = f"the segments {listing(empty, limit=5)} of segments_info have no pixel"
         findings.append(report("empty-segment", empty[0], message))
     for code, key, wrong in (
         ("wrong-area", "area", _wrong_areas(found, expected.usable)),
@@ -115,7 +73,7 @@ def compare_segments(
                 f"{_plain(getattr(found[s['id']], key))}"
                 for s in wrong
             ]
-            findings.append(report(code, wrong[0]["id"], listing(texts, limit=3)))
+            findings.append(report(code, wrong[0]["id"], listing(texts)))
     return findings
 
 

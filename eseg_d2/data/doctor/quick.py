@@ -6,9 +6,10 @@ from detectron2.config import CfgNode
 
 from eseg_d2.data.doctor.entries import Record
 from eseg_d2.data.doctor.files import check_files
-from eseg_d2.data.doctor.findings import KINDS, SEVERITIES, listing
+from eseg_d2.data.doctor.findings import KINDS, SEVERITIES
 from eseg_d2.data.doctor.run import check_json, classes_of, make_report
 from eseg_d2.data.doctor.sources import sources_from_config
+from eseg_d2.data.text import listing
 
 __all__ = ["quick_check"]
 
@@ -35,7 +36,7 @@ def quick_check(cfg: CfgNode, *, eval_only: bool, sample: int = 16) -> None:
     texts = {severity: [] for severity in SEVERITIES}
     for code, findings in report.by_code().items():
         kind = KINDS[code]
-        messages = listing((f.message for f in findings), limit=3)
+        messages = listing(f.message for f in findings)
         texts[kind.severity].append(f"{code} ({len(findings)}): {messages}. {kind.fix}")
     if texts["error"]:
         first = "\n  ".join(texts["error"][:_SHOWN])

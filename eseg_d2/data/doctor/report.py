@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 from eseg_d2.data.doctor.findings import KINDS, SEVERITIES
 from eseg_d2.data.doctor.pixels import TINY_AREA
 from eseg_d2.data.doctor.run import Report
@@ -84,11 +86,6 @@ def _percent(share: float | None) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
     """Columns below each other; ``align`` has an l or r for each."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    pad = {"l": str.ljust, "r": str.rjust}
-    return "\n".join(
-        "  ".join(
-            pad[side](cell, width) for cell, width, side in zip(row, widths, align, strict=True)
-        ).rstrip()
-        for row in [head, *rows]
-    )
+    sides = [{"l": "left", "r": "right"}[side] for side in align]
+    text = tabulate(rows, headers=head, tablefmt="plain", colalign=sides, disable_numparse=True)
+    return "\n".join(line.rstrip() for line in text.splitlines())

@@ -5,7 +5,8 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from eseg_d2.data.doctor.content import Classes, is_integer
-from eseg_d2.data.doctor.findings import Finding, listing
+from eseg_d2.data.doctor.findings import Finding
+from eseg_d2.data.text import listing
 
 __all__ = ["SegmentCheck", "check_segments", "is_box", "is_number"]
 
@@ -96,7 +97,9 @@ def _flaws(segment: Any, classes: Classes) -> list[tuple[str, Any, str]]:
     number = segment.get("id")
     if wrong:
         id_ = number if is_integer(number) else None
-        got = listing(f"{key} {segment[key]!r}" if key in segment else f"no {key}" for key in wrong)
+        got = listing(
+            (f"{key} {segment[key]!r}" if key in segment else f"no {key}" for key in wrong), limit=5
+        )
         return [("segment-incomplete", id_, f"segment {number!r} has {got}")]
     if not 0 < number <= _LARGEST_ID:
         return [("segment-id-range", number, f"segment {number} is not in 1 .. {_LARGEST_ID}")]
@@ -134,4 +137,4 @@ def _duplicates(segments: list) -> list[tuple[int, str, int, str]]:
 
 def _merge(code: str, flaws: list, dataset: str, path: str, name: str) -> Finding:
     texts = dict.fromkeys(text for _, text in flaws)
-    return Finding(code, dataset, path, flaws[0][0], f"{path}, {name}: {listing(texts, limit=3)}")
+    return Finding(code, dataset, path, flaws[0][0], f"{path}, {name}: {listing(texts)}")

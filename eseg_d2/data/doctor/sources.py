@@ -1,6 +1,5 @@
 """Which data sets are checked, and where their files are."""
 
-import os
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -11,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from eseg_d2.data.datasets.availability import require_datasets
-from eseg_d2.data.datasets.panoptic import image_path_of
+from eseg_d2.data.datasets.panoptic import image_path_of, path_in
 from eseg_d2.data.label_space import LabelSpace
 
 __all__ = ["Source", "source_of", "sources_from_config", "sources_from_names"]
@@ -115,10 +114,6 @@ def _own(entry: dict) -> dict[str, Source]:
         files = {"panoptic_json": entry["panoptic_json"], "panoptic_root": entry["panoptic_png"]}
     except (KeyError, TypeError) as e:
         raise ValueError(f"DATASETS.PANOPTIC has the entry {entry}; it lacks {e}") from e
-    path = partial(_joined, images)
+    path = partial(path_in, images)
     own = Source(name, "", "", image_root=images, image_path=path, label_space=None, **files)
     return {name: own}
-
-
-def _joined(image_root: str, image: dict, annotation: dict) -> str:
-    return os.path.join(image_root, image["file_name"])

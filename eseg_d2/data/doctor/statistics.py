@@ -7,9 +7,10 @@ from itertools import product
 
 from eseg_d2.data.doctor.content import Category
 from eseg_d2.data.doctor.files import FileCheck
-from eseg_d2.data.doctor.findings import Finding, listing
+from eseg_d2.data.doctor.findings import Finding
 from eseg_d2.data.doctor.segments import SegmentCheck
 from eseg_d2.data.doctor.sources import Source
+from eseg_d2.data.text import listing
 
 __all__ = ["DatasetStatistics", "compare_datasets"]
 
@@ -113,7 +114,7 @@ def _categories_differ(train: DatasetStatistics, val: DatasetStatistics) -> Find
         for items in (train.categories.items(), val.categories.items())
     )
     texts = [
-        f"{d.source.name} alone has {listing(alone)}"
+        f"{d.source.name} alone has {listing(alone, limit=5)}"
         for d, alone in (
             (train, [c for c in ours if c not in theirs]),
             (val, [c for c in theirs if c not in ours]),
@@ -128,7 +129,7 @@ def _categories_differ(train: DatasetStatistics, val: DatasetStatistics) -> Find
 
 def _only_in_val(train: list[DatasetStatistics], val: DatasetStatistics) -> list[Finding]:
     seen = {id_ for dataset in train for id_ in dataset.segments}
-    names = listing(dataset.source.name for dataset in train)
+    names = listing((dataset.source.name for dataset in train), limit=5)
     return [
         Finding(
             "class-only-in-val",
@@ -149,6 +150,6 @@ def _absent(group: list[DatasetStatistics]) -> list[Finding]:
     absent = [f"{id_} ({c.name})" for id_, c in categories.items() if id_ not in present]
     if not absent:
         return []
-    names = listing(dataset.source.name for dataset in group)
+    names = listing((dataset.source.name for dataset in group), limit=5)
     message = f"{len(absent)} classes have no segment in {names}: {listing(absent, limit=200)}"
     return [Finding("class-absent", group[0].source.name, None, None, message)]

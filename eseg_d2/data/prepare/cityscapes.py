@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from eseg_d2.data.convert.common import name_some, read_json, replacing
+from eseg_d2.data.convert.common import read_json, replacing
+from eseg_d2.data.files import write_json
 from eseg_d2.data.parallel import map_in_processes, number_of_workers
-from eseg_d2.data.scenes.files import write_json
+from eseg_d2.data.text import listing
 
 __all__ = ["prepare_cityscapes"]
 
@@ -78,7 +79,7 @@ def _instance_files(root: Path, split: str) -> list[Path]:
     for archive, wanted in partners.items():
         missing = [path for path in wanted if not path.exists()]
         if missing:
-            raise FileNotFoundError(f"{archive} holds, but there is no {name_some(missing)}")
+            raise FileNotFoundError(f"{archive} holds, but there is no {listing(missing)}")
     return paths
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from eseg_d2.data.convert.common import name_some, read_json
+from eseg_d2.data.convert.common import read_json
+from eseg_d2.data.text import listing
 
 __all__ = ["SplitCheck", "check_coco"]
 
@@ -74,12 +75,10 @@ def _compare(folder: Path, wanted: list[str], source: str, exactly: bool = False
     problems = []
     if missing:
         problems.append(
-            f"{folder} lacks {len(missing)} of {len(wanted)} files ({name_some(missing)}); "
+            f"{folder} lacks {len(missing)} of {len(wanted)} files ({listing(missing)}); "
             f"get {source}"
         )
     others = found - set(wanted)
     if exactly and others:
-        problems.append(
-            f"{folder} holds {len(others)} files more than its json: {name_some(others)}"
-        )
+        problems.append(f"{folder} holds {len(others)} files more than its json: {listing(others)}")
     return problems

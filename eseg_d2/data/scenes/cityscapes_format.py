@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .files import write_image, write_json
+from eseg_d2.data.files import write_image, write_json
+
 from .labels import color_table, train_id_table
 from .render import Scene
 

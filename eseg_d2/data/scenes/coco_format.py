@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from .files import write_image, write_json
+from eseg_d2.data.files import write_image, write_json
+from eseg_d2.data.panoptic_png import count_segments, segment_id_to_rgb
+
 from .labels import CATEGORIES
 from .render import Scene
 
@@ -34,17 +35,16 @@ def _segments(instance_ids: np.ndarray) -> list[dict[str, Any]]:
     """COCO's segments_info: what is not void, ids as in `instance_ids`."""
     things = {c.id: c.is_thing for c in CATEGORIES}
     segments = []
-    for number in np.unique(instance_ids).tolist():
+    for number, pixels in count_segments(instance_ids).items():
         category = number if number < 1000 else number // 1000
         if category not in things:
             continue
-        mask = (instance_ids == number).view(np.uint8)
         segments.append(
             {
                 "id": number,
                 "category_id": category,
-                "area": cv2.countNonZero(mask),
-                "bbox": list(cv2.boundingRect(mask)),
+                "area": pixels.area,
+                "bbox": list(pixels.bbox),
                 "iscrowd": int(things[category] and number < 1000),
             }
         )
@@ -64,9 +64,8 @@ def write_scene(root: Path, split: str, index: int, scene: Scene) -> dict[str, A
     ids = [segment["id"] for segment in segments]
     table[ids] = ids
     coded = table[scene.instance_ids]
-    rgb = np.stack([coded & 255, coded >> 8, 0 * coded], -1).astype(np.uint8)
     write_image(root / f"{split}2017" / f"{stem}.jpg", scene.image)
-    write_image(root / f"panoptic_{split}2017" / f"{stem}.png", rgb)
+    write_image(root / f"panoptic_{split}2017" / f"{stem}.png", segment_id_to_rgb(coded))
     height, width = scene.label_ids.shape
     return {
         "image": {"id": image_id, "file_name": f"{stem}.jpg", "height": height, "width": width},

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from eseg_d2.data.files import write_json
 from eseg_d2.data.parallel import map_in_processes, number_of_workers
 
 from . import cityscapes_format, coco_format
-from .files import write_json
 from .render import render_scene
 
 __all__ = ["generate_street_scenes"]

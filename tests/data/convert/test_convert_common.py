@@ -14,10 +14,10 @@ from eseg_d2.data.convert.categories import category_index, check_ignored, read_
 from eseg_d2.data.convert.common import (
     find_files,
     image_size,
-    name_some,
     read_label_png,
     replacing,
 )
+from eseg_d2.data.text import listing
 
 
 def write_png(path, values, depth, color_type, palette=None):
@@ -121,8 +121,8 @@ def test_files_are_found_by_name(tmp_path):
 
 
 def test_long_lists_of_names_are_cut():
-    assert name_some("abc") == "a, b, c"
-    assert name_some("abcde") == "a, b, c and 2 more"
+    assert listing("abc") == "a, b, c"
+    assert listing("abcde") == "a, b, c and 2 more"
 
 
 def test_a_file_that_fails_leaves_the_old_one(tmp_path):

@@ -95,7 +95,7 @@ def test_largest_segment_id(tiny):
 
 
 def test_one_pixel_segments_and_noise():
-    from eseg_d2.data.doctor.pixels import count_segments
+    from eseg_d2.data.panoptic_png import count_segments
 
     ids = np.random.default_rng(0).integers(0, 9, (13, 17))
     found = count_segments(ids)

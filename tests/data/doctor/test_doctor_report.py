@@ -26,7 +26,7 @@ def test_text(broken):
     assert "... and 2 more, all are in --json" in text
     assert re.search(r"^warning +image-without-annotation +7$", text, re.M)
     assert "tiny_train: 3 images, 15 segments" in text
-    assert re.search(r"^90 +car +thing +9 +3 +\d+\.\d\d % +6$", text, re.M)
+    assert re.search(r"^ *90 +car +thing +9 +3 +\d+\.\d\d % +6$", text, re.M)
     assert text.endswith("1 error, 7 warnings, 0 notes")
 
 
