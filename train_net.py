@@ -4,6 +4,8 @@
 python train_net.py --config-file configs/rsp_panoptic_R50.yaml --num-gpus 8
 python train_net.py --config-file CONFIG --eval-only MODEL.WEIGHTS output/model_final.pth
 python train_net.py --config-file CONFIG --resume
+torchrun --nproc-per-node 8 train_net.py --config-file CONFIG
+srun python train_net.py --config-file CONFIG
 """
 
 import argparse
@@ -26,7 +28,13 @@ def parse_arguments() -> argparse.Namespace:
         "--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR"
     )
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS only")
-    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs on this machine; default 1")
+    parser.add_argument(
+        "--num-gpus",
+        type=int,
+        default=1,
+        help="GPUs on this machine, with a process each; default 1. Without GPUs, or with "
+        "MODEL.DEVICE cpu: processes",
+    )
     parser.add_argument("--num-machines", type=int, default=1, help="machines in all; default 1")
     parser.add_argument("--machine-rank", type=int, default=0, help="this machine's, 0 ..")
     # several users may train on one machine: a port that depends on the user
@@ -45,60 +53,58 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(args: argparse.Namespace, cfg) -> dict:
-    """Train or evaluate in this process; returns the results of the last evaluation."""
+def run(args: argparse.Namespace, cfg) -> None:
+    """Train or evaluate, in one of the processes of the run."""
     import logging
 
-    from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.engine import default_setup
 
-    from eseg_d2.engine import Trainer
+    import eseg_d2  # noqa: F401, registers: a process that was started knows nothing yet
+    from eseg_d2.data.datasets.own import register_own
+    from eseg_d2.engine import Trainer, find_checkpoints, load_weights, log_to
+    from eseg_d2.errors import RunError
 
+    register_own(cfg.DATASETS.PANOPTIC)
     default_setup(cfg, args)
+    log_to(cfg.OUTPUT_DIR)
     if cfg.MODEL.DEVICE == "cpu":
         logging.getLogger("eseg_d2").warning("No GPU is used: this runs on the CPU.")
+    try:
+        if args.eval_only:
+            model = Trainer.build_model(cfg)
+            resumed = args.resume and find_checkpoints(cfg.OUTPUT_DIR)
+            load_weights(model, resumed[0] if resumed else cfg.MODEL.WEIGHTS)
+        else:
+            trainer = Trainer(cfg)
+            trainer.resume_or_load(resume=args.resume)
+    except (ValueError, FileNotFoundError) as e:
+        raise RunError(str(e)) from e
     if args.eval_only:
-        model = Trainer.build_model(cfg)
-        checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR)
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        results = Trainer.test(cfg, model)
+        Trainer.test(cfg, model)
     else:
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
         trainer.train()
-        results, model = trainer.last_results, trainer.evaluated_model
+        model = trainer.evaluated_model
     if cfg.TEST.AUG.ENABLED:
-        results = {**results, **Trainer.test_with_TTA(cfg, model)}
-    return results
+        Trainer.test_with_TTA(cfg, model)
 
 
 def main() -> None:
     args = parse_arguments()
-    from detectron2.engine import launch
     from detectron2.utils.logger import setup_logger
 
     import eseg_d2  # noqa: F401, registers
     from eseg_d2.data.doctor import quick_check
-    from eseg_d2.engine import check_launch, load_config, require_inputs
+    from eseg_d2.engine import launch, prepare_run, require_output_dir
 
     setup_logger(name="eseg_d2")
     try:
-        cfg = load_config(args.config_file, args.opts)
-        check_launch(cfg, args)
-        require_inputs(cfg, eval_only=args.eval_only)
+        cfg = prepare_run(args)
         if cfg.DATASETS.QUICK_CHECK:
             quick_check(cfg, eval_only=args.eval_only)
-    except (ValueError, FileNotFoundError) as e:
+        require_output_dir(cfg.OUTPUT_DIR)
+    except (ValueError, OSError) as e:
         sys.exit(f"train_net.py: {e}")
-    cfg.freeze()
-    launch(
-        run,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args, cfg),
-    )
+    launch(run, args, cfg)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ def add_eseg_config(cfg: CN) -> None:
     _add_eseg_head(cfg)
     _add_panoptic(cfg)
     _add_data(cfg)
+    _add_training(cfg)
+    _add_evaluation(cfg)
     _add_ema(cfg)
 
 
@@ -140,13 +142,46 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.LSJ.SIZE = (1024, 1024)
     cfg.INPUT.LSJ.MIN_SCALE = 0.1
     cfg.INPUT.LSJ.MAX_SCALE = 2.0
+    # Check the data sets' jsons and some of their files before training and evaluation starts.
+    cfg.DATASETS.QUICK_CHECK = True
+
+
+def _add_training(cfg: CN) -> None:
+    # Parts that the batch of one update is computed in, one after the other: their gradients are
+    # added. An update sees IMS_PER_BATCH * ACCUMULATE_STEPS images; MAX_ITER counts updates.
+    cfg.SOLVER.ACCUMULATE_STEPS = 1
+    # With SOLVER.AMP.ENABLED: "float16" (with a gradient scaler) or "bfloat16", which CPUs take
+    # in any case.
+    cfg.SOLVER.AMP.DTYPE = "float16"
+    # Updates of a run that may be left out since a loss or gradient is NaN or infinite; the next
+    # one ends the run. 0: the first one does.
+    cfg.SOLVER.MAX_SKIPPED_STEPS = 0
+    # The newest periodic checkpoints that stay on the disk; 0 keeps all.
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 3
+    # Files of a run that cannot be read and may be left out of the training; one more ends the run.
+    cfg.DATALOADER.MAX_BAD_SAMPLES = 10
+    cfg.LOGGING = CN()
+    # Iterations from one line in the log, metrics.json and TensorBoard to the next.
+    cfg.LOGGING.PERIOD = 20
+    # True: the same figures to Weights & Biases, too (pip install wandb).
+    cfg.LOGGING.WANDB = False
+    cfg.LOGGING.WANDB_PROJECT = "eseg_d2"
+
+
+def _add_evaluation(cfg: CN) -> None:
     # Evaluation of panoptic data sets: write the predictions in the formats of COCO's and
     # Cityscapes' servers to OUTPUT_DIR/inference/predictions/<data set>.
     cfg.TEST.SAVE_PREDICTIONS = False
     # Data sets in Cityscapes' format: write the predictions, and have cityscapesscripts score them.
     cfg.TEST.OFFICIAL_CITYSCAPES = False
-    # Check the data sets' jsons and some of their files before training and evaluation starts.
-    cfg.DATASETS.QUICK_CHECK = True
+    # The weights of the best evaluation by each of these, "task/metric" (higher is better), stay in
+    # model_best_<task>_<metric>.pth. Those that a model does not have are left out.
+    cfg.TEST.BEST_METRICS = ["panoptic_seg/PQ", "sem_seg/mIoU"]
+    # True: the training losses on DATASETS.TEST, every TEST.EVAL_PERIOD iterations and at the end.
+    cfg.TEST.VALIDATION_LOSS = CN()
+    cfg.TEST.VALIDATION_LOSS.ENABLED = False
+    # Of each data set the first so many images; 0: all.
+    cfg.TEST.VALIDATION_LOSS.NUM_IMAGES = 0
 
 
 def _add_ema(cfg: CN) -> None:

@@ -17,6 +17,7 @@ from eseg_d2.data.panoptic_png import (
     rgb_to_segment_id,
     segment_id_to_rgb,
 )
+from eseg_d2.errors import BadSampleError
 
 __all__ = ["PanopticMapper"]
 
@@ -67,6 +68,13 @@ class PanopticMapper:
             "with_instances": cfg.MODEL.MASK_ON,
         }
 
+    @classmethod
+    def for_validation(cls, cfg, dataset_name: str) -> "PanopticMapper":
+        """Targets as in training, of whole images in the test's size, nothing random."""
+        arguments = cls.from_config(cfg, dataset_name)
+        arguments["augmentations"] = detection_utils.build_augmentation(cfg, is_train=False)
+        return cls(**arguments)
+
     def __call__(self, dataset_dict: dict) -> dict:
         """
         Args:
@@ -84,7 +92,8 @@ class PanopticMapper:
 
         Raises:
             FileNotFoundError: the image or the png is missing.
-            ValueError: one cannot be read, their sizes differ, or the png has unlisted ids.
+            BadSampleError: one cannot be read, or their sizes differ.
+            ValueError: the png has ids that its segments_info does not list.
         """
         dataset_dict = dict(dataset_dict)  # nothing inside is changed
         path = dataset_dict["pan_seg_file_name"]
@@ -92,7 +101,7 @@ class PanopticMapper:
         image = read_image(dataset_dict["file_name"], self.image_format)
         panoptic = read_panoptic_png(path)
         if image.shape[:2] != panoptic.shape:
-            raise ValueError(
+            raise BadSampleError(
                 f"{dataset_dict['file_name']} is {image.shape[1]}x{image.shape[0]} pixels, its "
                 f"label {path} {panoptic.shape[1]}x{panoptic.shape[0]}; they must be equal"
             )

@@ -8,6 +8,8 @@ import numpy as np
 from detectron2.data import detection_utils
 from PIL import ExifTags, Image
 
+from eseg_d2.errors import BadSampleError
+
 __all__ = [
     "PADDING",
     "VOID",
@@ -65,24 +67,39 @@ def read_panoptic_png(path: str) -> np.ndarray:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it cannot be decoded.
+        BadSampleError: it cannot be decoded, or says that it has more pixels than Pillow accepts.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no such image: {path}")
+    _require_sane_size(path)
     bgr = cv2.imread(path, cv2.IMREAD_COLOR)  # half again as fast as PIL
     if bgr is None:
-        raise ValueError(f"cannot read the image {path}. Is it complete?")
+        raise BadSampleError(f"cannot read the image {path}. Is it complete?")
     return _four_bytes_to_id(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA))
 
 
+def _require_sane_size(path: str) -> None:
+    """OpenCV takes a gigapixel from a file of a few bytes; Pillow looks at the header."""
+    try:
+        with Image.open(path):
+            pass
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        raise BadSampleError(f"cannot read the image {path}: {e}. Is it complete?") from e
+
+
 def read_image(path: str, image_format: str) -> np.ndarray:
-    """(H, W, 3) uint8 by Detectron2's reader; its errors name the file."""
+    """(H, W, 3) uint8 by Detectron2's reader.
+
+    Raises:
+        FileNotFoundError: no such file.
+        BadSampleError: it cannot be decoded, or says that it has more pixels than Pillow accepts.
+    """
     try:
         return detection_utils.read_image(path, format=image_format)
     except FileNotFoundError as e:
         raise FileNotFoundError(f"no such image: {path}") from e
-    except (OSError, SyntaxError) as e:
-        raise ValueError(f"cannot read the image {path}: {e}. Is it complete?") from e
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        raise BadSampleError(f"cannot read the image {path}: {e}. Is it complete?") from e
 
 
 def oriented_size(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:

@@ -1,22 +1,34 @@
-"""Training: configuration, trainer."""
+"""Training: configuration, trainer, checkpoints, processes."""
 
+from eseg_d2.engine.checkpoint import find_checkpoints, load_weights
+from eseg_d2.engine.launch import launch
+from eseg_d2.engine.results import write_results
 from eseg_d2.engine.setup import (
     check_launch,
     fetch_weights,
     load_config,
     merge_config,
+    prepare_run,
     require_inputs,
+    require_output_dir,
     set_class_counts,
 )
-from eseg_d2.engine.trainer import Trainer, write_results
+from eseg_d2.engine.trainer import Trainer
+from eseg_d2.engine.writers import log_to
 
 __all__ = [
     "Trainer",
     "check_launch",
     "fetch_weights",
+    "find_checkpoints",
+    "launch",
     "load_config",
+    "load_weights",
+    "log_to",
     "merge_config",
+    "prepare_run",
     "require_inputs",
+    "require_output_dir",
     "set_class_counts",
     "write_results",
 ]

@@ -1,10 +1,10 @@
 """A trained model, ready for inference."""
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
+from eseg_d2.engine.checkpoint import load_weights
 from eseg_d2.engine.setup import fetch_weights
 
 __all__ = ["load_trained"]
@@ -18,7 +18,7 @@ def load_trained(cfg: CfgNode, *, architectures: tuple[str, ...]) -> nn.Module:
         architectures: the MODEL.META_ARCHITECTURE that the caller can work with.
 
     Raises:
-        ValueError: the model has another architecture.
+        ValueError: the model has another architecture, or the weights are of another model.
         FileNotFoundError: MODEL.WEIGHTS cannot be had.
     """
     if cfg.MODEL.META_ARCHITECTURE not in architectures:
@@ -28,5 +28,5 @@ def load_trained(cfg: CfgNode, *, architectures: tuple[str, ...]) -> nn.Module:
         )
     fetch_weights(cfg.MODEL.WEIGHTS)
     model = build_model(cfg).eval()
-    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    load_weights(model, cfg.MODEL.WEIGHTS)
     return model

@@ -1,78 +1,201 @@
-"""Detectron2's DefaultTrainer with this project's data and evaluation."""
+"""Detectron2's DefaultTrainer with this project's data, checkpoints and evaluation."""
 
-import json
+import logging
 import math
 import os
+import time
+import weakref
 
 import torch
-from detectron2.data import (
-    MetadataCatalog,
-    build_detection_train_loader,
-)
-from detectron2.engine import DefaultTrainer, hooks
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
+from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
-from torch.nn.parallel import DistributedDataParallel
+from detectron2.utils.events import EventStorage, EventWriter
+from detectron2.utils.logger import setup_logger
+from torch import nn
 
-from eseg_d2.data.mapper import PanopticMapper
+from eseg_d2.data.build import build_test_loader, build_train_loader
+from eseg_d2.data.random_state import set_random_state
+from eseg_d2.data.train_loader import TrainLoader
+from eseg_d2.engine.checkpoint import SafeCheckpointer
 from eseg_d2.engine.ema import EMAHook
+from eseg_d2.engine.gradients import build_clipping
+from eseg_d2.engine.hooks import build_hooks
+from eseg_d2.engine.not_finite import NotFiniteGuard
+from eseg_d2.engine.peers import is_connection_error
+from eseg_d2.engine.processes import data_parallel
+from eseg_d2.engine.provenance import record_start
+from eseg_d2.engine.results import write_results
+from eseg_d2.engine.setup import autocast_dtype
+from eseg_d2.engine.train_step import NotFiniteError, TrainStep
+from eseg_d2.engine.writers import build_writers
+from eseg_d2.errors import RunError
 from eseg_d2.evaluation.build import build_evaluator
 from eseg_d2.modeling.backbone.efficientnet import EfficientNet, load_pretrained
 from eseg_d2.modeling.test_time_augmentation import SemanticTTA
 
-__all__ = ["Trainer", "write_results"]
+__all__ = ["Trainer"]
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
     """Trains any configured model on any panoptic data set (or Detectron2's own kinds).
 
-    Evaluation results go to ``OUTPUT_DIR/results.json`` as well, and checkpoints hold the
-    optimizer's state, which Detectron2 0.6 forgets. With MODEL_EMA.ENABLED the moving average of
-    the weights is evaluated and is the "model" of the checkpoints, so that whoever loads one gets
-    it; the weights in training are "training_model" there.
+    Used as Detectron2's: ``Trainer(cfg)``, ``resume_or_load``, ``train``. A run that was killed and
+    resumed gives on a CPU the same losses as an undisturbed one: checkpoints hold the states of
+    optimizer, schedule, gradient scaler, moving average, random numbers and data order. With
+    MODEL_EMA.ENABLED the moving average of the weights is evaluated and is the "model" of the
+    checkpoints, so that whoever loads one gets it; the weights in training are "training_model".
     """
 
     def __init__(self, cfg):
-        self.ema = None
-        super().__init__(cfg)
-        if cfg.MODEL_EMA.ENABLED:
-            self._add_ema(cfg.MODEL_EMA.DECAY)
+        TrainerBase.__init__(self)  # Detectron2's own builds the data before weights are looked at
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        self._trainer = TrainStep(
+            data_parallel(model),
+            optimizer,
+            device=torch.device(cfg.MODEL.DEVICE),
+            clipping=build_clipping(cfg),
+            autocast=autocast_dtype(cfg),
+            ignore_value=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            can_skip=cfg.SOLVER.MAX_SKIPPED_STEPS > 0,
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.ema = EMAHook(model, cfg.MODEL_EMA.DECAY) if cfg.MODEL_EMA.ENABLED else None
+        self.checkpointer = SafeCheckpointer(
+            self.ema.model if self.ema else model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        if self.ema:
+            self.checkpointer.add_checkpointable("training_model", self.ema)
+        self._guard = NotFiniteGuard(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_SKIPPED_STEPS)
+        self._data_state: dict | None = None
+        self.data_seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        self.random_states: list[dict] = []
+        self.register_hooks(self.build_hooks())
 
-    def _add_ema(self, decay: float) -> None:
-        trained = self.model
-        if isinstance(trained, DistributedDataParallel):
-            trained = trained.module
-        self.ema = EMAHook(trained, decay)
-        self.checkpointer.model = self.ema.model
-        self.checkpointer.add_checkpointable("training_model", self.ema)
-        self.register_hooks([self.ema])
-        self._hooks.insert(0, self._hooks.pop())  # before what evaluates and saves
+    def build_hooks(self) -> list[HookBase]:
+        return build_hooks(self)
 
-    def build_hooks(self) -> list:
-        evaluation = hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
-        return [
-            evaluation if isinstance(hook, hooks.EvalHook) else hook
-            for hook in super().build_hooks()
-        ]
-
-    def _evaluate(self) -> dict:
-        self._last_eval_results = self.test(self.cfg, self.evaluated_model)
-        return self._last_eval_results
+    def build_writers(self) -> list[EventWriter]:
+        return build_writers(self.cfg, self.start_iter, self.max_iter)
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """As Detectron2's; a new run without MODEL.WEIGHTS loads MODEL.EFFICIENTNET.PRETRAINED."""
-        super().resume_or_load(resume)
-        resumed = resume and self.checkpointer.has_checkpoint()
-        options = self.cfg.MODEL.EFFICIENTNET
-        if options.PRETRAINED and not resumed and not self.cfg.MODEL.WEIGHTS:
-            for module in self.checkpointer.model.modules():
+        """As Detectron2's; a new run without MODEL.WEIGHTS loads MODEL.EFFICIENTNET.PRETRAINED.
+
+        Raises:
+            ValueError: the weights are of another model.
+            RunError: there are checkpoints to resume from, but none can be read.
+        """
+        self.checkpointer.remove_leftovers()
+        comm.synchronize()
+        if resume and self.checkpointer.has_checkpoint():
+            self.start_iter = self.checkpointer.resume()["iteration"] + 1
+            if self.ema:
+                self.ema.continue_at(self.start_iter)
+        else:
+            self._load_initial_weights()
+        self._trainer.data_loader = self._build_data()
+
+    def _load_initial_weights(self) -> None:
+        model, options = self.checkpointer.model, self.cfg.MODEL.EFFICIENTNET
+        summary = self.checkpointer.load_weights(self.cfg.MODEL.WEIGHTS)
+        if summary:
+            summary.require_similar_model()
+        elif options.PRETRAINED:
+            for module in model.modules():
                 if isinstance(module, EfficientNet):
                     load_pretrained(module, options.NAME, options.PRETRAINED)
-        if self.ema and resumed:
-            self.ema.continue_at(self.start_iter)
-        elif self.ema:
+        if self.ema:
             self.ema.start_from_average()
+        if comm.is_main_process() and self.checkpointer.has_checkpoint():
+            logger.warning(
+                "OUTPUT_DIR %s holds checkpoints of an earlier run, which this new one will "
+                "overwrite as it goes on. (--resume goes on with it.)",
+                self.cfg.OUTPUT_DIR,
+            )
+
+    def _build_data(self) -> TrainLoader:
+        loader = build_train_loader(self.cfg, seed=self.data_seed)
+        if self._data_state:
+            loader.load_state_dict(self._data_state)
+        return loader
+
+    def train(self) -> None:
+        """Train to MAX_ITER, evaluating on the way; says so if there is nothing left to train."""
+        if self._trainer.data_loader is None:
+            self._trainer.data_loader = self._build_data()
+        if self.start_iter >= self.max_iter:
+            logger.warning(
+                "Nothing to train: the checkpoint has done %d iterations, and SOLVER.MAX_ITER is "
+                "%d. Raise it to train on.",
+                self.start_iter,
+                self.max_iter,
+            )
+        if comm.is_main_process():
+            for sentence in record_start(self.cfg, self.start_iter):
+                logger.warning("%s", sentence)
+        self._loop()
+        if len(self.cfg.TEST.EXPECTED_RESULTS) and comm.is_main_process():
+            verify_results(self.cfg, self.last_results)
+
+    def _loop(self) -> None:
+        """As Detectron2's; errors that say all there is to say are not logged as tracebacks."""
+        logger.info("Starting training from iteration %d", self.start_iter)
+        self.iter = self.start_iter
+        with EventStorage(self.start_iter) as self.storage:
+            try:
+                self.before_train()
+                self._batches = iter(self._trainer.data_loader)
+                if self.random_states:
+                    self._set_random_state()
+                while self.iter < self.max_iter:
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                    self.iter += 1
+            except RunError as e:
+                logger.error("%s", e)
+                raise
+            except Exception as e:
+                if not is_connection_error(e):  # another process says what has happened
+                    logger.exception("Exception during training:")
+                raise
+            finally:
+                self.after_train()
+
+    def run_step(self) -> None:
+        start = time.perf_counter()
+        parts = [next(self._batches) for _ in range(self.cfg.SOLVER.ACCUMULATE_STEPS)]
+        data_time = time.perf_counter() - start
+        try:
+            figures = self._trainer.run(parts)
+        except NotFiniteError as e:
+            lr = self.optimizer.param_groups[0]["lr"]
+            self._guard.handle(e, parts, iteration=self.iter, lr=lr)
+            figures = {}
+        self._record(figures, data_time)
+
+    def _record(self, figures: dict[str, float], data_time: float) -> None:
+        """Scalars of this iteration: means over the processes, and the longest wait for data."""
+        loader = self._trainer.data_loader
+        shares = comm.gather((figures, data_time, loader.bad_samples))
+        if not comm.is_main_process():
+            return
+        for _, _, bad_samples in shares:
+            for file, reason in list(bad_samples.items()):
+                loader.count_bad_sample(file, reason)
+        self.storage.put_scalar("data_time", max(seconds for _, seconds, _ in shares))
+        for name in figures:
+            mean = sum(of_process[name] for of_process, _, _ in shares) / len(shares)
+            if math.isfinite(mean):  # a step in mixed precision may overflow
+                self.storage.put_scalar(name, mean)
 
     @classmethod
     def build_model(cls, cfg):
@@ -83,11 +206,14 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg, model):
-        """Detectron2's, with one group for all parameters of equal settings.
+        """Detectron2's, with one group for all parameters of equal settings, and no clipping.
 
         Detectron2 0.6 makes a group of each parameter, and PyTorch updates group by group: hundreds
-        of small calls in place of a few.
+        of small calls in place of a few. Gradients are clipped before the update, all at once.
         """
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
         optimizer = super().build_optimizer(cfg, model)
         groups = {}
         for group in optimizer.param_groups:
@@ -97,12 +223,14 @@ class Trainer(DefaultTrainer):
         return optimizer
 
     @classmethod
-    def build_train_loader(cls, cfg):
-        name = cfg.DATASETS.TRAIN[0]
-        mapper = None  # Detectron2's own
-        if MetadataCatalog.get(name).get("panoptic_json"):
-            mapper = PanopticMapper(cfg, name)
-        return build_detection_train_loader(cfg, mapper=mapper)
+    def build_train_loader(cls, cfg) -> TrainLoader:
+        """The loader of a new run; the trainer itself makes one that goes on where it was."""
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        return build_train_loader(cfg, seed=seed)
+
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name: str):
+        return build_test_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name: str) -> DatasetEvaluator:
@@ -135,10 +263,15 @@ class Trainer(DefaultTrainer):
         results = cls.test(cfg, SemanticTTA(cfg, model))
         return {f"{task}_TTA": figures for task, figures in results.items()}
 
+    def evaluate(self) -> dict:
+        """:meth:`test` of the model as it is now."""
+        self._last_eval_results = self.test(self.cfg, self.evaluated_model)
+        return self._last_eval_results
+
     @property
-    def evaluated_model(self):
+    def evaluated_model(self) -> nn.Module:
         """The model that is evaluated and saved: the moving average, if there is one."""
-        return self.ema.model if self.ema else self.model
+        return self.checkpointer.model
 
     @property
     def last_results(self) -> dict:
@@ -146,28 +279,33 @@ class Trainer(DefaultTrainer):
         return getattr(self, "_last_eval_results", {})
 
     def state_dict(self) -> dict:
-        state = super().state_dict()
-        state["_trainer"] = self._trainer.state_dict()
-        return state
+        loader = self._trainer.data_loader
+        return {
+            **TrainerBase.state_dict(self),
+            "_trainer": self._trainer.state_dict(),
+            "data": {"seed": self.data_seed, "order": loader.state_dict() if loader else None},
+            "random_states": self.random_states,
+            "skipped_steps": self._guard.skipped,
+        }
 
     def load_state_dict(self, state_dict: dict) -> None:
-        super().load_state_dict(state_dict)
-        if "_trainer" in state_dict:
-            self._trainer.load_state_dict(state_dict["_trainer"])
+        TrainerBase.load_state_dict(self, state_dict)
+        self._trainer.load_state_dict(state_dict["_trainer"])
+        if "data" not in state_dict:  # written by an earlier version of this project
+            logger.warning("The checkpoint does not say which images came next: a new order begins")
+            return
+        self.data_seed = state_dict["data"]["seed"]
+        self._data_state = state_dict["data"]["order"]
+        self.random_states = state_dict["random_states"]
+        self._guard.skipped = state_dict["skipped_steps"]
 
-
-def write_results(results: dict, path: str) -> None:
-    """Write Detectron2's dictionary of results as strict json: NaN becomes null.
-
-    Args:
-        results: nested dicts of numbers.
-        path: of the json file; its folder must exist.
-    """
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {key: plain(v) for key, v in value.items()}
-        return None if math.isnan(value) else float(value)
-
-    with open(path, "w") as f:
-        json.dump(plain(results), f, indent=1)
+    def _set_random_state(self) -> None:
+        rank = comm.get_rank()
+        if len(self.random_states) != comm.get_world_size():
+            logger.warning(
+                "The run had %d processes and has %d: its random numbers begin anew",
+                len(self.random_states),
+                comm.get_world_size(),
+            )
+            return
+        set_random_state(self.random_states[rank])

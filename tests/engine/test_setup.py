@@ -14,7 +14,13 @@ def in_checkout(root, monkeypatch):
 
 
 def arguments(**given):
-    defaults = {"num_gpus": 1, "num_machines": 1, "resume": False, "eval_only": False}
+    defaults = {
+        "num_gpus": 1,
+        "num_machines": 1,
+        "machine_rank": 0,
+        "resume": False,
+        "eval_only": False,
+    }
     return SimpleNamespace(**{**defaults, **given})
 
 
@@ -69,12 +75,18 @@ def test_missing_inputs_are_named(scenes):
 
 def test_launches_that_cannot_work_are_refused(tmp_path):
     cfg = load_config(CONFIG, ["OUTPUT_DIR", str(tmp_path)])
-    check_launch(cfg, arguments())
-    with pytest.raises(ValueError, match="--num-gpus 99, but this machine has"):
-        check_launch(cfg, arguments(num_gpus=99))
+    check_launch(cfg, arguments(), 1)
+    check_launch(cfg, arguments(num_gpus=4), 4)  # processes on the CPU
+    with pytest.raises(ValueError, match="--num-gpus 0 .*expected 1 or more"):
+        check_launch(cfg, arguments(num_gpus=0), 1)
+    with pytest.raises(ValueError, match="--machine-rank 2; expected"):
+        check_launch(cfg, arguments(num_machines=2, machine_rank=2), 2)
     with pytest.raises(ValueError, match="IMS_PER_BATCH is 4, which 3 processes"):
-        check_launch(cfg, arguments(num_machines=3))
+        check_launch(cfg, arguments(num_machines=3), 3)
     with pytest.raises(ValueError, match="no checkpoint in OUTPUT_DIR"):
-        check_launch(cfg, arguments(resume=True))
+        check_launch(cfg, arguments(resume=True), 1)
     with pytest.raises(ValueError, match="MODEL.WEIGHTS path"):
-        check_launch(cfg, arguments(eval_only=True))
+        check_launch(cfg, arguments(eval_only=True), 1)
+    cfg.MODEL.DEVICE = "cuda"
+    with pytest.raises(ValueError, match="--num-gpus 99, but this machine has.*MODEL.DEVICE cpu"):
+        check_launch(cfg, arguments(num_gpus=99), 99)

@@ -30,7 +30,7 @@ def test_checkpoints_hold_the_optimizer(root, scenes, tmp_path):
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
-    saved = torch.load(tmp_path / "model_0000001.pth", weights_only=False)
+    saved = torch.load(tmp_path / "model_0000001.pth", weights_only=True)
     assert saved["iteration"] == 1
 
     resumed = Trainer(cfg)
@@ -97,7 +97,7 @@ def test_average_is_what_is_evaluated_and_saved(root, scenes, tmp_path):
     trainer = ema_trainer(root, tmp_path)
     trainer.resume_or_load(resume=False)
     expected = None
-    step = trainer._trainer.run_step
+    step = trainer.run_step
 
     def run_step():
         nonlocal expected
@@ -105,14 +105,14 @@ def test_average_is_what_is_evaluated_and_saved(root, scenes, tmp_path):
         new = weight_of(trainer.model)
         expected = new if expected is None else 0.75 * expected + 0.25 * new
 
-    trainer._trainer.run_step = run_step
+    trainer.run_step = run_step
     evaluated = []
     trainer.test = lambda cfg, model: evaluated.append(model) or {}
     trainer.train()
     assert evaluated == [trainer.ema.model]
     torch.testing.assert_close(weight_of(trainer.ema.model), expected)
     assert not torch.allclose(weight_of(trainer.model), expected)
-    saved = torch.load(tmp_path / "model_final.pth", weights_only=False)
+    saved = torch.load(tmp_path / "model_final.pth", weights_only=True)
     key = "sem_seg_head.predictor.weight"
     torch.testing.assert_close(saved["model"][key], expected)
     torch.testing.assert_close(saved["training_model"][key], weight_of(trainer.model))
@@ -123,7 +123,7 @@ def test_average_goes_on_after_resuming(root, scenes, tmp_path):
     trainer.resume_or_load(resume=False)
     trainer.train()
     (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
-    saved = torch.load(tmp_path / "model_0000001.pth", weights_only=False)
+    saved = torch.load(tmp_path / "model_0000001.pth", weights_only=True)
     resumed = ema_trainer(root, tmp_path)
     resumed.resume_or_load(resume=True)
     key = "sem_seg_head.predictor.weight"

@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from eseg_d2.modeling.sem_seg.pixel_count import current_pixel_count
+
 __all__ = ["LOSS_TYPES", "pixel_cross_entropy"]
 
 LOSS_TYPES = ("cross_entropy", "hard_pixel_mining")
@@ -14,7 +16,8 @@ def pixel_cross_entropy(
 ) -> torch.Tensor:
     """Mean cross entropy in fp32 of logits that are brought to the targets' size (bilinear).
 
-    Finite and connected to the graph also if no pixel counts: then it is zero.
+    Finite and connected to the graph also if no pixel counts: then it is zero. Inside
+    ``shared_pixel_count`` the sum is divided by that number.
 
     Args:
         logits: (B, num_classes, h, w).
@@ -34,6 +37,9 @@ def pixel_cross_entropy(
     counted = (targets != ignore_value).sum()
     if loss_type == "cross_entropy":
         total = F.cross_entropy(logits, targets, reduction="sum", ignore_index=ignore_value)
+        shared = current_pixel_count()
+        if shared is not None:
+            return total / max(shared, 1)
     else:
         losses = F.cross_entropy(logits, targets, reduction="none", ignore_index=ignore_value)
         hardest = max(int(HARD_SHARE * losses.numel()), 1)

@@ -1,0 +1,184 @@
+"""Training batches in a fixed order, with bad samples left out."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from detectron2.data.common import DatasetFromList
+from detectron2.data.detection_utils import SizeMismatchError
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset
+
+from eseg_d2.data.batch_plan import BatchPlan, PartSampler, SampleKey
+from eseg_d2.data.random_state import seeded
+from eseg_d2.data.workers import explained
+from eseg_d2.errors import BadSampleError, RunError
+
+__all__ = ["TrainLoader"]
+
+logger = logging.getLogger(__name__)
+
+SKIPPED = "skipped_samples"
+ATTEMPTS = 10  # other images in place of a bad one
+
+
+class _Unusable(NamedTuple):
+    """What a worker gives in place of a sample, since its exceptions arrive as tracebacks."""
+
+    message: str
+
+
+class _Samples(Dataset):
+    """A sample is the same in whichever process and whenever it is loaded."""
+
+    def __init__(self, images, mapper: Callable[[dict], dict], seed: int):
+        self._images, self._mapper, self._seed = images, mapper, seed
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, key: SampleKey) -> dict | _Unusable:
+        skipped = []
+        with seeded(self._seed, key.position):
+            index = key.index
+            for _ in range(ATTEMPTS):
+                image = self._images[index]
+                try:
+                    sample = self._mapper(image)
+                except (BadSampleError, OSError, SizeMismatchError) as e:
+                    skipped.append((image["file_name"], f"{e}"))
+                    index = np.random.randint(len(self))
+                except ValueError as e:
+                    return _Unusable(str(e))
+                else:
+                    return {**sample, SKIPPED: skipped} if skipped else sample
+        return _Unusable(f"{ATTEMPTS} images in a row cannot be used:{_lines(dict(skipped))}")
+
+
+class TrainLoader:
+    """Iterates over this process's parts of the batches, each a list of mapped samples.
+
+    The order, and every random augmentation, follow from the seed and the place in the stream: not
+    from the number of workers or processes, and not from where a run was interrupted.
+
+    Attributes:
+        bad_samples: what was left out so far: {file: why}.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[dict],
+        mapper: Callable[[dict], dict],
+        sampler,
+        *,
+        batch_size: int,
+        num_parts: int = 1,
+        group_by_orientation: bool = True,
+        num_workers: int = 0,
+        seed: int = 0,
+        max_bad_samples: int = 0,
+    ):
+        """
+        Args:
+            images: dataset dicts with ``file_name``; for the groups ``width`` and ``height``, too.
+            mapper: from such a dict to a sample. For an OSError or BadSampleError of it another
+                image is taken; any other ValueError ends the run.
+            sampler: one of Detectron2's training samplers, with the same seed in all processes.
+            batch_size: of one update, over all processes.
+            num_parts: the batch of an update is handed out in so many parts.
+            group_by_orientation: a batch has wide or high images only.
+            num_workers: worker processes; 0 loads in this one.
+            seed: of the augmentations, 0 or more.
+            max_bad_samples: so many files may be bad; one more ends the run.
+
+        Raises:
+            ValueError: the batch does not divide by processes and parts.
+        """
+        world_size = comm.get_world_size()
+        if batch_size % (world_size * num_parts) or batch_size <= 0:
+            raise ValueError(
+                f"a batch of {batch_size} images cannot be shared equally by {world_size} "
+                f"processes in {num_parts} parts: make it a multiple of {world_size * num_parts}"
+            )
+        groups = _orientations(images) if group_by_orientation else None
+        self._plan = BatchPlan(sampler, batch_size, groups)
+        self._parts = {
+            "rank": comm.get_rank(),
+            "world_size": world_size,
+            "num_parts": num_parts,
+        }
+        # serialised: workers then share its memory
+        self._samples = _Samples(DatasetFromList(images, copy=False), mapper, seed)
+        self._num_workers = num_workers
+        self._max_bad_samples = max_bad_samples
+        self._used = self._plan.state_dict()
+        self.bad_samples: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        self._plan.load_state_dict(self._used)
+        sampler = PartSampler(self._plan, **self._parts)
+        loader = DataLoader(
+            self._samples,
+            batch_sampler=sampler,
+            num_workers=self._num_workers,
+            collate_fn=_as_list,
+            generator=torch.Generator().manual_seed(0),  # or it draws from the process's own
+        )
+        for number, part in enumerate(explained(loader, self._num_workers), start=1):
+            if number % self._parts["num_parts"] == 0:
+                self._used = sampler.states.popleft()
+            yield [self._checked(sample) for sample in part]
+
+    def state_dict(self) -> dict:
+        """Where the stream is after the last batch that was handed out whole."""
+        return {**self._used, "bad_samples": dict(self.bad_samples)}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Set the state; the next iterator goes on from there."""
+        self._used = {key: state[key] for key in ("position", "waiting")}
+        self.bad_samples = dict(state["bad_samples"])
+
+    def _checked(self, sample: dict | _Unusable) -> dict:
+        if isinstance(sample, _Unusable):
+            raise RunError(f"{sample.message}\n  tools/check_dataset.py looks at all files.")
+        for file, reason in sample.pop(SKIPPED, ()):
+            self.count_bad_sample(file, reason)
+        return sample
+
+    def count_bad_sample(self, file: str, reason: str) -> None:
+        """Count a file that was left out, here or in another process; known ones count once.
+
+        Raises:
+            RunError: they are too many.
+        """
+        if file in self.bad_samples:
+            return
+        self.bad_samples[file] = reason
+        number = len(self.bad_samples)
+        logger.warning(
+            "Bad sample %d (DATALOADER.MAX_BAD_SAMPLES is %d), another image takes its place: %s",
+            number,
+            self._max_bad_samples,
+            reason,
+        )
+        if number > self._max_bad_samples:
+            raise RunError(
+                f"{number} samples cannot be used, and DATALOADER.MAX_BAD_SAMPLES is "
+                f"{self._max_bad_samples}:{_lines(self.bad_samples)}\n  Mend or remove these files "
+                "(tools/check_dataset.py finds all), or allow more."
+            )
+
+
+def _as_list(samples: list) -> list:
+    return samples
+
+
+def _orientations(images: Sequence[dict]) -> list[int]:
+    """0 for wide images, 1 for high ones, as in Detectron2."""
+    return [0 if image.get("width", 1) > image.get("height", 0) else 1 for image in images]
+
+
+def _lines(bad_samples: dict[str, str]) -> str:
+    return "".join(f"\n  {file}: {reason}" for file, reason in bad_samples.items())

@@ -1,0 +1,254 @@
+"""Checkpoints that survive a kill, a full disk and a damaged file."""
+
+import logging
+import os
+import re
+import shutil
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from detectron2.utils import comm
+from torch import distributed, nn
+
+from eseg_d2.engine.atomic import remove_leftovers, write_atomically
+from eseg_d2.engine.weights_file import UnreadableWeightsError, read_weights_file
+from eseg_d2.engine.weights_summary import WeightsSummary
+from eseg_d2.errors import RunError
+
+__all__ = ["SafeCheckpointer", "find_checkpoints", "load_weights"]
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"model_(\d{7}|final)\.pth")
+
+
+def find_checkpoints(folder: str) -> list[str]:
+    """Paths of a run's checkpoints: the tagged one first, then from the newest to the oldest.
+
+    The best checkpoints (``model_best_*.pth``) hold weights only and are not among them.
+    """
+    if not os.path.isdir(folder):
+        return []
+    paths = [os.path.join(folder, name) for name in os.listdir(folder) if _NAME.fullmatch(name)]
+    paths.sort(key=os.path.getmtime, reverse=True)
+    tag = os.path.join(folder, "last_checkpoint")
+    if os.path.isfile(tag):
+        with open(tag, errors="replace") as f:
+            tagged = os.path.join(folder, os.path.basename(f.read().strip()))
+        if tagged in paths:
+            paths.remove(tagged)
+            paths.insert(0, tagged)
+    return paths
+
+
+def load_weights(model: nn.Module, path: str) -> None:
+    """Load the weights that a model is to be evaluated with.
+
+    Args:
+        model: changed in place.
+        path: a local file or what Detectron2's PathManager takes; "" loads nothing.
+
+    Raises:
+        ValueError: the file is damaged, holds more than weights, or is of another model.
+    """
+    summary = SafeCheckpointer(model).load_weights(path)
+    if summary:
+        summary.require_same_model()
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """Detectron2's, writing atomically and reading without executing anything.
+
+    The main process reads, and the others get its content: only it needs to see the files.
+    """
+
+    def save(self, name: str, **extra) -> None:
+        """As Detectron2's; then the file is the one to resume from.
+
+        Raises:
+            RunError: the file cannot be written, or the weights are not finite. What was there
+                before is untouched.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        states = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        file_name = f"{name}.pth"
+        self._write(file_name, {"model": self.model.state_dict(), **states, **extra})
+        self.tag_last_checkpoint(file_name)
+
+    def save_weights(self, name: str, **extra) -> None:
+        """Write the model's weights only, not to be resumed from. Errors as :meth:`save`."""
+        if self.save_dir and self.save_to_disk:
+            self._write(f"{name}.pth", {"model": self.model.state_dict(), **extra})
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        path = os.path.join(self.save_dir, "last_checkpoint")
+        write_atomically(path, lambda f: f.write(last_filename_basename.encode()))
+
+    def has_checkpoint(self) -> bool:
+        return bool(find_checkpoints(self.save_dir))
+
+    def remove_leftovers(self) -> None:
+        if self.save_to_disk:
+            remove_leftovers(self.save_dir)
+
+    def resume(self) -> dict:
+        """Load the newest checkpoint that can be read, with the states of everything.
+
+        Returns:
+            What of it nobody has loaded, such as ``iteration``.
+
+        Raises:
+            RunError: none can be read.
+            ValueError: the checkpoint is of another model.
+        """
+        failures = []
+        for path in _of_main_process(find_checkpoints(self.save_dir)):
+            try:
+                content = self._read(path)
+            except UnreadableWeightsError as e:
+                logger.error("%s", e)
+                failures.append(str(e))
+                continue
+            level = logging.WARNING if failures else logging.INFO
+            logger.log(level, "Resuming from %s", path)
+            summary = self._load_tensors(content, path)
+            summary.require_same_model()
+            for key, part in self.checkpointables.items():
+                if key in content:
+                    part.load_state_dict(content.pop(key))
+            return content
+        raise RunError(
+            f"--resume, but no checkpoint in OUTPUT_DIR {self.save_dir!r} can be read:\n  "
+            + "\n  ".join(failures or ["there is none"])
+            + "\n  Start anew without --resume, with a file that can be read as MODEL.WEIGHTS."
+        )
+
+    def load_weights(self, path: str) -> WeightsSummary | None:
+        """Load the model's weights; None if ``path`` is "".
+
+        Raises:
+            UnreadableWeightsError: the file is damaged, or holds more than weights.
+        """
+        if not path:
+            logger.info("MODEL.WEIGHTS is empty: the model starts from random weights.")
+            return None
+        return self._load_tensors(self._read(path), path)
+
+    def _read(self, path: str) -> dict:
+        """The file's content in Detectron2's form, with "model" in it."""
+        content = error = None
+        if comm.is_main_process():
+            try:
+                content = _in_detectron2_form(
+                    read_weights_file(self.path_manager.get_local_path(path)), path
+                )
+            except UnreadableWeightsError as e:
+                error = e
+        content, error = _of_main_process((content, error))
+        if error:
+            raise error
+        return content
+
+    def _load_tensors(self, content: dict, path: str) -> WeightsSummary:
+        given = len(content["model"])
+        incompatible = self._load_model(content)
+        summary = WeightsSummary(
+            path,
+            self.model,
+            given=given,
+            missing=incompatible.missing_keys,
+            unexpected=incompatible.unexpected_keys,
+            mismatched=incompatible.incorrect_shapes,
+        )
+        logger.log(logging.WARNING if summary.mismatched else logging.INFO, "%s", summary)
+        return summary
+
+    def _load_model(self, checkpoint: dict):
+        if checkpoint.get("matching_heuristics", False):
+            self._convert_ndarray_to_tensor(checkpoint["model"])
+            checkpoint["matching_heuristics"] = False
+            checkpoint["model"] = align_and_update_state_dicts(
+                self.model.state_dict(),
+                checkpoint["model"],
+                c2_conversion=checkpoint.get("__author__") == "Caffe2",
+            )
+        return super()._load_model(checkpoint)
+
+    def _write(self, file_name: str, content: dict) -> None:
+        path = os.path.join(self.save_dir, file_name)
+        _require_finite(content["model"], path)
+        needed, free = _size(content), shutil.disk_usage(self.save_dir).free
+        if needed > free:
+            raise RunError(
+                f"{path} is not written: it needs {needed / 2**20:.1f} MiB, and the disk has "
+                f"{free / 2**20:.1f} MiB left. {self._what_is_kept()} Make room, then go on with "
+                "--resume."
+            )
+        logger.info("Saving checkpoint to %s", path)
+        try:
+            write_atomically(path, lambda f: torch.save(content, f))
+        except (OSError, RuntimeError) as e:  # PyTorch's writer makes its own error of the system's
+            raise RunError(
+                f"{path} cannot be written: {e}. {self._what_is_kept()} Make room on the disk or "
+                "the folder writable, then go on with --resume."
+            ) from e
+
+    def _what_is_kept(self) -> str:
+        kept = find_checkpoints(self.save_dir)
+        return f"The last checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
+
+
+def _of_main_process(value):
+    """The main process's value, in all."""
+    if comm.get_world_size() == 1:
+        return value
+    values = [value if comm.is_main_process() else None]
+    distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def _in_detectron2_form(content, path: str) -> dict:
+    """Of the files that Detectron2's own checkpointer knows: those of its zoo, Caffe2, pycls."""
+    if not isinstance(content, dict):
+        raise UnreadableWeightsError(
+            f"{path} holds a {type(content).__name__}; expected a dict of tensors by name"
+        )
+    if path.endswith(".pkl") and not ("model" in content and "__author__" in content):
+        blobs = content.get("blobs", content)
+        model = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
+        return {"model": model, "__author__": "Caffe2", "matching_heuristics": True}
+    if path.endswith(".pyth"):
+        model = content.get("model_state", content)
+        model = {k: v for k, v in model.items() if not k.endswith("num_batches_tracked")}
+        return {"model": model, "__author__": "pycls", "matching_heuristics": True}
+    content = content if "model" in content else {"model": content}
+    wrong = [k for k, v in content["model"].items() if not hasattr(v, "shape")]
+    if wrong:
+        kind = type(content["model"][wrong[0]]).__name__
+        raise UnreadableWeightsError(
+            f"{path} holds no weights: {wrong[0]!r} is a {kind}, not a tensor"
+        )
+    return content
+
+
+def _require_finite(weights: dict[str, torch.Tensor], path: str) -> None:
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise RunError(
+                f"{path} is not written, since {name} is not finite: the training has diverged. "
+                "Go on from the last checkpoint (--resume) with a lower SOLVER.BASE_LR or "
+                "SOLVER.CLIP_GRADIENTS.ENABLED True."
+            )
+
+
+def _size(content) -> int:
+    """Bytes that ``torch.save`` will need, about."""
+    if isinstance(content, torch.Tensor):
+        return content.numel() * content.element_size() + 256
+    if isinstance(content, dict):
+        return sum(map(_size, content.values()))
+    if isinstance(content, list | tuple):
+        return sum(map(_size, content)) if len(content) < 10000 else 16 * len(content)
+    return 16

@@ -1,0 +1,61 @@
+"""Periodic checkpoints, of which the last few are kept."""
+
+import contextlib
+import os
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from eseg_d2.data.random_state import get_random_state
+from eseg_d2.engine.checkpoint import SafeCheckpointer, find_checkpoints
+
+__all__ = ["CheckpointHook"]
+
+
+class CheckpointHook(HookBase):
+    """Saves ``model_<iteration>.pth`` every so often and ``model_final.pth`` at the end.
+
+    To be registered in all processes: the states of their random numbers go into the file.
+    """
+
+    def __init__(self, checkpointer: SafeCheckpointer, period: int, keep: int):
+        """
+        Args:
+            checkpointer: saves the trainer.
+            period: iterations from one to the next; 0 or less: only at the end.
+            keep: so many of the newest stay on the disk; 0 keeps all. Those of earlier runs in the
+                same folder are left alone.
+
+        Raises:
+            ValueError: ``keep`` is negative.
+        """
+        if keep < 0:
+            raise ValueError(f"SOLVER.CHECKPOINTS_TO_KEEP is {keep}; expected 0 (all) or more")
+        self._checkpointer = checkpointer
+        self._period = period
+        self._keep = keep
+        self._own: list[str] = []
+
+    def before_train(self) -> None:
+        if self.trainer.start_iter > 0:
+            paths = find_checkpoints(self._checkpointer.save_dir)
+            self._own = sorted(p for p in paths if not p.endswith("_final.pth"))
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        is_last = done >= self.trainer.max_iter
+        if not is_last and (self._period <= 0 or done % self._period):
+            return
+        self.trainer.random_states = comm.gather(get_random_state())
+        if comm.is_main_process():
+            name = "model_final" if is_last else f"model_{self.trainer.iter:07d}"
+            self._checkpointer.save(name, iteration=self.trainer.iter)
+            self._remove_old(os.path.join(self._checkpointer.save_dir, f"{name}.pth"))
+
+    def _remove_old(self, newest: str) -> None:
+        if newest.endswith("_final.pth") or newest in self._own:
+            return
+        self._own.append(newest)
+        while self._keep and len(self._own) > self._keep:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self._own.pop(0))

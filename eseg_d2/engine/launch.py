@@ -1,0 +1,163 @@
+"""Starting a run in one process or in many, on GPUs or CPUs, on one machine or several."""
+
+import errno
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+from detectron2.utils import comm
+from torch import distributed
+from torch import multiprocessing as torch_multiprocessing
+
+from eseg_d2.engine.peers import PeerWatch
+from eseg_d2.engine.processes import Place, place_from_environment
+from eseg_d2.errors import RunError
+
+__all__ = ["launch"]
+
+logger = logging.getLogger(__name__)
+
+# Of one exchange between processes. The first may evaluate for long while the others wait.
+TIMEOUT = timedelta(minutes=60)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+Run = Callable[[object, object], None]
+
+
+def launch(run: Run, args, cfg) -> None:
+    """Call ``run(args, cfg)`` in every process of the run, this one or those that it starts.
+
+    As Detectron2's ``launch``, and also on CPUs (by gloo), and under torchrun and Slurm's srun,
+    which start the processes themselves.
+
+    Args:
+        run: a function of a module, so that other processes can import it.
+        args: of Detectron2's command line: ``num_gpus`` (processes of this machine),
+            ``num_machines``, ``machine_rank``, ``dist_url``.
+        cfg: MODEL.DEVICE and OUTPUT_DIR are read.
+
+    Raises:
+        SystemExit: with the sentence that ended the run, and status 1.
+    """
+    place = place_from_environment() if args.num_gpus * args.num_machines <= 1 else None
+    if place:
+        _end_with_sentence(_in_place, place, run, args, cfg)
+    elif args.num_gpus * args.num_machines == 1:
+        _end_with_sentence(run, args, cfg)
+    else:
+        _start(run, args, cfg)
+
+
+def _start(run: Run, args, cfg) -> None:
+    """The processes of this machine."""
+    size = args.num_gpus
+    url = args.dist_url if args.dist_url != "auto" else f"tcp://127.0.0.1:{_free_port()}"
+    places = [
+        Place(args.machine_rank * size + i, args.num_machines * size, i, size, url)
+        for i in range(size)
+    ]
+    if size == 1:
+        _end_with_sentence(_in_place, places[0], run, args, cfg)
+        return
+    sentences = multiprocessing.get_context("spawn").SimpleQueue()
+    context = torch_multiprocessing.start_processes(
+        _child, (places, run, args, cfg, sentences), nprocs=size, join=False, start_method="spawn"
+    )
+    try:
+        while not context.join():
+            pass
+    except torch_multiprocessing.ProcessExitedException as e:
+        said = set()
+        while not sentences.empty():
+            said.add(sentences.get())
+        sys.exit("\n".join(sorted(said)) or f"train_net.py: {_how_it_ended(e, cfg.OUTPUT_DIR)}")
+
+
+def _how_it_ended(error: torch_multiprocessing.ProcessExitedException, output_dir: str) -> str:
+    if error.signal_name:
+        how = f"was killed by {error.signal_name}"
+        if error.signal_name == "SIGKILL":
+            how += " (often the system's, when memory is full)"
+    else:
+        how = f"has ended with status {error.exit_code}"
+    return (
+        f"process {error.error_index} {how}, so the others were ended, too. The last checkpoint in "
+        f"{output_dir} is kept: --resume goes on from there."
+    )
+
+
+def _child(index: int, places: list[Place], run: Run, args, cfg, sentences) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if cfg.MODEL.DEVICE == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max((os.cpu_count() or 1) // len(places), 1))
+    try:
+        _end_with_sentence(_in_place, places[index], run, args, cfg)
+    except SystemExit as e:
+        if isinstance(e.code, str):
+            sentences.put(e.code)
+            sys.exit(1)
+        raise
+
+
+def _end_with_sentence(function: Callable, *args) -> None:
+    """Errors that say all there is to say end the process without a traceback."""
+    try:
+        function(*args)
+    except RunError as e:
+        sys.exit(f"train_net.py: {e}")
+    except OSError as e:
+        if e.errno not in _DISK_ERRORS:
+            raise
+        sys.exit(
+            f"train_net.py: cannot write: {e}. The last checkpoint is kept; make room or the "
+            "folder writable, then go on with --resume."
+        )
+
+
+def _in_place(place: Place, run: Run, args, cfg) -> None:
+    """Join the others, and run."""
+    on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(place.local_rank)
+    try:
+        distributed.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            init_method=place.url,
+            world_size=place.world_size,
+            rank=place.rank,
+            timeout=TIMEOUT,
+        )
+    except (RuntimeError, ValueError) as e:
+        raise RunError(
+            f"process {place.rank} of {place.world_size} has not met the others at {place.url}: "
+            f"{e}\n  All machines need the same --dist-url, with the first machine's address and a "
+            "free port, and different --machine-rank."
+        ) from e
+    _set_local_group(place)
+    with PeerWatch(place.url, cfg.OUTPUT_DIR):
+        run(args, cfg)
+        comm.synchronize()
+    distributed.destroy_process_group()
+
+
+def _set_local_group(place: Place) -> None:
+    """Detectron2 keeps the processes of each machine in a group."""
+    firsts = [None] * place.world_size
+    distributed.all_gather_object(firsts, place.rank - place.local_rank)
+    for first in sorted(set(firsts)):
+        members = [rank for rank, of_rank in enumerate(firsts) if of_rank == first]
+        group = distributed.new_group(members)
+        if place.rank in members:
+            comm._LOCAL_PROCESS_GROUP = group
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]

@@ -1,0 +1,152 @@
+"""What a run was made of: code, environment, data."""
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.utils import comm
+
+from eseg_d2.engine.atomic import write_atomically
+from eseg_d2.engine.results import read_json
+
+__all__ = ["RUN_FILE", "dataset_fingerprint", "record_start"]
+
+RUN_FILE = "run.json"
+_PACKAGES = (
+    "detectron2 fvcore timm numpy opencv-python-headless pillow pycocotools torch torchvision"
+)
+
+
+def record_start(cfg: CfgNode, start_iter: int) -> list[str]:
+    """Write ``OUTPUT_DIR/run.json``; a resumed run adds to it.
+
+    It holds the command, the commit, versions, a fingerprint of each data set, and when the run
+    was started at which iteration with how many processes. The full config is in config.yaml.
+
+    Args:
+        cfg: of the run.
+        start_iter: 0 for a new one.
+
+    Returns:
+        Sentences on what differs from how the run began.
+    """
+    path = os.path.join(cfg.OUTPUT_DIR, RUN_FILE)
+    found = read_json(path) if start_iter else None
+    earlier = found if isinstance(found, dict) else {}
+    now = {
+        "command": [sys.executable, *sys.argv],
+        "git": _git(),
+        "environment": _environment(),
+        "datasets": {
+            name: dataset_fingerprint(name) for name in [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+        },
+    }
+    start = {
+        "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "iteration": start_iter,
+        "world_size": comm.get_world_size(),
+        "images_per_batch": cfg.SOLVER.IMS_PER_BATCH,
+    }
+    content = {**now, "starts": [*earlier.get("starts", []), start]}
+    write_atomically(path, lambda f: f.write(json.dumps(content, indent=1).encode()))
+    return _differences(earlier, content) if earlier else []
+
+
+def dataset_fingerprint(name: str) -> dict:
+    """A checksum of a data set's annotation files, and of the names and sizes of its other files.
+
+    Args:
+        name: of a registered data set that is there.
+
+    Returns:
+        ``{"fingerprint": hex digest, "images": number of image files}``. Pixels are not read.
+    """
+    digest = hashlib.sha256()
+    entry = MetadataCatalog.get(name)
+    for key in ("panoptic_json", "json_file"):
+        path = entry.get(key)
+        if path and os.path.isfile(path):
+            with open(path, "rb") as f:
+                digest.update(f.read())
+    counts = {}
+    for key in ("image_root", "panoptic_root", "sem_seg_root"):
+        files = sorted(_files(entry.get(key) or ""))
+        counts[key] = len(files)
+        digest.update(repr(files).encode())
+    return {"fingerprint": digest.hexdigest(), "images": counts["image_root"]}
+
+
+def _files(root: str) -> list[tuple[str, int]]:
+    """Path below ``root`` and size of each file."""
+    return [
+        (os.path.relpath(entry.path, root), entry.stat().st_size)
+        for folder, _, _ in os.walk(root)
+        for entry in os.scandir(folder)
+        if entry.is_file()
+    ]
+
+
+def _git() -> dict | None:
+    """Of the folder of this package, if it is a checkout."""
+    folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", folder, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if os.path.realpath(git("rev-parse", "--show-toplevel")) != os.path.realpath(folder):
+            return None
+        changes = git("status", "--porcelain", "--untracked-files=no")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changes)}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _environment() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    if torch.cuda.is_available():
+        versions["gpu"] = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+        versions["cuda"] = str(torch.version.cuda)
+    else:
+        versions["cpu_threads"] = str(torch.get_num_threads())
+    return versions
+
+
+def _differences(earlier: dict, now: dict) -> list[str]:
+    sentences = []
+    for name, data in now["datasets"].items():
+        before = earlier.get("datasets", {}).get(name)
+        if before and before != data:
+            sentences.append(
+                f"Data set {name} has changed since the run began ({before['images']} images then, "
+                f"{data['images']} now): this run cannot be repeated exactly."
+            )
+    if earlier.get("git") and earlier["git"] != now["git"]:
+        sentences.append(f"The code has changed: {earlier['git']} then, {now['git']} now.")
+    changed = {
+        name: (version, now["environment"].get(name))
+        for name, version in earlier.get("environment", {}).items()
+        if now["environment"].get(name) != version
+    }
+    if changed:
+        words = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
+        sentences.append(f"The environment has changed: {words}.")
+    before = earlier.get("starts", [{}])[-1]
+    for key, text in ("world_size", "Processes"), ("images_per_batch", "SOLVER.IMS_PER_BATCH"):
+        if before.get(key) not in (None, now["starts"][-1][key]):
+            sentences.append(f"{text}: {before[key]} then, {now['starts'][-1][key]} now.")
+    return sentences

@@ -1,0 +1,175 @@
+"""One update of the weights: parts of a batch, mixed precision, gradients that are looked at."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from detectron2.utils import comm
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from eseg_d2.engine.gradients import Clipping, gradient_norm
+from eseg_d2.modeling.sem_seg.pixel_count import shared_pixel_count
+
+__all__ = ["NotFiniteError", "TrainStep"]
+
+Losses = Mapping[str, torch.Tensor]
+# Steps in mixed precision that overflow halve it from 65536; below this they never stopped.
+MIN_SCALE = 2.0**-14
+
+
+class NotFiniteError(FloatingPointError):
+    """A loss or gradient is NaN or infinite; the weights are as before.
+
+    Attributes:
+        figures: the losses of this process by name, or the norm of the gradients.
+    """
+
+    def __init__(self, figures: Mapping[str, float]):
+        super().__init__(", ".join(f"{name} {value:.5g}" for name, value in figures.items()))
+        self.figures = dict(figures)
+
+
+class TrainStep:
+    """Forward and backward of all parts of a batch, then one update.
+
+    Attributes:
+        model, optimizer: as given.
+        data_loader: what the trainer takes the parts from; set by it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device: torch.device,
+        clipping: Clipping | None = None,
+        autocast: torch.dtype | None = None,
+        ignore_value: int = 255,
+        can_skip: bool = False,
+    ):
+        """
+        Args:
+            model: gives a dict of losses in training; possibly a DistributedDataParallel.
+            optimizer: of its parameters.
+            device: that it is on.
+            clipping: of the gradients, before the update.
+            autocast: torch.float16 or torch.bfloat16 computes in mixed precision.
+            ignore_value: pixels of ``sem_seg`` that do not count.
+            can_skip: after a NotFiniteError the model's running statistics are as before, too.
+        """
+        model.train()
+        self.model, self.optimizer = model, optimizer
+        self.data_loader = None
+        self._device = device
+        self._clipping = clipping
+        self._autocast = autocast
+        self._ignore_value = ignore_value
+        self._can_skip = can_skip
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        scaled = autocast == torch.float16
+        self._scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+
+    def run(self, parts: Sequence[list[dict]]) -> dict[str, float]:
+        """
+        Args:
+            parts: this process's share of the batch, in one or several lists of samples.
+
+        Returns:
+            The mean of each loss over the parts, ``total_loss``, and ``grad_norm``, the 2-norm of
+            all gradients before clipping.
+
+        Raises:
+            NotFiniteError: in all processes, if a loss or gradient is not finite in one.
+        """
+        before = self._statistics() if self._can_skip else None
+        self.optimizer.zero_grad()
+        try:
+            with shared_pixel_count(self._mean_pixel_count(parts)):
+                figures = self._accumulate(parts)
+            figures["grad_norm"] = self._update()
+        except NotFiniteError:
+            self.optimizer.zero_grad()
+            if before:
+                for buffer, value in before:
+                    buffer.copy_(value)
+            raise
+        return figures
+
+    def state_dict(self) -> dict:
+        """Of the optimizer and the gradient scaler."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "grad_scaler": self._scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state.get("grad_scaler"):
+            self._scaler.load_state_dict(state["grad_scaler"])
+
+    def _accumulate(self, parts: Sequence[list[dict]]) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        for number, part in enumerate(parts, start=1):
+            is_last = number == len(parts)
+            with self._synchronized(is_last):
+                with torch.autocast(
+                    self._device.type, self._autocast, enabled=self._autocast is not None
+                ):
+                    losses = _as_dict(self.model(part))
+                total = sum(losses.values())
+                values = torch.stack([*losses.values(), total]).detach().float().tolist()
+                figures = dict(zip([*losses, "total_loss"], values, strict=True))
+                self._require_finite(figures)
+                self._scaler.scale(total / len(parts)).backward()
+            for name, value in figures.items():
+                sums[name] = sums.get(name, 0.0) + value
+        return {name: value / len(parts) for name, value in sums.items()}
+
+    def _update(self) -> float:
+        self._scaler.unscale_(self.optimizer)
+        norm = float(gradient_norm(self._parameters))
+        if not self._scaler.is_enabled():  # else it leaves such a step out, and scales less
+            self._require_finite({"grad_norm": norm})
+        if self._clipping:
+            self._clipping(self._parameters)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        if self._scaler.is_enabled() and self._scaler.get_scale() < MIN_SCALE:
+            raise NotFiniteError({"grad_norm": norm})
+        return norm
+
+    def _synchronized(self, is_last: bool):
+        """Gradients are exchanged once, with the last part."""
+        if is_last or not isinstance(self.model, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.model.no_sync()
+
+    def _require_finite(self, figures: Mapping[str, float]) -> None:
+        total = sum(figures.values())
+        ok = torch.tensor(float(total - total == 0), device=self._device)
+        if comm.get_world_size() > 1:
+            distributed.all_reduce(ok, distributed.ReduceOp.MIN)
+        if not ok:
+            raise NotFiniteError(figures)
+
+    def _mean_pixel_count(self, parts: Sequence[list[dict]]) -> float | None:
+        """Over all parts and processes; None where a part is all there is."""
+        world_size = comm.get_world_size()
+        maps = [sample["sem_seg"] for part in parts for sample in part if "sem_seg" in sample]
+        if (world_size == 1 and len(parts) == 1) or not maps:
+            return None
+        count = sum(int((labels != self._ignore_value).sum()) for labels in maps)
+        if world_size > 1:
+            shared = torch.tensor(float(count), dtype=torch.float64, device=self._device)
+            distributed.all_reduce(shared)
+            count = float(shared)
+        return count / (len(parts) * world_size)
+
+    def _statistics(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+
+
+def _as_dict(losses: Losses | torch.Tensor) -> Losses:
+    return {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses

@@ -1,0 +1,73 @@
+"""Short runs of a trainer in processes of their own, which may be killed."""
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import torch
+
+# Processes start from one that has imported all: in a tenth of a second.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["eseg_d2.engine"])
+
+TINY = (
+    *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "2", "DATALOADER.NUM_WORKERS", "0"),
+    *("INPUT.MIN_SIZE_TRAIN", "(32, 48)", "INPUT.MIN_SIZE_TEST", "32", "LOGGING.PERIOD", "1"),
+    *("DATASETS.TEST", "()", "MODEL.CHANNELS_LAST", "False"),
+)
+
+
+# A small model of configs/scenes/rsp_semantic_R50.yaml
+SMALL_MODEL = (
+    *("MODEL.RESNETS.WIDTH_PER_GROUP", "2", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8"),
+    *("MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.BIFPN.OUT_CHANNELS", "8"),
+    *("MODEL.BIFPN.NUM_REPEATS", "1", "MODEL.RSP_HEAD.CHANNELS", "8"),
+    *("MODEL.RSP_HEAD.NUM_HEADS", "2"),
+)
+
+
+def train(config: Path, output: Path, *overrides) -> None:
+    """Train in this process; goes on if there are checkpoints."""
+    from eseg_d2.engine import Trainer, load_config
+
+    torch.set_num_threads(1)
+    options = [*TINY, "OUTPUT_DIR", output, *overrides]
+    cfg = load_config(str(config), [str(option) for option in options])
+    torch.manual_seed(cfg.SEED)
+    output.mkdir(exist_ok=True)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=True)
+    trainer.train()
+
+
+def start(config: Path, output: Path, *overrides):
+    """The same in a process that is returned."""
+    process = CONTEXT.Process(target=train, args=(config, output, *overrides))
+    process.start()
+    return process
+
+
+def metrics(output: Path) -> dict[int, dict]:
+    """Lines of metrics.json by iteration."""
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    assert len({line["iteration"] for line in lines}) == len(lines)
+    return {line["iteration"]: line for line in lines}
+
+
+def losses(output: Path) -> dict[int, dict]:
+    return {
+        iteration: {name: value for name, value in line.items() if "loss" in name}
+        for iteration, line in metrics(output).items()
+    }
+
+
+def weights(output: Path, name: str = "model_final.pth") -> dict:
+    return torch.load(output / name, weights_only=True)["model"]
+
+
+def assert_same_run(output: Path, expected: Path) -> None:
+    """To the last digit."""
+    assert losses(output) == losses(expected)
+    got, wanted = weights(output), weights(expected)
+    assert got.keys() == wanted.keys()
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
