@@ -11,11 +11,15 @@ srun python train_net.py --config-file CONFIG
 import argparse
 import os
 import sys
+import warnings
 
 # Threads of torch that wait for each other shall soon sleep: by default they spin for so long that
 # a run on a CPU crawls where something else, its own data workers say, wants a core. Sleeping at
 # once (OMP_WAIT_POLICY=PASSIVE) is slower on an idle machine. Read when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+# Detectron2 0.6 calls what torch has deprecated since; its users can do nothing about it.
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit|detectron2")
+warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
 
 
 def parse_arguments() -> argparse.Namespace:

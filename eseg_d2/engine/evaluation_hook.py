@@ -57,10 +57,15 @@ class EvaluationHook(HookBase):
         found = read_json(self._path) if start else None
         self._history = [entry for entry in found or [] if entry["iteration"] < start]
         comm.synchronize()
-        last = self._history[-1]["iteration"] if self._history else -1
-        if start and self._is_due(start) and last != start - 1:
-            logger.info("Evaluating what iteration %d had left to be evaluated", start - 1)
-            self._run(start - 1)
+        last = self._history[-1] if self._history else {"iteration": -1}
+        if start and (self._is_due(start) or start >= self.trainer.max_iter):
+            self.trainer.storage.iter = start - 1
+            if last["iteration"] != start - 1:
+                logger.info("Evaluating what iteration %d had left to be evaluated", start - 1)
+                self._run(start - 1)
+            elif comm.is_main_process():
+                self._put(flatten_results_dict(last["results"]))
+            self.trainer.storage.iter = start
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -80,13 +85,18 @@ class EvaluationHook(HookBase):
             results = self._evaluate()
         if comm.is_main_process() and results:
             flat = flatten_results_dict(results)
-            self.trainer.storage.put_scalars(smoothing_hint=False, **_finite(flat))
+            self._put(flat)
             self._keep_best(flat, iteration)
             self._history.append({"iteration": iteration, "results": plain_results(results)})
             text = json.dumps(self._history, indent=1)
             write_atomically(self._path, lambda f: f.write(text.encode()))
         # the others do not go on before all is evaluated
         comm.synchronize()
+
+    def _put(self, flat: dict[str, float | None]) -> None:
+        """Into the scalars, but for NaN: metrics.json stays strict json."""
+        finite = {k: v for k, v in flat.items() if v is not None and math.isfinite(v)}
+        self.trainer.storage.put_scalars(smoothing_hint=False, **finite)
 
     def _keep_best(self, flat: dict[str, float], iteration: int) -> None:
         history = [flatten_results_dict(entry["results"]) for entry in self._history]
@@ -99,8 +109,3 @@ class EvaluationHook(HookBase):
                 name = f"model_best_{metric.replace('/', '_')}"
                 logger.info("Best %s so far: %.4g", metric, value)
                 self._checkpointer.save_weights(name, iteration=iteration, best={metric: value})
-
-
-def _finite(flat: dict[str, float]) -> dict[str, float]:
-    """metrics.json stays strict json."""
-    return {name: value for name, value in flat.items() if math.isfinite(value)}

@@ -14,36 +14,38 @@ WINDOW = 20  # values that Detectron2's writers smooth over
 
 
 class HistoryHook(HookBase):
-    """Keeps the last values of what is smoothed in the checkpoints.
+    """Keeps the last values of every scalar in the checkpoints.
 
-    On resuming, lines of iterations that are now done again, and broken ones, leave metrics.json.
+    On resuming, the lines of iterations that are now done again, and broken ones, leave
+    metrics.json. The line of the checkpoint's own iteration does, too: a run may be killed between
+    a checkpoint and that line. :class:`~eseg_d2.engine.writers.WriterHook` writes it again.
     """
 
     def __init__(self, metrics_file: str):
         self._path = metrics_file
-        self._loaded: dict[str, list[tuple[float, int]]] = {}
+        self._loaded: dict[str, dict] = {}
 
     def before_train(self) -> None:
-        storage = self.trainer.storage
-        for name, values in self._loaded.items():
-            for value, iteration in values:
+        storage, start = self.trainer.storage, self.trainer.start_iter
+        for name, history in self._loaded.items():
+            for value, iteration in history["values"]:
                 storage.iter = iteration
-                storage.put_scalar(name, value)
-        storage.iter = self.trainer.start_iter
-        if self.trainer.start_iter and comm.is_main_process() and os.path.isfile(self._path):
-            self._drop_lines_from(self.trainer.start_iter)
+                storage.put_scalar(name, value, smoothing_hint=history["smoothed"])
+        storage.iter = start
+        if start and comm.is_main_process() and os.path.isfile(self._path):
+            self._drop_lines_from(start - 1)
 
     def state_dict(self) -> dict:
         if not hasattr(self.trainer, "storage"):  # it has not begun to train
             return {}
-        smoothed = self.trainer.storage.smoothing_hints()
-        histories = self.trainer.storage.histories()
+        storage = self.trainer.storage
         return {
-            name: [
-                (float(value), int(iteration)) for value, iteration in history.values()[-WINDOW:]
-            ]
-            for name, history in histories.items()
-            if smoothed[name] and "loss" in name
+            name: {
+                "smoothed": storage.smoothing_hints()[name],
+                "values": [(float(value), int(at)) for value, at in history.values()[-WINDOW:]],
+            }
+            for name, history in storage.histories().items()
+            if storage.latest()[name][1] == self.trainer.iter  # else it is written already
         }
 
     def load_state_dict(self, state: dict) -> None:

@@ -48,7 +48,11 @@ def build_hooks(trainer) -> list[HookBase]:
     ]
     if comm.is_main_process():
         built += [
-            WriterHook(trainer.build_writers, cfg.LOGGING.PERIOD, cfg.TEST.EVAL_PERIOD),
+            WriterHook(
+                trainer.build_writers,
+                period=cfg.LOGGING.PERIOD,
+                eval_period=cfg.TEST.EVAL_PERIOD,
+            ),
             ProgressHook(),
         ]
     return [hook for hook in built if hook is not None]

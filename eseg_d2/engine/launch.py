@@ -120,7 +120,7 @@ def _end_with_sentence(function: Callable, *args) -> None:
         )
 
 
-def _in_place(place: Place, run: Run, args, cfg) -> None:
+def _in_place(place: Place, run: Run, args, cfg, timeout: timedelta = TIMEOUT) -> None:
     """Join the others, and run."""
     on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
     if on_gpu:
@@ -131,7 +131,7 @@ def _in_place(place: Place, run: Run, args, cfg) -> None:
             init_method=place.url,
             world_size=place.world_size,
             rank=place.rank,
-            timeout=TIMEOUT,
+            timeout=timeout,
         )
     except (RuntimeError, ValueError) as e:
         raise RunError(

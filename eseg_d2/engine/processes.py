@@ -1,5 +1,6 @@
 """The processes of a run: which there are, how they meet, how they end together."""
 
+import inspect
 import os
 import re
 import subprocess
@@ -90,4 +91,7 @@ def data_parallel(model: nn.Module) -> nn.Module:
         return model
     device = next(model.parameters()).device
     devices = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    # PyTorch is renaming the argument
+    known = inspect.signature(DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return DistributedDataParallel(model, device_ids=devices, **{buffers: False})

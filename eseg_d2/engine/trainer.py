@@ -139,6 +139,7 @@ class Trainer(DefaultTrainer):
                 self.max_iter,
             )
         if comm.is_main_process():
+            os.makedirs(self.cfg.OUTPUT_DIR, exist_ok=True)
             for sentence in record_start(self.cfg, self.start_iter):
                 logger.warning("%s", sentence)
         self._loop()

@@ -120,7 +120,13 @@ def build_writers(cfg: CfgNode, start_iter: int, max_iter: int) -> list[EventWri
 class WriterHook(HookBase):
     """Calls the writers every so often, when something was evaluated, and at the end."""
 
-    def __init__(self, build: Callable[[], list[EventWriter]], period: int, eval_period: int):
+    def __init__(
+        self,
+        build: Callable[[], list[EventWriter]],
+        *,
+        period: int,
+        eval_period: int,
+    ):
         """
         Args:
             build: makes the writers when the training starts.
@@ -138,17 +144,24 @@ class WriterHook(HookBase):
 
     def before_train(self) -> None:
         self._writers = self._build()
+        start = self.trainer.start_iter
+        if start and self._is_due(start):  # the line that HistoryHook has taken out
+            self.trainer.storage.iter = start - 1
+            self._write()
+            self.trainer.storage.iter = start
 
     def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        evaluated = self._eval_period > 0 and done % self._eval_period == 0
-        if done % self._period == 0 or evaluated or done == self.trainer.max_iter:
+        if self._is_due(self.trainer.iter + 1):
             self._write()
 
     def after_train(self) -> None:
         self._write()
         for writer in self._writers:
             writer.close()
+
+    def _is_due(self, done: int) -> bool:
+        evaluated = self._eval_period > 0 and done % self._eval_period == 0
+        return done % self._period == 0 or evaluated or done == self.trainer.max_iter
 
     def _write(self) -> None:
         for writer in self._writers:

@@ -1,0 +1,220 @@
+"""Several processes: the same run as in one, on one machine, on two, under torchrun and srun."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import timedelta
+
+import pytest
+import torch
+
+from eseg_d2.engine.processes import Place, place_from_environment
+
+CONFIG = ("--config-file", "configs/scenes/rsp_semantic_R50.yaml")
+# group norm, and images of one size: batch norm and padding of 2 x 2 images are not those of 4
+OPTIONS = (
+    *("MODEL.RESNETS.WIDTH_PER_GROUP", "32", "MODEL.RESNETS.RES2_OUT_CHANNELS", "32"),
+    *("MODEL.RESNETS.STEM_OUT_CHANNELS", "32", "MODEL.RESNETS.NORM", "GN"),
+    *("MODEL.BIFPN.NORM", "", "MODEL.RSP_HEAD.NORM", "", "SOLVER.BASE_LR", "0.02"),
+    *("SOLVER.IMS_PER_BATCH", "4", "DATALOADER.NUM_WORKERS", "0", "LOGGING.PERIOD", "1"),
+    *("INPUT.MIN_SIZE_TRAIN", "(32,)", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.WARMUP_ITERS", "2"),
+    *("SOLVER.MAX_ITER", "5", "SOLVER.CHECKPOINT_PERIOD", "2"),
+    *("TEST.EVAL_PERIOD", "3", "TEST.VALIDATION_LOSS.ENABLED", "True"),
+)
+
+
+def start(root, output, *words, launcher=(), before=(), **environment):
+    """train_net.py in the background; its output goes to a file."""
+    output.mkdir(exist_ok=True)
+    number = len(list(output.glob("console*")))
+    command = [*launcher, "train_net.py"] if launcher else [sys.executable, "train_net.py"]
+    command += [*CONFIG, *before, *OPTIONS, "OUTPUT_DIR", output, *words]
+    with open(output / f"console{number}.txt", "w") as console:
+        return subprocess.Popen(
+            [str(word) for word in command],
+            cwd=root,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            stdout=console,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def console(output, number=0):
+    return (output / f"console{number}.txt").read_text()[-6000:]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def curve(output, name="total_loss"):
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    return {line["iteration"]: line[name] for line in lines if name in line}
+
+
+@pytest.fixture(scope="module")
+def single(root, scenes, tmp_path_factory):
+    """The run in one process."""
+    output = tmp_path_factory.mktemp("launch") / "single"
+    process = start(root, output)
+    assert process.wait(300) == 0, console(output)
+    assert len(curve(output)) == 5
+    return output
+
+
+def assert_same(output, single):
+    for name in "total_loss", "validation/total_loss":
+        assert curve(output, name) == pytest.approx(curve(single, name), rel=1e-3)
+        assert curve(output, name)
+    evaluations = json.loads((output / "evaluations.json").read_text())
+    assert [evaluation["iteration"] for evaluation in evaluations] == [2, 4]
+
+
+def test_two_processes_are_one(root, single, tmp_path):
+    process = start(root, tmp_path / "run", before=("--num-gpus", "2"))
+    assert process.wait(300) == 0, console(tmp_path / "run")
+    assert_same(tmp_path / "run", single)
+    assert (tmp_path / "run" / "log.txt.rank1").exists()
+
+
+def test_evaluation_in_two_processes_gives_the_numbers_of_one(root, single, tmp_path):
+    weights = ("MODEL.WEIGHTS", single / "model_final.pth")
+    process = start(root, tmp_path / "run", *weights, before=("--eval-only", "--num-gpus", "2"))
+    assert process.wait(300) == 0, console(tmp_path / "run")
+    results = [json.loads((run / "results.json").read_text()) for run in (tmp_path / "run", single)]
+    assert results[0] == results[1]
+
+
+def test_two_machines_on_loopback(root, single, tmp_path):
+    machines = ("--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{free_port()}")
+    processes = [
+        start(root, tmp_path / "run", before=(*machines, "--machine-rank", str(rank)))
+        for rank in (0, 1)
+    ]
+    assert [process.wait(300) for process in processes] == [0, 0], console(tmp_path / "run")
+    assert_same(tmp_path / "run", single)
+
+
+def test_torchrun(root, single, tmp_path):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+    launcher += ("--master-port", str(free_port()))
+    process = start(root, tmp_path / "run", launcher=launcher)
+    assert process.wait(300) == 0, console(tmp_path / "run")
+    assert_same(tmp_path / "run", single)
+
+
+def test_srun(root, single, tmp_path):
+    """As srun starts two tasks on one node."""
+    variables = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_JOB_NODELIST": "localhost",
+        "MASTER_PORT": str(free_port()),
+    }
+    processes = [
+        start(root, tmp_path / "run", **variables, SLURM_PROCID=rank, SLURM_LOCALID=rank)
+        for rank in ("0", "1")
+    ]
+    assert [process.wait(300) for process in processes] == [0, 0], console(tmp_path / "run")
+    assert_same(tmp_path / "run", single)
+
+
+def children(pid):
+    """Processes of torch's spawn: not its resource tracker."""
+    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True)
+    lines = found.stdout.decode().splitlines()
+    return [int(line.split()[0]) for line in lines if "spawn_main" in line]
+
+
+def wait_for(output, pattern, seconds=120):
+    end = time.monotonic() + seconds
+    while not list(output.glob(pattern)):
+        assert time.monotonic() < end, console(output)
+        time.sleep(0.1)
+
+
+def test_killed_process_ends_the_others_and_the_run_resumes(root, single, tmp_path):
+    output = tmp_path / "run"
+    process = start(root, output, "SOLVER.MAX_ITER", "1000", before=("--num-gpus", "2"))
+    wait_for(output, "model_*.pth")
+    os.kill(children(process.pid)[1], signal.SIGKILL)
+    killed = time.monotonic()
+    assert process.wait(60) == 1
+    assert time.monotonic() - killed < 60
+    said = console(output)
+    assert "process 1 was killed by SIGKILL" in said and "--resume" in said
+    assert "Traceback" not in said[said.index("iter 2/") :]
+    done = 1 + max(curve(output))
+    resumed = start(root, output, "SOLVER.MAX_ITER", str(done + 3), before=("--resume",))
+    assert resumed.wait(300) == 0, console(output, 1)
+    assert "The run had 2 processes and has 1" in console(output, 1)
+    assert max(curve(output)) == done + 2
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_killed_machine_ends_the_other(root, single, tmp_path, victim):
+    output = tmp_path / "run"
+    machines = ("--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{free_port()}")
+    processes = [
+        start(
+            root, output, "SOLVER.MAX_ITER", "1000", before=(*machines, "--machine-rank", str(rank))
+        )
+        for rank in (0, 1)
+    ]
+    wait_for(output, "model_*.pth")
+    processes[victim].kill()
+    assert processes[1 - victim].wait(60) == 1
+    said = console(output, 1 - victim)
+    assert f"process {victim} of this run has ended too early" in said
+    assert "--resume" in said and "Traceback" not in said
+
+
+def test_machine_that_does_not_come_is_named(root, scenes, tmp_path):
+    from detectron2.config import get_cfg
+
+    from eseg_d2.engine.launch import _in_place
+    from eseg_d2.errors import RunError
+
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    place = Place(1, 2, 0, 1, f"tcp://127.0.0.1:{free_port()}")
+    with pytest.raises(RunError, match="process 1 of 2 has not met the others"):
+        _in_place(place, print, None, cfg, timedelta(seconds=2))
+
+
+def test_places():
+    torchrun = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    torchrun |= {"MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    assert place_from_environment(torchrun) == Place(3, 8, 1, 2, "env://")
+    slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "12"}
+    slurm |= {"SLURM_TASKS_PER_NODE": "4(x2)", "SLURM_JOB_NODELIST": "gpu[03-04,9],other"}
+    assert place_from_environment(slurm) == Place(5, 8, 1, 4, "tcp://gpu03:20012")
+    for nodes, first in ("n1,n2", "n1"), ("n1", "n1"), ("rack[1-2]-x,b", "rack1-x"):
+        assert (
+            f"tcp://{first}:" in place_from_environment(slurm | {"SLURM_JOB_NODELIST": nodes}).url
+        )
+    assert place_from_environment(slurm | {"SLURM_NTASKS": "1"}) is None
+    assert place_from_environment({}) is None
+    with pytest.raises(ValueError, match="not LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR"):
+        place_from_environment({"RANK": "0", "WORLD_SIZE": "2"})
+
+
+def test_sync_bn_is_what_the_machine_can(root, scenes):
+    from eseg_d2.engine.setup import load_config, use_norms_of
+
+    path = str(root / "configs/cityscapes/rsp_panoptic_R50.yaml")
+    cfg = load_config(path, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "DATASETS.TRAIN", "()"])
+    assert cfg.MODEL.BIFPN.NORM == "SyncBN"
+    one, several = cfg.clone(), cfg.clone()
+    use_norms_of(one, 1)
+    use_norms_of(several, 2)
+    assert (one.MODEL.BIFPN.NORM, several.MODEL.BIFPN.NORM) == ("BN", "naiveSyncBN")
+    assert one.MODEL.RESNETS.NORM == cfg.MODEL.RESNETS.NORM
+    assert torch.device(cfg.MODEL.DEVICE).type == "cpu"

@@ -1,0 +1,154 @@
+import copy
+
+import pytest
+import torch
+from detectron2.engine import DefaultTrainer
+from runs import SMALL_MODEL
+from torch import nn
+
+from eseg_d2.engine import Trainer, load_config
+from eseg_d2.engine.gradients import build_clipping, gradient_norm
+from eseg_d2.engine.train_step import NotFiniteError, TrainStep
+
+NO_NORMS = (
+    *("MODEL.RESNETS.NORM", "", "MODEL.BIFPN.NORM", "", "MODEL.RSP_HEAD.NORM", ""),
+    *("MODEL.DEVICE", "cpu"),
+)
+
+
+def step_of(model, lr=0.1, **options):
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    return TrainStep(model, optimizer, device=torch.device("cpu"), **options)
+
+
+def sample(ignored, seed):
+    """An image of which the given share of the pixels is not labelled."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 19, (64, 64), generator=generator)
+    labels[: int(64 * ignored)] = 255
+    image = torch.randint(0, 256, (3, 64, 64), generator=generator, dtype=torch.uint8)
+    return {"image": image, "sem_seg": labels, "file_name": f"{seed}.png"}
+
+
+@pytest.mark.parametrize("kind", ["RSPHead", "ESegHead"])
+def test_parts_give_the_update_of_the_whole_batch(root, kind):
+    """Though one part has hardly a labelled pixel, and another none."""
+    path = str(root / "configs/scenes/rsp_semantic_R50.yaml")
+    options = [*SMALL_MODEL, *NO_NORMS, "MODEL.SEM_SEG_HEAD.NAME", kind, "MODEL.ESEG_HEAD.NORM", ""]
+    whole = Trainer.build_model(load_config(path, options))
+    parts = copy.deepcopy(whole)
+    batch = [sample(0.0, 1), sample(0.9, 2), sample(1.0, 3), sample(0.3, 4)]
+    expected = step_of(whole).run([batch])
+    got = step_of(parts).run([batch[:2], batch[2:]])
+    assert got == pytest.approx(expected, rel=1e-4)
+    for ours, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+class Toy(nn.Module):
+    """Its loss or its gradient is NaN for samples that say so."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, samples):
+        x = self.norm(torch.stack([s["x"] for s in samples]) * self.weight)
+        loss = x.square().mean()
+        if any(s.get("gradient") for s in samples):
+            loss = loss + (self.weight.sum() * 0.0).sqrt()  # 0, with an infinite slope
+        return {"loss_a": loss, "loss_b": 2 * loss}
+
+
+def toy_batch(**options):
+    return [{"x": torch.tensor([1.0, 2.0, 3.0])}, {"x": torch.tensor([2.0, 5.0, 1.0]), **options}]
+
+
+@pytest.mark.parametrize(
+    "bad", [{"x": torch.tensor([float("nan")] * 3)}, {"gradient": True}], ids=["loss", "gradient"]
+)
+def test_step_that_is_not_finite_changes_nothing(bad):
+    model = Toy()
+    step = step_of(model, can_skip=True)
+    step.run([toy_batch()])
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(NotFiniteError, match="nan|inf") as error:
+        step.run([toy_batch(), toy_batch(**bad)])
+    assert error.value.figures
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    figures = step.run([toy_batch()])
+    assert figures["total_loss"] == pytest.approx(figures["loss_a"] + figures["loss_b"])
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+def test_gradient_norm_is_that_before_clipping():
+    step = step_of(Toy(), clipping=lambda parameters: [p.grad.zero_() for p in parameters])
+    before = copy.deepcopy(step.model.state_dict())
+    assert step.run([toy_batch()])["grad_norm"] > 0
+    assert torch.equal(step.model.weight, before["weight"])
+
+
+@pytest.mark.parametrize("config", ["rsp_semantic_R50", "rsp_panoptic_R18_cityscapes", "eseg_s"])
+def test_mixed_precision_on_a_cpu(root, scenes, tmp_path, config):
+    options = ["SOLVER.AMP.ENABLED", "True", "SOLVER.MAX_ITER", "3", "DATASETS.TEST", "()"]
+    options += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"]
+    options += ["INPUT.MIN_SIZE_TRAIN", "(64, 64)", "OUTPUT_DIR", str(tmp_path)]
+    options += ["INPUT.CROP.SIZE", "(64, 64)", "LOGGING.PERIOD", "1"]
+    trainer = Trainer(load_config(str(root / f"configs/scenes/{config}.yaml"), options))
+    dtypes = set()
+    trainer.model.backbone.register_forward_hook(
+        lambda module, given, features: dtypes.update(f.dtype for f in features.values())
+    )
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    assert torch.bfloat16 in dtypes
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+    assert 0 < trainer.storage.latest()["total_loss"][0] < 100
+
+
+@pytest.mark.parametrize("kind, value", [("value", 0.01), ("norm", 0.5)])
+def test_clipping_is_that_of_detectron2(root, kind, value):
+    path = str(root / "configs/scenes/rsp_semantic_R50.yaml")
+    clip = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", kind]
+    clip += ["SOLVER.CLIP_GRADIENTS.CLIP_VALUE", str(value), "MODEL.DEVICE", "cpu"]
+    cfg = load_config(path, [*SMALL_MODEL, *clip])
+    ours = Trainer.build_model(cfg)
+    theirs = copy.deepcopy(ours)
+    optimizers = Trainer.build_optimizer(cfg, ours), DefaultTrainer.build_optimizer(cfg, theirs)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        p.grad = torch.randn_like(p)
+        q.grad = p.grad.clone()
+    build_clipping(cfg)([p for p in ours.parameters() if p.requires_grad])
+    for optimizer in optimizers:
+        optimizer.step()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
+
+
+def test_clipping_of_all_gradients_together(root):
+    path = str(root / "configs/scenes/rsp_semantic_R50.yaml")
+    clip = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "2.0"]
+    cfg = load_config(path, [*clip, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"])
+    parameters = [nn.Parameter(torch.zeros(n)) for n in (3, 5)]
+    for p in parameters:
+        p.grad = torch.full_like(p, 10.0)
+    build_clipping(cfg)(parameters)
+    assert float(gradient_norm(parameters)) == pytest.approx(2.0, rel=1e-4)
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "all"
+    with pytest.raises(ValueError, match="CLIP_TYPE.*full_model"):
+        build_clipping(cfg)
+
+
+def test_half_precision_on_a_cpu_is_bfloat16(root):
+    from eseg_d2.engine.setup import autocast_dtype
+
+    path = str(root / "configs/scenes/rsp_semantic_R50.yaml")
+    cfg = load_config(path, ["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu"])
+    assert autocast_dtype(cfg) == torch.bfloat16
+    assert autocast_dtype(load_config(path, [])) is None
+    cfg.MODEL.DEVICE = "cuda"
+    assert autocast_dtype(cfg) == torch.float16
+    with pytest.raises(ValueError, match="SOLVER.AMP.DTYPE is 'fp8'"):
+        load_config(path, ["SOLVER.AMP.DTYPE", "fp8"])

@@ -1,0 +1,179 @@
+"""Faults while train_net.py runs: named, nothing lost, a status that says so."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from runs import SMALL_MODEL
+
+CONFIG = ("--config-file", "configs/scenes/rsp_semantic_R50.yaml")
+OPTIONS = (
+    *SMALL_MODEL,
+    *("SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", "9", "SOLVER.CHECKPOINT_PERIOD", "3"),
+    *("DATALOADER.NUM_WORKERS", "1", "INPUT.MIN_SIZE_TRAIN", "(32,)", "DATASETS.TEST", "()"),
+    *("DATASETS.QUICK_CHECK", "False", "LOGGING.PERIOD", "1"),
+)
+
+
+@pytest.fixture
+def data(scenes, tmp_path):
+    """A copy of the scenes to break: its folder of training images."""
+    shutil.copytree(scenes / "street_scenes", tmp_path / "data" / "street_scenes")
+    return tmp_path / "data" / "street_scenes" / "cityscapes"
+
+
+def train(root, output, *overrides, data=None, flags=()):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if data:
+        environment["DETECTRON2_DATASETS"] = str(data.parent.parent)
+    words = [*CONFIG, *flags, *OPTIONS, "OUTPUT_DIR", output, *overrides]
+    return subprocess.run(
+        [sys.executable, "train_net.py", *map(str, words)],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def sentence(process):
+    """The last error, if nothing but it was said in the end."""
+    assert process.returncode == 1, process.stdout[-2000:]
+    assert "Traceback" not in process.stderr + process.stdout, process.stderr[-3000:]
+    return process.stderr[process.stderr.index("train_net.py: ") :]
+
+
+def break_image(path, how):
+    content = path.read_bytes()
+    if how == "zero-byte":
+        path.write_bytes(b"")
+    elif how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "missing":
+        path.unlink()
+    elif how == "other size":
+        Image.new("RGB", (30, 20)).save(path)
+
+
+def files(data):
+    images = sorted(data.glob("leftImg8bit/train/*/*.png"))
+    labels = sorted(data.glob("gtFine/cityscapes_panoptic_train/*.png"))
+    assert len(images) == len(labels) == 12
+    return images, labels
+
+
+def test_bad_files_are_named_and_left_out(root, data, tmp_path):
+    images, labels = files(data)
+    for path, how in (images[0], "zero-byte"), (images[3], "truncated"), (images[5], "missing"):
+        break_image(path, how)
+    for path, how in (labels[7], "zero-byte"), (labels[8], "truncated"), (labels[9], "other size"):
+        break_image(path, how)
+    process = train(root, tmp_path / "run", data=data)
+    assert process.returncode == 0, process.stderr[-3000:]
+    log = (tmp_path / "run" / "log.txt").read_text()
+    for path in images[0], images[3], images[5], labels[7], labels[8], labels[9]:
+        assert log.count(f"image takes its place: {path}") + log.count(str(path)) >= 1, path
+    assert "Bad sample 6 (DATALOADER.MAX_BAD_SAMPLES is 10)" in log and "Bad sample 7" not in log
+
+    process = train(root, tmp_path / "few", "DATALOADER.MAX_BAD_SAMPLES", 2, data=data)
+    message = sentence(process)
+    assert "3 samples cannot be used, and DATALOADER.MAX_BAD_SAMPLES is 2" in message
+    assert sum(str(path) in message for path in [*images, *labels]) >= 3
+
+
+def test_label_that_is_not_listed_ends_the_run(root, data, tmp_path):
+    _, labels = files(data)
+    for path in labels:
+        pixels = Image.open(path).convert("RGB")
+        pixels.putpixel((3, 3), (9, 8, 7))
+        pixels.save(path)
+    message = sentence(train(root, tmp_path / "run", data=data))
+    assert str(labels[0].parent) in message and str(9 + 256 * 8 + 65536 * 7) in message
+    assert "check_dataset.py" in message
+
+
+def test_broken_image_in_evaluation_is_named(root, data, tmp_path):
+    image = sorted(data.glob("leftImg8bit/val/*/*.png"))[2]
+    break_image(image, "truncated")
+    overrides = ("DATASETS.TEST", "('scenes_cityscapes_panoptic_val',)", "SOLVER.MAX_ITER", 2)
+    message = sentence(train(root, tmp_path / "run", *overrides, data=data))
+    assert str(image) in message
+    assert (tmp_path / "run" / "model_final.pth").exists()
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """Makes a folder that is a small file system of its own."""
+    mounted = []
+
+    def make(*options):
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("file systems can be mounted by root only, outside of most containers")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def test_full_disk_is_named_and_nothing_is_lost(root, scenes, tmp_path, mount):
+    reference = tmp_path / "reference"
+    assert train(root, reference).returncode == 0
+    size = (reference / "model_0000002.pth").stat().st_size
+    disk = mount("-o", f"size={int(1.7 * size) // 1024 + 100}k")
+    message = sentence(train(root, disk))
+    assert "model_0000005.pth is not written: it needs" in message and "MiB left" in message
+    assert f"The last checkpoint is {disk}/model_0000002.pth" in message
+    assert (disk / "last_checkpoint").read_text() == "model_0000002.pth"
+    assert not list(disk.glob("*.partial"))
+
+    subprocess.run(["mount", "-o", f"remount,size={8 * size}", str(disk)], check=True)
+    resumed = train(root, disk, flags=("--resume",))
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    curves = [
+        [json.loads(line)["total_loss"] for line in (run / "metrics.json").read_text().splitlines()]
+        for run in (disk, reference)
+    ]
+    assert curves[0] == curves[1] and len(curves[0]) == 9
+
+
+def test_folder_that_cannot_be_written_is_named(root, scenes, mount):
+    disk = mount("-o", "ro")
+    message = sentence(train(root, disk / "run"))
+    assert f"cannot write into OUTPUT_DIR '{disk}/run': Read-only file system" in message
+
+
+def test_weights_of_another_model_stop_before_the_data_is_read(root, data, tmp_path):
+    assert train(root, tmp_path / "run", "SOLVER.MAX_ITER", 1).returncode == 0
+    weights = ("MODEL.WEIGHTS", tmp_path / "run" / "model_final.pth")
+    for path in files(data)[0]:
+        break_image(path, "zero-byte")
+    process = train(root, tmp_path / "other", *weights, "MODEL.RESNETS.DEPTH", 101, data=data)
+    assert "lacks" in sentence(process) and "MODEL.RESNETS.DEPTH" in sentence(process)
+    evaluation = (
+        "DATASETS.TEST",
+        "('scenes_cityscapes_panoptic_val',)",
+        "MODEL.BIFPN.OUT_CHANNELS",
+        16,
+    )
+    process = train(
+        root, tmp_path / "other", *weights, *evaluation, data=data, flags=("--eval-only",)
+    )
+    assert "the weights are not of this model" in sentence(process)
+
+
+def test_resuming_after_every_checkpoint_is_damaged(root, scenes, tmp_path):
+    assert train(root, tmp_path).returncode == 0
+    for path in tmp_path.glob("model_*.pth"):
+        path.write_bytes(path.read_bytes()[:1000])
+    message = sentence(train(root, tmp_path, flags=("--resume",)))
+    assert "no checkpoint in OUTPUT_DIR" in message and "model_final.pth" in message
