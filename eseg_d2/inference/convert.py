@@ -1,0 +1,122 @@
+"""From a Detectron2 model's output of one image to a :class:`Prediction`."""
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+
+from eseg_d2.data.panoptic_png import count_segments
+from eseg_d2.inference.classes import ClassTable
+from eseg_d2.inference.prediction import InstanceResults, Prediction
+
+__all__ = ["resize_nearest", "to_prediction"]
+
+
+def to_prediction(output: dict, classes: ClassTable, size: tuple[int, int]) -> Prediction:
+    """
+    Args:
+        output: of one image: ``sem_seg`` (C, h, w) logits, ``instances``, ``panoptic_seg`` or
+            several of them. Classes of instances are contiguous ids beside ``panoptic_seg``, else
+            those of the box head.
+        classes: of the model.
+        size: (H, W) of the image. Maps of another size are brought to it, by nearest neighbour.
+    """
+    common = {"size": size, "class_names": classes.names}
+    if "panoptic_seg" in output:
+        semantic = _semantic(output["sem_seg"], classes, size)
+        panoptic, info = output["panoptic_seg"]
+        panoptic = resize_nearest(panoptic.cpu().numpy().astype(np.int32, copy=False), size)
+        segments = _panoptic_segments(panoptic, info, classes.names)
+        instances = _instances(output["instances"], None, size)
+        return Prediction("panoptic", **common, segments=segments, panoptic=panoptic,
+                          semantic=semantic, instances=instances)
+    if "instances" in output:
+        instances = _instances(output["instances"], classes.from_roi, size)
+        segments = _instance_segments(instances, size, classes.names)
+        return Prediction("instance", **common, segments=segments, instances=instances)
+    semantic = _semantic(output["sem_seg"], classes, size)
+    segments = _semantic_segments(semantic, classes.names)
+    return Prediction("semantic", **common, segments=segments, semantic=semantic)
+
+
+def resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An (..., h, w) array as (..., H, W): each pixel takes the value at its centre."""
+    if values.shape[-2:] == tuple(size):
+        return values
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip(size, values.shape[-2:], strict=True)
+    )
+    return values[..., rows, :][..., columns]
+
+
+def _semantic(logits: torch.Tensor, classes: ClassTable, size: tuple[int, int]) -> np.ndarray:
+    channels = logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
+    table = np.array(classes.from_semantic, np.uint8)
+    return resize_nearest(table[channels], size)
+
+
+def _instances(instances: Instances, from_roi, size: tuple[int, int]) -> InstanceResults:
+    instances = instances.to("cpu")
+    order = torch.argsort(-instances.scores, stable=True)
+    instances = instances[order]
+    height, width = instances.image_size
+    scale = np.array([size[1] / width, size[0] / height] * 2, np.float32)
+    ids = instances.pred_classes.numpy().astype(np.int64)
+    masks = None
+    if instances.has("pred_masks"):
+        masks = resize_nearest(instances.pred_masks.numpy().astype(bool, copy=False), size)
+    return InstanceResults(
+        boxes=instances.pred_boxes.tensor.numpy().astype(np.float32) * scale,
+        scores=instances.scores.numpy().astype(np.float32),
+        classes=ids if from_roi is None else np.array(from_roi, np.int64)[ids],
+        masks=masks,
+    )
+
+
+def _panoptic_segments(panoptic: np.ndarray, info: list[dict], names: tuple[str, ...]):
+    found = count_segments(panoptic)
+    return [
+        _segment(
+            s["id"], s["category_id"], names, bool(s["isthing"]), s.get("score"),
+            found[s["id"]].area, panoptic.size, found[s["id"]].bbox,
+        )
+        for s in info
+        if s["id"] in found
+    ]  # fmt: skip
+
+
+def _semantic_segments(semantic: np.ndarray, names: tuple[str, ...]) -> list[dict]:
+    # count_segments treats no id in a special way, so class 0 is counted like the others
+    found = sorted(count_segments(semantic).items())
+    return [
+        _segment(c, c, names, False, None, pixels.area, semantic.size, pixels.bbox)
+        for c, pixels in found
+    ]
+
+
+def _instance_segments(
+    instances: InstanceResults, size: tuple[int, int], names: tuple[str, ...]
+) -> list[dict]:
+    segments = []
+    for i, (x0, y0, x1, y1) in enumerate(instances.boxes.tolist()):
+        area = round((x1 - x0) * (y1 - y0))
+        if instances.masks is not None:
+            area = int(instances.masks[i].sum())
+        box = tuple(round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0))
+        score, class_id = float(instances.scores[i]), int(instances.classes[i])
+        pixels = size[0] * size[1]
+        segments.append(_segment(i + 1, class_id, names, True, score, area, pixels, box))
+    return segments
+
+
+def _segment(segment_id, class_id, names, isthing, score, area, pixels, bbox) -> dict:
+    return {
+        "id": int(segment_id),
+        "class_id": int(class_id),
+        "class_name": names[class_id],
+        "isthing": isthing,
+        "score": None if score is None else float(score),
+        "area": int(area),
+        "share": area / pixels,
+        "bbox": list(bbox),
+    }

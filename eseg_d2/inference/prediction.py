@@ -1,0 +1,121 @@
+"""What a model found in one image, in numpy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from eseg_d2.inference.classes import VOID_CLASS
+
+__all__ = ["InstanceResults", "Prediction"]
+
+
+@dataclass(frozen=True)
+class InstanceResults:
+    """The objects in one image, by descending score.
+
+    Attributes:
+        boxes: (N, 4) float32, x0, y0, x1, y1 in pixels.
+        scores: (N,) float32, 0 .. 1.
+        classes: (N,) int64 class ids.
+        masks: (N, H, W) bool, or None from a model without masks. They may overlap.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    masks: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model found in one image.
+
+    There is one id space of classes: every class id is an index into ``class_names``. For models on
+    panoptic data sets it is the contiguous id. 255 (``VOID_CLASS``) is no class.
+
+    Attributes:
+        kind: "panoptic", "semantic" or "instance".
+        size: (H, W) of the image in pixels; all maps and masks have it.
+        class_names: by class id.
+        segments: what was found, a dict each: ``id`` (segment id), ``class_id``, ``class_name``,
+            ``isthing``, ``score`` (0 .. 1; None for stuff and semantic models), ``area`` (pixels),
+            ``share`` (of the image's pixels, 0 .. 1) and ``bbox`` (x, y, width, height in pixels).
+            Semantic models: one for each class in the image, its id is the class id. Instance
+            models: one for each object, ids 1, 2, ... in the order of ``instances``; the area is
+            that of the mask, or of the box if there is none.
+        panoptic: (H, W) int32 segment ids, 0 where void; None unless panoptic.
+        semantic: (H, W) uint8 class ids by the semantic head; None for instance models. Panoptic
+            models whose head has one class for all things have 255 there.
+        instances: the objects before they were merged; None for semantic models.
+    """
+
+    kind: str
+    size: tuple[int, int]
+    class_names: tuple[str, ...]
+    segments: list[dict]
+    panoptic: np.ndarray | None = None
+    semantic: np.ndarray | None = None
+    instances: InstanceResults | None = None
+
+    def mask(self, segment: dict) -> np.ndarray | None:
+        """(H, W) bool: the pixels of one of ``segments``; None if the model gives boxes only."""
+        if self.kind == "panoptic":
+            return self.panoptic == segment["id"]
+        if self.kind == "semantic":
+            return self.semantic == segment["id"]
+        masks = self.instances.masks
+        return None if masks is None else masks[segment["id"] - 1]
+
+    def label_map(self) -> np.ndarray:
+        """(H, W) uint8: the class id of each pixel, 255 where there is none.
+
+        Of a panoptic model the merged classes; of an instance model the class of the object with
+        the highest score there.
+
+        Raises:
+            ValueError: there are more than 255 classes, or the model gives boxes only.
+        """
+        if self.kind == "semantic":
+            return self.semantic
+        if len(self.class_names) > VOID_CLASS:
+            raise ValueError(
+                f"a label map holds up to {VOID_CLASS} classes; the model has "
+                f"{len(self.class_names)}. Take the segments (json)."
+            )
+        if self.kind == "panoptic":
+            table = np.full(1 + max((s["id"] for s in self.segments), default=0), VOID_CLASS)
+            for segment in self.segments:
+                table[segment["id"]] = segment["class_id"]
+            return table.astype(np.uint8)[self.panoptic]
+        if self.instances.masks is None:
+            raise ValueError("this model gives boxes without masks: there is no label map")
+        labels = np.full(self.size, VOID_CLASS, np.uint8)
+        for i in reversed(range(len(self.instances.scores))):  # the best is painted last
+            labels[self.instances.masks[i]] = self.instances.classes[i]
+        return labels
+
+    def as_dict(self) -> dict:
+        """For json: kind, height, width, class_names and segments.
+
+        Each segment has its mask as ``segmentation``, in COCO's compressed run-length encoding (as
+        ``pycocotools.mask.decode`` reads it); none if the model gives boxes only.
+        """
+        segments = []
+        for segment in self.segments:
+            mask = self.mask(segment)
+            shape = {} if mask is None else {"segmentation": _encode(mask)}
+            segments.append({**segment, **shape})
+        height, width = self.size
+        return {
+            "kind": self.kind,
+            "height": height,
+            "width": width,
+            "class_names": list(self.class_names),
+            "segments": segments,
+        }
+
+
+def _encode(mask: np.ndarray) -> dict:
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(x) for x in rle["size"]], "counts": rle["counts"].decode()}
