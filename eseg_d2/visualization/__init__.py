@@ -1,5 +1,11 @@
 """Pictures of truth and predictions."""
 
-from eseg_d2.visualization.panels import contact_sheet, draw_panoptic, side_by_side
+from eseg_d2.visualization.panels import (
+    contact_sheet,
+    draw_instances,
+    draw_panoptic,
+    draw_semantic,
+    side_by_side,
+)
 
-__all__ = ["contact_sheet", "draw_panoptic", "side_by_side"]
+__all__ = ["contact_sheet", "draw_instances", "draw_panoptic", "draw_semantic", "side_by_side"]

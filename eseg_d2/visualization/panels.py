@@ -1,11 +1,12 @@
-"""Panoptic overlays by Detectron2's Visualizer, set side by side with captions."""
+"""Overlays by Detectron2's Visualizer, set side by side with captions."""
 
 import numpy as np
 import torch
+from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["contact_sheet", "draw_panoptic", "side_by_side"]
+__all__ = ["contact_sheet", "draw_instances", "draw_panoptic", "draw_semantic", "side_by_side"]
 
 _MARGIN = 6
 _CAPTION = 20
@@ -32,18 +33,57 @@ def draw_panoptic(
     Returns:
         (round(H * width / W), width, 3) uint8 RGB.
     """
-    scale = width / image.shape[1]
     present = set(np.unique(segment_map).tolist())
     segments = [s for s in segments_info if s["id"] in present]
-    visualizer = Visualizer(image, metadata, scale=scale, instance_mode=ColorMode.SEGMENTATION)
+    visualizer = _visualizer(image, metadata, width)
     segment_map = torch.as_tensor(np.asarray(segment_map, dtype=np.int64))
     drawn = visualizer.draw_panoptic_seg(segment_map, segments, area_threshold=0, alpha=0.6)
     return resize(drawn.get_image(), width)
 
 
-def resize(image: np.ndarray, width: int) -> np.ndarray:
-    """An (H, W, 3) uint8 image in another width, its aspect kept."""
-    height = round(image.shape[0] * width / image.shape[1])
+def draw_semantic(image: np.ndarray, labels: np.ndarray, metadata, *, width: int) -> np.ndarray:
+    """Draw a label map over an image, in the data set's colours.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        labels: (H, W) class ids; ids without a name are left out.
+        metadata: with ``stuff_classes`` and ``stuff_colors`` by class id.
+        width: of the picture in pixels.
+
+    Returns:
+        (round(H * width / W), width, 3) uint8 RGB.
+    """
+    drawn = _visualizer(image, metadata, width).draw_sem_seg(labels, area_threshold=0, alpha=0.6)
+    return resize(drawn.get_image(), width)
+
+
+def draw_instances(
+    image: np.ndarray, instances: Instances, metadata, *, width: int
+) -> np.ndarray:
+    """Draw objects over an image: masks if there are any, and boxes.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        instances: on the CPU, with ``pred_boxes``, ``scores``, ``pred_classes`` and optionally
+            ``pred_masks``.
+        metadata: with ``thing_classes`` and ``thing_colors`` by class id.
+        width: of the picture in pixels.
+
+    Returns:
+        (round(H * width / W), width, 3) uint8 RGB.
+    """
+    drawn = _visualizer(image, metadata, width).draw_instance_predictions(instances)
+    return resize(drawn.get_image(), width)
+
+
+def _visualizer(image: np.ndarray, metadata, width: int) -> Visualizer:
+    scale = width / image.shape[1]
+    return Visualizer(image, metadata, scale=scale, instance_mode=ColorMode.SEGMENTATION)
+
+
+def resize(image: np.ndarray, width: int, height: int | None = None) -> np.ndarray:
+    """An (H, W, 3) uint8 image in another width, its aspect kept if no height is given."""
+    height = height or max(round(image.shape[0] * width / image.shape[1]), 1)
     resample = Image.Resampling.NEAREST if width > image.shape[1] else Image.Resampling.LANCZOS
     return np.asarray(Image.fromarray(image).resize((width, height), resample))
 

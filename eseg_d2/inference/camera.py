@@ -1,0 +1,49 @@
+"""A camera's frames, by OpenCV."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import cv2
+import numpy as np
+
+__all__ = ["Camera"]
+
+
+class Camera:
+    """Frames of a camera until it ends. A context manager.
+
+    Attributes:
+        fps: frames a second as the camera says, or 30.
+    """
+
+    def __init__(self, number: int = 0):
+        """
+        Args:
+            number: of the camera; the first is 0.
+
+        Raises:
+            ValueError: it cannot be opened.
+        """
+        self._capture = cv2.VideoCapture(number)
+        if not self._capture.isOpened():
+            raise ValueError(
+                f"camera {number} cannot be opened: is one connected (on Linux /dev/video{number}) "
+                "and free?"
+            )
+        self.fps = Fraction(self._capture.get(cv2.CAP_PROP_FPS) or 30).limit_denominator(1000)
+
+    def frames(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The index and (H, W, 3) uint8 BGR pixels of each frame."""
+        index = 0
+        while True:
+            found, frame = self._capture.read()
+            if not found:
+                return
+            yield index, frame
+            index += 1
+
+    def __enter__(self) -> "Camera":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._capture.release()

@@ -1,0 +1,147 @@
+"""Where the results of a source go, and writing those of images."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from eseg_d2.data.files import write_image, write_json
+from eseg_d2.inference.classes import ClassTable
+from eseg_d2.inference.drawing import draw_beside, draw_prediction
+from eseg_d2.inference.prediction import Prediction
+from eseg_d2.inference.sources import Source
+
+__all__ = ["RESULTS", "plan_outputs", "save_prediction", "write_label_map"]
+
+RESULTS = ("overlay", "side_by_side", "labels", "json")
+_OF_IMAGE = {
+    "overlay": "_overlay.jpg",
+    "side_by_side": "_side_by_side.jpg",
+    "labels": "_labels.png",
+    "json": "_segments.json",
+}
+# labels of a video are a folder of pngs, its json has a line a frame
+_OF_VIDEO = {
+    "overlay": "_overlay.mp4",
+    "side_by_side": "_side_by_side.mp4",
+    "labels": "_labels",
+    "json": "_segments.jsonl",
+}
+_FILE_SUFFIXES = {
+    False: {
+        "overlay": (".jpg", ".png"),
+        "side_by_side": (".jpg", ".png"),
+        "labels": (".png",),
+        "json": (".json",),
+    },
+    True: {
+        "overlay": (".mp4", ".mkv", ".webm"),
+        "side_by_side": (".mp4", ".mkv", ".webm"),
+        "labels": (),
+        "json": (".jsonl",),
+    },
+}
+
+
+def plan_outputs(
+    output: Path, sources: Sequence[Source], results: Sequence[str]
+) -> dict[str, dict[str, Path]]:
+    """Which file each result of each source is written to; makes the folder.
+
+    Args:
+        output: a folder, or a file (a name with a suffix that is no folder) for one result of one
+            source.
+        sources: of the run.
+        results: of ``RESULTS``.
+
+    Returns:
+        By the source's path and the result: the file, or the folder of a video's label maps.
+
+    Raises:
+        ValueError: a file for several results, one with a wrong suffix, or an input would be
+            overwritten.
+    """
+    if output.suffix and not output.is_dir():
+        plan = {sources[0].path: _one_file(output, sources, results)}
+        folder = output.absolute().parent
+    else:
+        plan, folder = {}, output
+        for source in sources:
+            endings = _OF_VIDEO if source.is_video else _OF_IMAGE
+            plan[source.path] = {r: output / (source.name + endings[r]) for r in results}
+    inputs = {os.path.realpath(source.path) for source in sources}
+    for paths in plan.values():
+        for path in paths.values():
+            if os.path.realpath(path) in inputs:
+                raise ValueError(f"{path} is one of the inputs: choose another --output")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as e:
+        raise ValueError(f"--output {output}: {e.filename} is a file, not a folder") from e
+    return plan
+
+
+def _one_file(output: Path, sources: Sequence[Source], results: Sequence[str]) -> dict[str, Path]:
+    if len(sources) > 1 or len(results) > 1:
+        raise ValueError(
+            f"--output {output} is a file, but there are {len(sources)} inputs with "
+            f"{len(results)} results each: name a folder"
+        )
+    suffixes = _FILE_SUFFIXES[sources[0].is_video][results[0]]
+    if output.suffix.lower() not in suffixes:
+        kind = "a video" if sources[0].is_video else "an image"
+        expected = f"a file ending in {' or '.join(suffixes)}" if suffixes else "a folder"
+        raise ValueError(
+            f"--output {output}: for {results[0]} of {kind} expected {expected} (a name without "
+            "a suffix is a folder)"
+        )
+    return {results[0]: output}
+
+
+def save_prediction(
+    image: np.ndarray,
+    prediction: Prediction,
+    classes: ClassTable,
+    paths: dict[str, Path],
+    *,
+    file_name: str,
+) -> None:
+    """Write the results of an image.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        prediction: of it.
+        classes: of the model.
+        paths: by result, as of :func:`plan_outputs`.
+        file_name: of the image, for the json.
+
+    Raises:
+        ValueError: the prediction has no label map.
+        OSError: a file cannot be written.
+    """
+    if "json" in paths:
+        write_json(paths["json"], {"file_name": file_name, **prediction.as_dict()})
+    if "labels" in paths:
+        write_label_map(paths["labels"], prediction.label_map(), classes)
+    if not {"overlay", "side_by_side"} & set(paths):
+        return
+    overlay = draw_prediction(image, prediction, classes)
+    if "overlay" in paths:
+        write_image(paths["overlay"], overlay)
+    if "side_by_side" in paths:
+        write_image(paths["side_by_side"], draw_beside(image, overlay))
+
+
+def write_label_map(path: Path, labels: np.ndarray, classes: ClassTable) -> None:
+    """A png whose pixels are class ids (255 no class) and whose palette has the classes' colours.
+
+    Args:
+        path: of the png.
+        labels: (H, W) uint8.
+        classes: of the model.
+    """
+    picture = Image.fromarray(labels, "L")
+    picture.putpalette(classes.palette().tobytes(), "RGB")  # makes it of mode P
+    picture.save(path, "PNG")
