@@ -10,8 +10,9 @@ from PIL import Image
 from eseg_d2.data.files import write_image, write_json
 from eseg_d2.inference.classes import ClassTable
 from eseg_d2.inference.drawing import draw_beside, draw_prediction
+from eseg_d2.inference.images import IMAGE_SUFFIXES
 from eseg_d2.inference.prediction import Prediction
-from eseg_d2.inference.sources import Source
+from eseg_d2.inference.sources import VIDEO_SUFFIXES, Source
 
 __all__ = ["RESULTS", "plan_outputs", "save_prediction", "write_label_map"]
 
@@ -45,14 +46,17 @@ _FILE_SUFFIXES = {
 }
 
 
+_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES | {".json", ".jsonl"}
+
+
 def plan_outputs(
     output: Path, sources: Sequence[Source], results: Sequence[str]
 ) -> dict[str, dict[str, Path]]:
     """Which file each result of each source is written to; makes the folder.
 
     Args:
-        output: a folder, or a file (a name with a suffix that is no folder) for one result of one
-            source.
+        output: a folder; or a file (a name with the suffix of an image, video or json that is no
+            folder) for one result of one source.
         sources: of the run.
         results: of ``RESULTS``.
 
@@ -63,7 +67,7 @@ def plan_outputs(
         ValueError: a file for several results, one with a wrong suffix, or an input would be
             overwritten.
     """
-    if output.suffix and not output.is_dir():
+    if output.suffix.lower() in _SUFFIXES and not output.is_dir():
         plan = {sources[0].path: _one_file(output, sources, results)}
         folder = output.absolute().parent
     else:
