@@ -52,7 +52,9 @@ def read_image(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> np.n
     except _TooLarge as e:
         raise ValueError(str(e)) from None
     except Image.DecompressionBombError as e:
-        raise ValueError(_too_large(path, "more than 178 million", max_pixels)) from e
+        raise ValueError(
+            f"{os.fspath(path)} has more than 178 million pixels, Pillow's limit. Make it smaller."
+        ) from e
     except Image.UnidentifiedImageError as e:
         raise ValueError(f"{os.fspath(path)} is no image, or in a format unknown here") from e
     except Exception as e:  # decoders of broken files raise all kinds of errors
