@@ -15,6 +15,7 @@ __all__ = ["FrameRange", "VideoReader", "VideoWriter", "require_av"]
 # Demuxers of real videos only: others (playlists, lists of files) open files and addresses that a
 # hostile video names
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf"
+_COMPLETE = 0.8  # share of the promised frames; they are an estimate in some formats
 _X264 = {"crf": "20"}
 _ENCODERS = {
     ".mp4": [("libx264", "H.264", _X264), ("mpeg4", "MPEG-4 Part 2", {"qscale": "3"})],
@@ -99,22 +100,31 @@ class VideoReader:
         Frames before the range are decoded, too, so that indices are exact.
 
         Raises:
-            ValueError: a frame cannot be decoded, or the range holds none.
+            ValueError: a frame cannot be decoded, the file was cut off, or the range holds none.
         """
         index = -1
         try:
             for index, frame in enumerate(self._container.decode(self._stream)):
                 if selected.stop is not None and index >= selected.stop:
-                    break
+                    return
                 if index in selected:
                     yield index, _pixels(frame)
         except (OSError, ValueError) as e:  # PyAV's errors are among them
             raise ValueError(
                 f"{self.path} is broken after {index + 1} frames: {_reason(e)}"
             ) from e
-        if index < selected.start:
+        self._check_end(index + 1, selected)
+
+    def _check_end(self, found: int, selected: FrameRange) -> None:
+        if found <= selected.start:
             raise ValueError(
-                f"{self.path} has {index + 1} frames: there is none from {selected.start} on"
+                f"{self.path} has {found} frames: there is none from {selected.start} on"
+            )
+        wanted = min(selected.stop or self.num_frames, self.num_frames)
+        if found < _COMPLETE * wanted:
+            raise ValueError(
+                f"{self.path} ends after {found} frames, but its header promises "
+                f"{self.num_frames}: is it complete?"
             )
 
     def __enter__(self) -> "VideoReader":
