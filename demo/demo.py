@@ -30,7 +30,10 @@ def parse_arguments(argv=None) -> argparse.Namespace:
         "--webcam", type=int, nargs="?", const=0, metavar="N", help="camera N; default 0"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="PATH", help="a folder, or a file for one result of one input"
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="a folder, or a file for one result",
     )
     parser.add_argument(
         "--save",

@@ -41,17 +41,11 @@ def ask_for_pixel(image) -> tuple[int, int]:
 
 
 def draw(args: argparse.Namespace) -> None:
-    from detectron2.engine import DefaultPredictor
-
-    from eseg_d2.data.panoptic_png import read_image
-    from eseg_d2.engine import fetch_weights, load_config
+    from eseg_d2 import Predictor
+    from eseg_d2.inference import read_image
     from eseg_d2.visualization import relation
 
-    cfg = load_config(args.config_file, args.opts)
-    if not cfg.MODEL.WEIGHTS:
-        raise ValueError("the model has no weights: append MODEL.WEIGHTS path/to/model_final.pth")
-    fetch_weights(cfg.MODEL.WEIGHTS)
-    image = read_image(args.input, "RGB")
+    image = read_image(args.input)[:, :, ::-1]  # to RGB
     height, width = image.shape[:2]
     pixel = tuple(args.pixel) if args.pixel else ask_for_pixel(image)
     if not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
@@ -61,7 +55,7 @@ def draw(args: argparse.Namespace) -> None:
         )
     if not Path(args.output).resolve().parent.is_dir():
         raise FileNotFoundError(f"--output {args.output}: there is no such folder")
-    predictor = DefaultPredictor(cfg)
+    predictor = Predictor(args.config_file, overrides=args.opts)
     weights, seen = relation.image_relation_weights(predictor, image[:, :, ::-1])
     stride = relation.find_rsp_head(predictor.model).common_stride
     position = (

@@ -55,35 +55,29 @@ def train(folder: Path, args: argparse.Namespace) -> None:
 
 def draw(run_folder: Path, output: Path, num_pictures: int) -> list[Path]:
     """Write input | ground truth | prediction of validation images, and a contact sheet."""
-    import numpy as np
-    from detectron2.config import get_cfg
     from detectron2.data import DatasetCatalog, MetadataCatalog
-    from detectron2.engine import DefaultPredictor
     from PIL import Image
     from tqdm import tqdm
 
-    import eseg_d2
+    from eseg_d2 import Predictor
     from eseg_d2.data.panoptic_png import read_image, read_panoptic_png
+    from eseg_d2.inference.drawing import draw_prediction
     from eseg_d2.visualization import contact_sheet, draw_panoptic, side_by_side
     from eseg_d2.visualization.panels import resize
 
-    cfg = get_cfg()
-    eseg_d2.add_eseg_config(cfg)
-    cfg.merge_from_file(str(run_folder / "config.yaml"))
-    cfg.MODEL.WEIGHTS = str(run_folder / "model_final.pth")
-    predictor = DefaultPredictor(cfg)
-    name = cfg.DATASETS.TEST[0]
+    predictor = Predictor(run_folder / "config.yaml", run_folder / "model_final.pth")
+    name = predictor.cfg.DATASETS.TEST[0]
     metadata = MetadataCatalog.get(name)
     paths, rows = [], []
     for record in tqdm(DatasetCatalog.get(name)[:num_pictures], desc="pictures"):
         image = read_image(record["file_name"], "RGB")
-        predicted, predicted_segments = predictor(image[:, :, ::-1])["panoptic_seg"]
+        prediction = predictor(image[:, :, ::-1])
         truth = read_panoptic_png(record["pan_seg_file_name"])
         panels = {
             "input": resize(image, 640),
             "ground truth": draw_panoptic(image, truth, record["segments_info"], metadata),
-            "prediction": draw_panoptic(
-                image, np.asarray(predicted.cpu()), predicted_segments, metadata
+            "prediction": resize(
+                draw_prediction(image[:, :, ::-1], prediction, predictor.classes), 640
             ),
         }
         rows.append(side_by_side(panels))

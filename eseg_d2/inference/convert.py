@@ -27,8 +27,14 @@ def to_prediction(output: dict, classes: ClassTable, size: tuple[int, int]) -> P
         panoptic = resize_nearest(panoptic.cpu().numpy().astype(np.int32, copy=False), size)
         segments = _panoptic_segments(panoptic, info, classes.names)
         instances = _instances(output["instances"], None, size)
-        return Prediction("panoptic", **common, segments=segments, panoptic=panoptic,
-                          semantic=semantic, instances=instances)
+        return Prediction(
+            "panoptic",
+            **common,
+            segments=segments,
+            panoptic=panoptic,
+            semantic=semantic,
+            instances=instances,
+        )
     if "instances" in output:
         instances = _instances(output["instances"], classes.from_roi, size)
         segments = _instance_segments(instances, size, classes.names)

@@ -12,10 +12,13 @@ __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "read_image", "require_file"]
 # Suffixes that a folder's images have, and the decoders that may run. PIL has more, some of which
 # start other programs (EPS) or are not images.
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jfif .png .bmp .tif .tiff .webp .gif .ppm .pgm .pbm .pnm .jp2 .avif".split()
+    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".avif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
 Image.init()  # a Pillow without JPEG 2000 or AVIF reads the others
-_FORMATS = tuple({*"JPEG PNG BMP TIFF WEBP GIF PPM JPEG2000 AVIF".split()} & Image.OPEN.keys())
+_FORMATS = tuple(
+    {"JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF"} & Image.OPEN.keys()
+)
 MAX_PIXELS = 2**26  # a small file may claim to be huge
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")

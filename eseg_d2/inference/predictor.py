@@ -18,7 +18,7 @@ from eseg_d2.inference.prediction import Prediction
 __all__ = ["ARCHITECTURES", "Predictor"]
 
 ARCHITECTURES = ("PanopticRCNN", "SemanticSegmentor", "GeneralizedRCNN", "RetinaNet")
-# A model's maps are made at up to this size, and enlarged for images beyond it: fp32 logits of 2 GiB
+# A model's maps are made at up to this size (fp32 logits of 2 GiB), and enlarged beyond it
 _MAX_LOGITS = 2**29
 _MAX_OUTPUT_PIXELS = 2**24
 
@@ -43,6 +43,7 @@ class Predictor:
         cfg: of the model.
         model: the torch module, in evaluation mode.
         classes: names and colours by class id.
+        aug: Detectron2's scaling of the input, by its name in ``DefaultPredictor``.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Predictor:
         self.classes = ClassTable.of_config(cfg)
         channels = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES if semantic else 1
         self._max_pixels = min(_MAX_LOGITS // channels, _MAX_OUTPUT_PIXELS)
-        self._resize = T.ResizeShortestEdge(
+        self.aug = T.ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
 
@@ -142,7 +143,7 @@ class Predictor:
         height, width = image.shape[:2]
         if self.cfg.INPUT.FORMAT == "RGB":
             image = image[:, :, ::-1]
-        transform = self._resize.get_transform(image)
+        transform = self.aug.get_transform(image)
         if min(transform.new_h, transform.new_w) < 1:
             raise ValueError(
                 f"an image of {width} x {height} pixels is too long and thin: scaled to "

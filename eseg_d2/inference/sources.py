@@ -11,7 +11,9 @@ from eseg_d2.inference.images import IMAGE_SUFFIXES
 
 __all__ = ["VIDEO_SUFFIXES", "Source", "find_sources", "printable"]
 
-VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .3gp .ts".split())
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp"}
+)
 _LONGEST_NAME = 200  # bytes; most file systems take 255 with what is added
 
 

@@ -110,9 +110,7 @@ class VideoReader:
                 if index in selected:
                     yield index, _pixels(frame)
         except (OSError, ValueError) as e:  # PyAV's errors are among them
-            raise ValueError(
-                f"{self.path} is broken after {index + 1} frames: {_reason(e)}"
-            ) from e
+            raise ValueError(f"{self.path} is broken after {index + 1} frames: {_reason(e)}") from e
         self._check_end(index + 1, selected)
 
     def _check_end(self, found: int, selected: FrameRange) -> None:

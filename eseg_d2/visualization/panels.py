@@ -57,9 +57,7 @@ def draw_semantic(image: np.ndarray, labels: np.ndarray, metadata, *, width: int
     return resize(drawn.get_image(), width)
 
 
-def draw_instances(
-    image: np.ndarray, instances: Instances, metadata, *, width: int
-) -> np.ndarray:
+def draw_instances(image: np.ndarray, instances: Instances, metadata, *, width: int) -> np.ndarray:
     """Draw objects over an image: masks if there are any, and boxes.
 
     Args:

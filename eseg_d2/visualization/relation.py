@@ -30,7 +30,7 @@ def image_relation_weights(predictor, image: np.ndarray) -> tuple[dict, tuple[in
     """Runs a model on an image.
 
     Args:
-        predictor: Detectron2's ``DefaultPredictor`` of a model with an RSP head.
+        predictor: Detectron2's ``DefaultPredictor``, or ours, of a model with an RSP head.
         image: (H, W, 3) uint8 BGR.
 
     Returns:
