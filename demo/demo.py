@@ -235,7 +235,7 @@ def main(argv=None) -> None:
         print("demo.py: interrupted", file=sys.stderr)
         sys.exit(130)
     if failures:
-        lines = "".join(f"\n  {printable(failure)}" for failure in failures)
+        lines = "".join("\n  " + printable(f.replace("\n", "\\n")) for f in failures)
         sys.exit(f"demo.py: {len(failures)} failed:{lines}")
 
 

@@ -15,6 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # tests/oracle.py
 
 
+pytest_plugins = ["small_models"]
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""

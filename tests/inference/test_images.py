@@ -1,0 +1,159 @@
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.Image import Transpose
+
+from eseg_d2.inference.images import read_image
+
+# what has to be done to an upright picture so that its EXIF orientation turns it back
+TURNS = {
+    1: None,
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_90,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_270,
+}
+
+
+@pytest.fixture
+def picture():
+    """20 x 30: four flat quarters, so that JPEG changes little."""
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:10, :15], pixels[:10, 15:] = (200, 30, 30), (30, 200, 30)
+    pixels[10:, :15], pixels[10:, 15:] = (30, 30, 200), (220, 220, 220)
+    return Image.fromarray(pixels)
+
+
+def bgr(image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"))[:, :, ::-1]
+
+
+def close(a: np.ndarray, b: np.ndarray, tolerance: float = 12) -> bool:
+    return a.shape == b.shape and np.abs(a.astype(int) - b).mean() < tolerance
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_exif_orientation(tmp_path, picture, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    turn = TURNS[orientation]
+    stored = picture if turn is None else picture.transpose(turn)
+    stored.save(tmp_path / f"a.{suffix}", exif=exif, **({"quality": 95} if suffix == "jpg" else {}))
+    assert close(read_image(tmp_path / f"a.{suffix}"), bgr(picture))
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("L", "a.png"),
+        ("1", "a.png"),
+        ("P", "a.gif"),
+        ("RGB", "a.bmp"),
+        ("RGB", "a.tif"),
+        ("RGB", "a.ppm"),
+        ("RGB", "a.webp"),
+        ("RGB", "png under another.jpg"),
+        ("CMYK", "a.jpg"),
+        ("CMYK", "a.tif"),
+        ("LA", "a.png"),
+        ("RGBA", "a.png"),
+    ],
+)
+def test_modes_and_formats(tmp_path, picture, mode, name):
+    image = picture.convert(mode)
+    image.save(tmp_path / name, format="PNG" if "under another" in name else None)
+    found = read_image(tmp_path / name)
+    assert found.dtype == np.uint8 and found.flags.c_contiguous
+    assert close(found, bgr(image))
+
+
+def test_transparency_is_laid_on_white(tmp_path, picture):
+    picture.putalpha(0)
+    picture.save(tmp_path / "a.png")
+    assert (read_image(tmp_path / "a.png") == 255).all()
+    Image.new("P", (4, 4)).save(tmp_path / "p.png", transparency=0)
+    assert (read_image(tmp_path / "p.png") == 255).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_scaled_from_the_full_range(tmp_path, suffix):
+    values = np.array([[0, 257, 32768, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    assert read_image(tmp_path / f"a.{suffix}")[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_sixteen_bit_colour(tmp_path, picture):
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "a.png"), bgr(picture).astype(np.uint16) * 257)
+    assert close(read_image(tmp_path / "a.png"), bgr(picture), 1)
+
+
+def test_too_many_pixels_are_refused_before_decoding(tmp_path):
+    Image.new("1", (9000, 9000)).save(tmp_path / "large.png")
+    with pytest.raises(ValueError, match=r"large\.png has 9000 x 9000 pixels; the limit is 67"):
+        read_image(tmp_path / "large.png")
+    assert read_image(tmp_path / "large.png", max_pixels=9000**2).shape == (9000, 9000, 3)
+    Image.new("1", (60000, 60000)).save(tmp_path / "bomb.png")
+    with pytest.raises(ValueError, match=r"bomb\.png has more than 178 million pixels"):
+        read_image(tmp_path / "bomb.png", max_pixels=10**12)
+
+
+def test_what_is_no_image_is_named(tmp_path):
+    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "empty.jpg").write_text("")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for ever
+    (tmp_path / "eps.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
+    for name, message in {
+        "text.jpg": "is no image",
+        "empty.jpg": "is empty",
+        "folder.jpg": "is a folder",
+        "link.jpg": "is a link to .*nowhere",
+        "loop.jpg": "cannot open",
+        "pipe.jpg": "device or pipe",
+        "eps.jpg": "is no image",
+        "float.tif": "floating-point",
+        "absent.jpg": "no such file",
+        "zero\0.jpg": "cannot open",
+    }.items():
+        with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+            read_image(f"{tmp_path}/{name}")
+        assert name in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory):
+    image = Image.effect_noise((40, 30), 80).convert("RGB")
+    folder = tmp_path_factory.mktemp("encoded")
+    for suffix in "png", "jpg", "webp", "tif", "gif":
+        image.save(folder / f"a.{suffix}")
+    return {path.suffix: path.read_bytes() for path in folder.iterdir()}
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), suffix=st.sampled_from([".png", ".jpg", ".webp", ".tif", ".gif"]))
+def test_damaged_files_are_read_or_named(tmp_path, encoded, data, suffix):
+    content = bytearray(encoded[suffix])
+    content = content[: data.draw(st.integers(1, len(content)))]
+    for position in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=8)):
+        content[position] ^= 0xA5
+    path = tmp_path / f"damaged{suffix}"
+    path.write_bytes(content)
+    try:
+        image = read_image(path)
+    except ValueError as error:
+        assert str(path) in str(error)
+    else:
+        assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8

@@ -1,0 +1,178 @@
+import json
+
+import numpy as np
+import pytest
+from detectron2.engine import DefaultPredictor
+from pycocotools import mask as coco_mask
+
+from eseg_d2 import Prediction, Predictor
+from eseg_d2.engine import load_config
+from eseg_d2.inference.images import read_image
+
+
+def make(model, **options) -> Predictor:
+    path, overrides, weights = model
+    return Predictor(path, weights, overrides=overrides, **options)
+
+
+def detectron2_output(model, image):
+    path, overrides, weights = model
+    cfg = load_config(path, [*overrides, "MODEL.WEIGHTS", weights])
+    return DefaultPredictor(cfg)(image)
+
+
+def test_panoptic_results_are_the_models(panoptic_model, scene):
+    image = read_image(scene)
+    predictor = make(panoptic_model)
+    prediction = predictor(scene)
+    assert isinstance(prediction, Prediction) and prediction.kind == "panoptic"
+    expected, info = detectron2_output(panoptic_model, image)["panoptic_seg"]
+    assert prediction.panoptic.dtype == np.int32
+    assert (prediction.panoptic == expected.numpy()).all()
+    assert [s["class_id"] for s in prediction.segments] == [s["category_id"] for s in info]
+    for segment in prediction.segments:
+        assert segment["area"] == prediction.mask(segment).sum() > 0
+        assert segment["class_name"] == prediction.class_names[segment["class_id"]]
+        x, y, w, h = segment["bbox"]
+        assert prediction.mask(segment)[y : y + h, x : x + w].sum() == segment["area"]
+        assert (prediction.label_map()[prediction.mask(segment)] == segment["class_id"]).all()
+    assert sum(s["share"] for s in prediction.segments) == pytest.approx(
+        (prediction.panoptic > 0).mean()
+    )
+    assert len(prediction.instances.scores) == len(prediction.instances.masks)
+
+
+def test_semantic_results_are_the_models(semantic_model, scene):
+    prediction = make(semantic_model)(scene)
+    expected = detectron2_output(semantic_model, read_image(scene))["sem_seg"].argmax(0).numpy()
+    assert prediction.semantic.dtype == np.uint8 and (prediction.semantic == expected).all()
+    assert prediction.panoptic is None and prediction.instances is None
+    assert {s["class_id"] for s in prediction.segments} == set(np.unique(expected).tolist())
+    assert sum(s["area"] for s in prediction.segments) == expected.size
+
+
+def test_instance_results_are_the_models(instance_model, scene):
+    prediction = make(instance_model, confidence_threshold=0.02)(scene)
+    path, overrides, weights = instance_model
+    overrides = [*overrides, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.02"]
+    expected = detectron2_output((path, overrides, weights), read_image(scene))["instances"]
+    assert 0 < len(expected) == len(prediction.segments)
+    assert np.allclose(prediction.instances.boxes, expected.pred_boxes.tensor.numpy())
+    assert (prediction.instances.masks == expected.pred_masks.numpy()).all()
+    assert prediction.segments[0]["class_name"] in prediction.class_names
+    assert len(prediction.class_names) == 80
+    best = prediction.instances.masks[0]
+    assert (prediction.label_map()[best] == prediction.instances.classes[0]).all()
+
+
+def test_rois_of_panoptic_data_become_contiguous_ids(root, instance_model, scene):
+    path, overrides, weights = instance_model
+    data = ["DATASETS.TEST", "('scenes_cityscapes_panoptic_val',)"]
+    cfg = load_config(path, [*overrides, *data])
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 8
+    from eseg_d2.inference.classes import ClassTable
+
+    classes = ClassTable.of_config(cfg)
+    assert [classes.names[c] for c in classes.from_roi][:3] == ["person", "rider", "car"]
+    assert classes.from_roi == tuple(range(11, 19))
+
+
+def test_one_semantic_class_for_all_things_is_no_class(root):
+    cfg = load_config(str(root / "configs/scenes/rsp_panoptic_R18_coco.yaml"), [])
+    from eseg_d2.inference.classes import VOID_CLASS, ClassTable
+
+    classes = ClassTable.of_config(cfg)
+    assert classes.from_semantic[0] == VOID_CLASS
+    assert [classes.names[c] for c in classes.from_semantic[1:3]] == ["road", "sidewalk"]
+
+
+def test_boxes_alone(instance_model, scene):
+    path, overrides, weights = instance_model
+    without = (path, [*overrides, "MODEL.MASK_ON", "False"], weights)
+    prediction = make(without, confidence_threshold=0.02)(scene)
+    assert prediction.instances.masks is None and prediction.segments
+    assert "segmentation" not in prediction.as_dict()["segments"][0]
+    with pytest.raises(ValueError, match="boxes without masks"):
+        prediction.label_map()
+
+
+def test_json_gives_the_masks_back(panoptic_model, scene):
+    prediction = make(panoptic_model)(scene)
+    content = json.loads(json.dumps(prediction.as_dict()))
+    for segment in content["segments"]:
+        mask = coco_mask.decode(segment["segmentation"]).astype(bool)
+        assert (mask == prediction.mask(segment)).all()
+
+
+def test_a_batch_gives_what_single_images_give(panoptic_model, scene):
+    predictor = make(panoptic_model)
+    image = read_image(scene)
+    first, second = predictor.predict_batch([scene, image[:, ::-1]])
+    assert (first.semantic == predictor(scene).semantic).mean() > 0.999
+    assert (second.semantic == predictor(image[:, ::-1]).semantic).mean() > 0.999
+    assert predictor.predict_batch([]) == []
+
+
+def test_maps_of_huge_images_are_enlarged(panoptic_model, scene):
+    image = read_image(scene)
+    predictor = make(panoptic_model)
+    full = predictor(image)
+    predictor._max_pixels = 2000  # as if 64x128 were huge
+    small = predictor(image)
+    assert not (small.semantic == full.semantic).all()
+    assert small.panoptic.shape == small.semantic.shape == (64, 128)
+    assert (small.semantic == full.semantic).mean() > 0.8
+    assert np.allclose(small.instances.boxes, full.instances.boxes, atol=1e-2)
+
+
+def test_threshold_leaves_objects_out(panoptic_model, scene):
+    assert len(make(panoptic_model, confidence_threshold=1.0)(scene).instances.scores) == 0
+    assert len(make(panoptic_model, confidence_threshold=0.0)(scene).instances.scores) > 0
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 5), np.uint8), r"shape \(4, 5\)"),
+        (np.zeros((4, 5, 3), np.float32), "float32"),
+        (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\)"),
+        (np.zeros((1, 5000, 3), np.uint8), "too long and thin"),
+        (None, "NoneType"),
+    ],
+)
+def test_wrong_images_are_named(semantic_model, image, message):
+    with pytest.raises(ValueError, match=message):
+        make(semantic_model)(image)
+
+
+def test_wrong_settings_are_named(panoptic_model, semantic_model):
+    with pytest.raises(ValueError, match=r"threshold is 1\.5"):
+        make(panoptic_model, confidence_threshold=1.5)
+    with pytest.raises(ValueError, match="SemanticSegmentor: leave it out"):
+        make(semantic_model, confidence_threshold=0.5)
+    with pytest.raises(ValueError, match="'gpu': expected cpu, cuda"):
+        make(semantic_model, device="gpu")
+    with pytest.raises(ValueError, match="this machine has"):
+        make(semantic_model, device="cuda:99")
+    with pytest.raises(ValueError, match="no weights"):
+        Predictor(semantic_model[0])
+    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+        Predictor(semantic_model[0], "nowhere.pth")
+    with pytest.raises(ValueError, match="PanopticFPN; expected PanopticRCNN"):
+        path, overrides, weights = panoptic_model
+        other = [*overrides, "MODEL.META_ARCHITECTURE", "PanopticFPN"]
+        Predictor(path, weights, overrides=other)
+
+
+def test_importing_the_package_imports_no_predictor():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, eseg_d2; assert 'eseg_d2.inference' not in sys.modules; "
+        "eseg_d2.Predictor; assert 'eseg_d2.inference' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    import eseg_d2
+
+    assert not hasattr(eseg_d2, "nothing_of_the_kind")
