@@ -81,18 +81,17 @@ def _instances(instances: Instances, from_roi, size: tuple[int, int]) -> Instanc
 
 def _panoptic_segments(panoptic: np.ndarray, info: list[dict], names: tuple[str, ...]):
     found = count_segments(panoptic)
-    return [
-        _segment(
-            s["id"], s["category_id"], names, bool(s["isthing"]), s.get("score"),
-            found[s["id"]].area, panoptic.size, found[s["id"]].bbox,
-        )
-        for s in info
-        if s["id"] in found
-    ]  # fmt: skip
+    segments = []
+    for s in info:
+        if s["id"] in found:  # a small one can be lost when the map is resized
+            area, bbox = found[s["id"]]
+            thing, score = bool(s["isthing"]), s.get("score")
+            segment = (s["id"], s["category_id"], names, thing, score, area, panoptic.size, bbox)
+            segments.append(_segment(*segment))
+    return segments
 
 
 def _semantic_segments(semantic: np.ndarray, names: tuple[str, ...]) -> list[dict]:
-    # count_segments treats no id in a special way, so class 0 is counted like the others
     found = sorted(count_segments(semantic).items())
     return [
         _segment(c, c, names, False, None, pixels.area, semantic.size, pixels.bbox)

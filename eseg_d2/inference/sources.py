@@ -48,8 +48,9 @@ def find_sources(patterns: Sequence[str], videos: Iterable[str] = ()) -> list[So
     is_video.update(dict.fromkeys(videos, True))
     if not is_video:
         raise FileNotFoundError(
-            f"there is no image or video in {', '.join(patterns)} (by the suffixes "
-            f"{' '.join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))})"
+            f"there is no image or video in {', '.join(patterns)}, by the suffixes "
+            f"{' '.join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))}. Folders in it are not looked "
+            "into; a glob does: 'FOLDER/**/*.png'"
         )
     names = _unique_names(list(is_video))
     return [

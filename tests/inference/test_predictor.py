@@ -176,3 +176,21 @@ def test_importing_the_package_imports_no_predictor():
     import eseg_d2
 
     assert not hasattr(eseg_d2, "nothing_of_the_kind")
+
+
+def test_retinanet_of_detectron2(scene, tmp_path):
+    import torch
+    from detectron2 import model_zoo
+    from detectron2.modeling import build_model
+
+    path = model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml")
+    overrides = ["MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "64"]
+    weights = str(tmp_path / "model.pth")
+    model = build_model(load_config(path, overrides))
+    torch.save({"model": model.state_dict()}, weights)
+    prediction = make((path, overrides, weights), confidence_threshold=0.0)(scene)
+    assert prediction.kind == "instance" and prediction.instances.masks is None
+    assert prediction.segments and prediction.segments[0]["class_name"] in prediction.class_names
+    threshold = float(np.median(prediction.instances.scores))
+    fewer = make((path, overrides, weights), confidence_threshold=threshold)(scene).instances
+    assert (fewer.scores >= threshold).all()
