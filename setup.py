@@ -26,6 +26,15 @@ EXTRAS_REQUIRE = {
     "ap": [
         "faster-coco-eval",  # COCO's AP in C++; pycocotools computes the same in Python, slower
     ],
+    "video": [
+        "av>=14",  # reads and writes videos as FFmpeg does; OpenCV's wheel writes no H.264
+    ],
+    "app": [
+        "gradio",  # demo/app.py, the page to try a model on
+    ],
+    "wandb": [
+        "wandb",  # LOGGING.WANDB: figures of a run to Weights & Biases
+    ],
     "dev": [
         "pytest",
         "hypothesis",  # tests over random sizes
@@ -34,7 +43,8 @@ EXTRAS_REQUIRE = {
         "ruff==0.17.5",  # pinned: another release may format in another way
     ],
 }
-EXTRAS_REQUIRE["dev"] += EXTRAS_REQUIRE["export"] + EXTRAS_REQUIRE["ap"]  # tests use them
+for extra in "export", "ap", "video", "app":  # tests use them
+    EXTRAS_REQUIRE["dev"] += EXTRAS_REQUIRE[extra]
 EXTRAS_REQUIRE["all"] = sorted({name for extra in EXTRAS_REQUIRE.values() for name in extra})
 
 setup(
