@@ -1,0 +1,138 @@
+"""Line charts as shapes for an inline SVG: no script and no library is needed to see them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.ticker import MaxNLocator
+
+__all__ = ["Chart", "Line", "Series", "make_chart", "short_number", "thin"]
+
+# In the SVG's own units; about a phone's pixels
+WIDTH, HEIGHT = 400, 240
+LEFT, RIGHT, TOP, BOTTOM = 48, 10, 8, 34
+MAX_POINTS = 240
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve before it is drawn.
+
+    Attributes:
+        name: in the legend.
+        points: (x, y), x ascending.
+        color: which of the page's colours, from 0.
+        dashed: drawn so.
+    """
+
+    name: str
+    points: Points
+    color: int = 0
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A drawn curve: ``path`` is an SVG path, ``samples`` are [x, y on the page, x, y]."""
+
+    name: str
+    color: int
+    dashed: bool
+    path: str
+    samples: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Everything that the page's template needs to draw a chart.
+
+    Attributes:
+        title: above it.
+        lines: the curves.
+        x_ticks, y_ticks: (place on the page, text).
+        dots: mark every point, as there are few.
+    """
+
+    title: str
+    lines: list[Line]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    dots: bool
+
+    width, height = WIDTH, HEIGHT
+    left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
+
+
+def make_chart(title: str, series: Sequence[Series]) -> Chart | None:
+    """
+    Args:
+        title: what is drawn, with its unit.
+        series: those without a point are left out.
+
+    Returns:
+        None if there is no point at all.
+    """
+    series = [Series(s.name, thin(s.points), s.color, s.dashed) for s in series if s.points]
+    if not series:
+        return None
+    points = [point for s in series for point in s.points]
+    x_ticks, x_range = _ticks([x for x, _ in points], integer=True)
+    y_ticks, y_range = _ticks([y for _, y in points])
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_range[0]) / (x_range[1] - x_range[0])
+        up = (y - y_range[0]) / (y_range[1] - y_range[0])
+        left = LEFT + across * (WIDTH - RIGHT - LEFT)
+        return round(left, 1), round(HEIGHT - BOTTOM - up * (HEIGHT - BOTTOM - TOP), 1)
+
+    lines = []
+    for s in series:
+        samples = [[*place(x, y), x, float(f"{y:.5g}")] for x, y in s.points]
+        path = "M" + "L".join(f"{left} {top}" for left, top, *_ in samples)
+        lines.append(Line(s.name, s.color, s.dashed, path, samples))
+    return Chart(
+        title,
+        lines,
+        [(place(x, y_range[0])[0], short_number(x)) for x in x_ticks],
+        [(place(x_range[0], y)[1], short_number(y)) for y in y_ticks],
+        max(len(s.points) for s in series) <= 30,
+    )
+
+
+def thin(points: Points, limit: int = MAX_POINTS) -> Points:
+    """At most ``limit`` points (and the last one) that keep the peaks: of each stretch the lowest
+    and the highest.
+
+    Args:
+        points: (x, y).
+        limit: at least 2.
+    """
+    if len(points) <= limit:
+        return points
+    stretch = 2 * len(points) / limit
+    kept = []
+    for i in range(limit // 2):
+        part = points[round(i * stretch) : round((i + 1) * stretch)]
+        ends = {min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])}
+        kept += sorted(ends)
+    return kept if kept[-1] == points[-1] else [*kept, points[-1]]
+
+
+def short_number(value: float) -> str:
+    """As short as can be read: 90k, 1.5M, 0.02, 1e-05."""
+    for size, letter in (1e6, "M"), (1e3, "k"):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{letter}"
+    return f"{value:.3g}"
+
+
+def _ticks(values: Sequence[float], integer: bool = False) -> tuple[list[float], tuple]:
+    """Round values across a range, and the range that the axis covers."""
+    low, high = min(values), max(values)
+    if low == high:
+        low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
+    ticks = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], integer=integer).tick_values(low, high)
+    if integer:  # iterations end where they end
+        return [t for t in ticks.tolist() if low <= t <= high], (low, high)
+    return ticks.tolist(), (float(ticks[0]), float(ticks[-1]))

@@ -1,0 +1,56 @@
+"use strict";
+// The page is complete without this: it enlarges images and reads values off curves.
+
+const viewer = document.getElementById("viewer");
+let panels = [], place = 0;
+
+function show(next) {
+  place = (next + panels.length) % panels.length;
+  viewer.querySelector("img").src = panels[place].src;
+  viewer.querySelector("img").alt = panels[place].alt;
+  viewer.querySelector("span").textContent =
+    `${panels[place].dataset.caption} (${place + 1} of ${panels.length})`;
+}
+
+function open(image) {
+  panels = [...image.closest(".panels").querySelectorAll("img")];
+  show(panels.indexOf(image));
+  viewer.showModal();
+}
+
+for (const image of document.querySelectorAll(".panels img")) {
+  image.addEventListener("click", () => open(image));
+  image.addEventListener("keydown", (event) => { if (event.key === "Enter") open(image); });
+}
+viewer.querySelector("img").addEventListener("click", () => show(place + 1));
+for (const button of viewer.querySelectorAll("[data-step]"))
+  button.addEventListener("click", () => show(place + Number(button.dataset.step)));
+viewer.querySelector("[data-close]").addEventListener("click", () => viewer.close());
+viewer.addEventListener("keydown", (event) => {
+  if (event.key === "ArrowRight") show(place + 1);
+  if (event.key === "ArrowLeft") show(place - 1);
+});
+
+function nearest(samples, x) {
+  return samples.reduce((a, b) => (Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a));
+}
+
+for (const figure of document.querySelectorAll(".chart")) {
+  const svg = figure.querySelector("svg"), readout = figure.querySelector(".readout");
+  const curves = [...svg.querySelectorAll(".curve")].map((curve) =>
+    [curve.dataset.name, JSON.parse(curve.dataset.samples)]);
+  const cursor = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  cursor.classList.add("cursor");
+  svg.append(cursor);
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect(), area = svg.viewBox.baseVal;
+    const x = ((event.clientX - box.left) / box.width) * area.width;
+    const found = curves.map(([name, samples]) => [name, nearest(samples, x)]);
+    const at = found.map(([, sample]) => sample)
+      .reduce((a, b) => (Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a));
+    for (const [key, value] of [["x1", at[0]], ["x2", at[0]], ["y1", 8], ["y2", area.height - 34]])
+      cursor.setAttribute(key, value);
+    const values = found.map(([name, s]) => (curves.length > 1 ? `${name} ` : "") + s[3]);
+    readout.textContent = `iteration ${at[2]}: ${values.join(" · ")}`;
+  });
+}
