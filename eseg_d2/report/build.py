@@ -130,8 +130,10 @@ def _gallery(models: dict[str, _Model], images: int | None) -> tuple[Gallery | N
     names = evenly([*first.truth.records], images)
     same = {label: p for label, p in known.items() if all(n in p.scores for n in names)}
     reasons += [f"{label}: it was validated on other images" for label in known.keys() - same]
-    metadata = MetadataCatalog.get(first.dataset)
-    return make_gallery(same, names, metadata), reasons
+    try:
+        return make_gallery(same, names, MetadataCatalog.get(first.dataset)), reasons
+    except (OSError, ValueError) as error:  # predicted before, and now an image is gone
+        return None, [*reasons, str(error)]
 
 
 def _earlier(run: Run) -> dict:

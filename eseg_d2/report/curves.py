@@ -32,7 +32,12 @@ def training_charts(runs: Sequence[Run]) -> list[Chart]:
 
 
 def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
-    """The key figures (or if there is none all over all classes) after each evaluation."""
+    """The key figures (or if there is none all over all classes) after each evaluation.
+
+    None if no run was evaluated more than once.
+    """
+    if all(len(run.evaluations) < 2 for run in runs):
+        return []
     keys = dict.fromkeys(key for run in runs for _, flat in run.evaluations for key in flat)
     chosen = key_figures(keys) or {key: key for key in summary_figures(keys)}
     charts = []
@@ -40,13 +45,18 @@ def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
         series = []
         for i, run in enumerate(runs):
             points = [
-                (iteration + 1, flat[key])
+                (_done(run, iteration), flat[key])
                 for iteration, flat in run.evaluations
                 if flat.get(key) is not None
             ]
             series.append(Series(run.label, points, i))
         charts.append(make_chart(f"{name}, %", series))
     return [chart for chart in charts if chart]
+
+
+def _done(run: Run, iteration: int) -> int:
+    """Iterations before an evaluation; the last one notes the number of all, not of the last."""
+    return min(iteration + 1, run.iterations or iteration + 1)
 
 
 def _losses(runs: Sequence[Run]) -> Iterator[Series]:

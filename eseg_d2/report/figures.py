@@ -32,7 +32,7 @@ def flatten(nested: Any, prefix: str = "") -> dict[str, float | None]:
         prefix: of the keys.
     """
     if not isinstance(nested, Mapping):
-        return {prefix.removesuffix("/"): finite(nested)}
+        return {prefix.removesuffix("/"): finite(nested)} if prefix else {}
     flat = {}
     for key, value in nested.items():
         flat |= flatten(value, f"{prefix}{key}/")

@@ -23,6 +23,7 @@ from eseg_d2.report.viewer import (
     Sample,
     legend_of,
     percent,
+    short_path,
 )
 from eseg_d2.visualization.panels import draw_panoptic
 
@@ -40,12 +41,16 @@ class Gallery:
         ranked: how many images were.
         groups: samples by "worst", "median", "best".
         left_out: samples for which the page had no room.
+        folder: that the images' names start from, if one is known.
+        weights: name of the checkpoint by the run's label.
     """
 
     score_name: str
     ranked: int
     groups: dict[str, list[Sample]]
     left_out: int
+    folder: str
+    weights: dict[str, str]
 
 
 def evenly(names: Sequence[str], count: int | None) -> list[str]:
@@ -90,7 +95,9 @@ def make_gallery(
         samples = [_sample(predictions, name, metadata, budget) for name in names]
         groups[group] = [sample for sample in samples if sample]
     ranked = sum(score is not None for score in scores.values())
-    return Gallery(first.truth.score_name, ranked, groups, budget.left_out)
+    folder = metadata.get("image_root") or ""
+    weights = {label: run.weights for label, run in predictions.items()}
+    return Gallery(first.truth.score_name, ranked, groups, budget.left_out, folder, weights)
 
 
 def error_legend() -> list[LegendEntry]:
@@ -125,7 +132,7 @@ def _sample(
         return None
     names, colors = _classes_of(truth, metadata)
     legend = legend_of(classes, names, colors, LegendEntry("void", NOT_LABELLED))
-    return Sample(name, facts, panels, legend)
+    return Sample(short_path(name, metadata.get("image_root")), facts, panels, legend)
 
 
 def _classes_of(truth, metadata) -> tuple[Sequence[str], Sequence]:

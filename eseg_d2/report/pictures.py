@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 Color = tuple[int, int, int]
-NOT_LABELLED: Color = (255, 0, 255)
+NOT_LABELLED: Color = (255, 255, 255)
 ERROR_COLORS: dict[str, Color] = {
     "wrong class": (230, 40, 30),
     "no class predicted": (255, 165, 0),
@@ -61,7 +61,7 @@ def semantic_colors(metadata: Metadata, space: LabelSpace) -> list[Color]:
 
 
 def paint_classes(image: np.ndarray, classes: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """Class colours over an image; magenta stripes where there is no class.
+    """Class colours over an image; white stripes where there is no class.
 
     Args:
         image: (H, W, 3) uint8 RGB.

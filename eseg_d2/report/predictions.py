@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
 from tqdm import tqdm
 
 from eseg_d2.data.files import write_image, write_json
@@ -33,6 +33,7 @@ class Predictions:
 
     Attributes:
         dataset: its name.
+        weights: name of the checkpoint.
         truth: of the data set; scores an image and gives its classes.
         scores: in percent by ``file_name``, None where undefined.
     """
@@ -44,7 +45,8 @@ class Predictions:
             cfg: of the run, with MODEL.WEIGHTS; the first of DATASETS.TEST is predicted.
 
         Raises:
-            ValueError: the model predicts neither panoptic nor semantic segmentation.
+            ValueError: the model predicts neither panoptic nor semantic segmentation, or the
+                data set is no panoptic one.
         """
         kind = ARCHITECTURES.get(cfg.MODEL.META_ARCHITECTURE)
         if kind is None:
@@ -53,6 +55,9 @@ class Predictions:
                 f"is {cfg.MODEL.META_ARCHITECTURE}"
             )
         self.dataset = cfg.DATASETS.TEST[0]
+        if not MetadataCatalog.get(self.dataset).get("panoptic_json"):
+            raise ValueError(f"images are drawn for panoptic data sets; {self.dataset} is none")
+        self.weights = os.path.basename(cfg.MODEL.WEIGHTS)
         self.truth = kind(self.dataset, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)
         self._cfg = cfg
         self._folder = run_folder / _FOLDER

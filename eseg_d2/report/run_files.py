@@ -1,6 +1,5 @@
 """What a run has left in its OUTPUT_DIR: read so that a missing or broken file is only a note."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import yaml
 
 from eseg_d2.report.confusion import Confusion
 from eseg_d2.report.figures import class_figures, finite, flatten
+from eseg_d2.report.json_files import read_json, read_metrics
 from eseg_d2.report.origin import environment, failure
 
 __all__ = [
@@ -111,10 +111,10 @@ def read_run(folder: Path, label: str) -> Run:
         )
     run = Run(folder, label)
     run.config = read_config(folder, run.notes)
-    run.metrics = _read_metrics(folder / "metrics.json", run.notes)
+    run.metrics = read_metrics(folder / "metrics.json", run.notes)
     run.info = read_info(folder, run.notes)
     run.started = start_time(folder, run.info)
-    run.evaluations = _read_evaluations(folder, run.metrics, run.notes)
+    run.evaluations = _read_evaluations(run)
     run.results = read_results(folder, run.notes)
     if not run.results and run.evaluations:
         run.results = run.evaluations[-1][1]
@@ -158,93 +158,51 @@ def read_config(folder: Path, notes: list[str]) -> dict:
 
 def read_results(folder: Path, notes: list[str]) -> dict[str, float | None]:
     """Flat figures of results.json; {} if it is not there."""
-    results = _read_json(folder / "results.json", dict, notes)
-    return flatten(results) if results else {}
+    return flatten(read_json(folder / "results.json", dict, notes) or {})
 
 
 def read_info(folder: Path, notes: list[str]) -> dict:
     """The run.json; {} if it is not there."""
-    return _read_json(folder / "run.json", dict, notes) or {}
+    return read_json(folder / "run.json", dict, notes)
 
 
 def start_time(folder: Path, info: dict) -> datetime | None:
-    """When a run was first started: by its run.json, else the age of its config.yaml."""
+    """When a run was first started: by its run.json, its TensorBoard events or its config.yaml."""
     starts = info.get("starts")
     first = starts[0] if isinstance(starts, list) and starts else {}
     try:
         return datetime.fromisoformat(first["time"]).astimezone()
     except (KeyError, TypeError, ValueError):
         pass
+    names = [path.name.split(".") for path in folder.glob("events.out.tfevents.*")]
+    seconds = [int(name[3]) for name in names if name[3].isdecimal()]
     try:
-        return datetime.fromtimestamp((folder / "config.yaml").stat().st_mtime).astimezone()
-    except OSError:
+        # events are named by their time; a file's own changes when the folder is copied
+        first = min(seconds) if seconds else (folder / "config.yaml").stat().st_mtime
+        return datetime.fromtimestamp(first).astimezone()
+    except (OSError, OverflowError, ValueError):
         return None
 
 
-def _read_json(path: Path, kind: type, notes: list[str]) -> Any:
-    """Its content, or None (with a note, if the file is there)."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        notes.append(f"{path.name} cannot be read: {error}")
-        return None
-    if not isinstance(content, kind):
-        notes.append(f"{path.name} holds a {type(content).__name__}, expected a {kind.__name__}")
-        return None
-    return content
-
-
-def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, float]]:
-    """One row an iteration: training writes its own, evaluation adds to it, a resume replaces."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        notes.append("metrics.json is not there: no curves")
-        return []
-    rows: dict[int, dict[str, float]] = {}
-    broken = 0
-    for line in lines:
-        try:
-            row = json.loads(line)
-            iteration = row["iteration"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            broken += bool(line.strip())
-            continue
-        if not isinstance(iteration, int) or isinstance(iteration, bool):
-            broken += 1
-            continue
-        numbers = {key: finite(value) for key, value in row.items()}
-        rows.setdefault(iteration, {}).update(
-            {key: value for key, value in numbers.items() if value is not None}
-        )
-        if "total_loss" in row and numbers["total_loss"] is None:
-            notes.append(f"total_loss is {row['total_loss']} at iteration {iteration}")
-    if broken:
-        notes.append(f"metrics.json: {broken} broken line(s) left out, as a killed run leaves them")
-    return [rows[iteration] for iteration in sorted(rows)]
-
-
-def _read_evaluations(folder: Path, metrics: list[dict], notes: list[str]) -> list[tuple]:
-    by_iteration = {}
-    for row in metrics:
-        figures = {k: v for k, v in row.items() if re.match(_EVALUATED, k)}
-        if figures:
-            by_iteration[int(row["iteration"])] = figures
-    for entry in _read_json(folder / "evaluations.json", list, notes) or []:
-        if isinstance(entry, dict) and isinstance(entry.get("iteration"), int):
-            by_iteration[entry["iteration"]] = flatten(entry.get("results") or {})
+def _read_evaluations(run: Run) -> list[tuple[int, dict]]:
+    """By evaluations.json, else what evaluators put among the metrics."""
+    entries = read_json(run.folder / "evaluations.json", list, run.notes)
+    by_iteration = {
+        entry["iteration"]: flatten(entry.get("results") or {})
+        for entry in entries
+        if isinstance(entry, dict) and type(entry.get("iteration")) is int
+    }
+    if not by_iteration:
+        for row in run.metrics:
+            figures = {k: v for k, v in row.items() if re.match(_EVALUATED, k)}
+            if figures:
+                by_iteration[int(row["iteration"])] = figures
     return sorted(by_iteration.items())
-
-
-# What evaluators put among the metrics, by task; with several data sets below their names
-_EVALUATED = r"(.*/)?(panoptic_seg|sem_seg|bbox|segm|cityscapes)(_TTA)?/"
 
 
 def _read_classes(folder: Path, results: dict, notes: list[str]) -> dict[str, dict]:
     classes = {}
-    quality = _read_json(folder / "inference" / "panoptic_quality.json", dict, notes) or {}
+    quality = read_json(folder / "inference" / "panoptic_quality.json", dict, notes)
     by_class = {
         str(name): finite(values.get("PQ"))
         for name, values in quality.items()
@@ -259,7 +217,7 @@ def _read_classes(folder: Path, results: dict, notes: list[str]) -> dict[str, di
 
 def _read_confusion(folder: Path, notes: list[str]) -> Confusion | None:
     name = "sem_seg_confusion.json"
-    content = _read_json(folder / "inference" / name, dict, notes)
+    content = read_json(folder / "inference" / name, dict, notes)
     try:
         return Confusion.from_json(content) if content else None
     except ValueError as error:

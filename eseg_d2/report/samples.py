@@ -24,6 +24,7 @@ from eseg_d2.report.viewer import (
     Sample,
     legend_of,
     percent,
+    short_path,
 )
 from eseg_d2.visualization.panels import draw_panoptic, resize, side_by_side
 
@@ -45,6 +46,7 @@ class SampleSet:
     """
     Attributes:
         dataset: its name.
+        folder: of its images.
         augmentations: in words, in their order.
         samples: for the page.
         rows: of a contact sheet, (H, W, 3) uint8 RGB.
@@ -54,6 +56,7 @@ class SampleSet:
     """
 
     dataset: str
+    folder: str
     augmentations: Sequence[str]
     samples: Sequence[Sample]
     rows: Sequence[np.ndarray]
@@ -111,13 +114,14 @@ def draw_samples(
         rows.append(_row(mapped, pictures))
         panels = budget.panels(pictures)
         if panels:
-            facts, legend = drawer.facts(mapped), drawer.legend(labels)
-            samples.append(Sample(mapped["file_name"], facts, panels, legend))
+            title = short_path(mapped["file_name"], metadata.image_root)
+            samples.append(Sample(title, drawer.facts(mapped), panels, drawer.legend(labels)))
     total = max(pixels.sum(), 1)
     entries = zip([*space.semantic_names, "void"], drawer.all_colors, pixels, present, strict=True)
     classes = [ClassShare(n, c, float(p / total), int(i)) for n, c, p, i in entries]
     steps = [str(step) for step in mapper.augmentations.augs]
-    return SampleSet(dataset, steps, samples, rows, classes, problems, budget.left_out)
+    folder = metadata.image_root
+    return SampleSet(dataset, folder, steps, samples, rows, classes, problems, budget.left_out)
 
 
 class _Drawer:

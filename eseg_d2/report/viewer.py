@@ -2,12 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from eseg_d2.report.pictures import Color, data_uri
 
-__all__ = ["LegendEntry", "Panel", "PictureBudget", "Sample", "legend_of", "percent"]
+__all__ = [
+    "LegendEntry",
+    "Panel",
+    "PictureBudget",
+    "Sample",
+    "legend_of",
+    "percent",
+    "short_path",
+]
 
 PANEL_WIDTH = 640
 """Pixels; wider images are made smaller."""
@@ -98,6 +107,13 @@ def legend_of(
     if counts[-1]:
         entries.append(LegendEntry(void.name, void.color, percent(counts[-1] / classes.size)))
     return entries
+
+
+def short_path(file_name: str, folder: str | None) -> str:
+    """A file's path within a folder; all of it, if it is elsewhere."""
+    if folder and Path(file_name).is_relative_to(folder):
+        return str(Path(file_name).relative_to(folder))
+    return file_name
 
 
 def percent(share: float) -> str:
