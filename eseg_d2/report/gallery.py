@@ -68,7 +68,7 @@ def choose(scores: dict[str, float | None], each: int = EACH) -> dict[str, list[
         each: names in each group, fewer if there are not enough.
     """
     ranked = sorted((name for name in scores if scores[name] is not None), key=scores.get)
-    each = min(each, -(-len(ranked) // 3))
+    each = min(each, max(len(ranked) // 3, 1))
     worst = ranked[:each]
     rest = ranked[each:]
     best = rest[len(rest) - min(each, len(rest)) :][::-1]
