@@ -17,7 +17,6 @@ from eseg_d2.report.pictures import (
 from eseg_d2.report.predictions import Predictions
 from eseg_d2.report.truth import PanopticTruth, class_map
 from eseg_d2.report.viewer import (
-    PANEL_WIDTH,
     LegendEntry,
     PictureBudget,
     Sample,
@@ -25,7 +24,7 @@ from eseg_d2.report.viewer import (
     percent,
     short_path,
 )
-from eseg_d2.visualization.panels import draw_panoptic
+from eseg_d2.visualization.panels import draw_panoptic, resize
 
 __all__ = ["Gallery", "choose", "error_legend", "evenly", "make_gallery"]
 
@@ -89,7 +88,7 @@ def make_gallery(
     first = next(iter(predictions.values()))
     metadata = with_colors(metadata, first.truth.label_space)
     scores = {name: first.scores[name] for name in file_names}
-    budget = PictureBudget()
+    budget = PictureBudget(planned=3 * EACH * (2 + 2 * len(predictions)))
     groups = {}
     for group, names in choose(scores).items():
         samples = [_sample(predictions, name, metadata, budget) for name in names]
@@ -110,29 +109,37 @@ def _sample(
 ) -> Sample | None:
     truth = next(iter(predictions.values())).truth
     image = read_image(name, "RGB")
+    width = budget.width(image)
     classes = truth.classes(name)
-    pictures = {"input": image, "truth": _draw_truth(image, truth, name, metadata)}
+    segments = truth.records[name]["segments_info"]
+    drawn = _draw(image, truth, truth.segment_map(name), segments, classes, metadata, width)
+    pictures = {"input": resize(image, width), "truth": drawn}
     facts = []
     for label, run in predictions.items():
-        segment_map, segments = run[name]
-        predicted = class_map(segment_map, segments, name)
-        expected = run.truth.classes(name)
-        counted = expected >= 0
-        wrong = (predicted != expected)[counted].mean() if counted.any() else 0.0
         of_run = f", {label}" if len(predictions) > 1 else ""
-        pictures[f"prediction{of_run}"] = _draw(
-            image, run.truth, segment_map, segments, predicted, metadata
-        )
-        pictures[f"errors{of_run}"] = error_map(image, expected, predicted)
-        score = run.scores[name]
-        shown = "undefined" if score is None else f"{score:.1f} %"
-        facts.append(f"{run.truth.score_name}{of_run}: {shown}, {percent(wrong)} of pixels wrong")
+        prediction, errors, fact = _compare(image, run, name, metadata, width)
+        pictures |= {f"prediction{of_run}": prediction, f"errors{of_run}": errors}
+        facts.append(f"{run.truth.score_name}{of_run}: {fact}")
     panels = budget.panels(pictures)
     if panels is None:
         return None
     names, colors = _classes_of(truth, metadata)
     legend = legend_of(classes, names, colors, LegendEntry("void", NOT_LABELLED))
     return Sample(short_path(name, metadata.get("image_root")), facts, panels, legend)
+
+
+def _compare(image, run: Predictions, name: str, metadata, width: int):
+    """Pictures of a run's prediction and its errors, and how good it is in words."""
+    segment_map, segments = run[name]
+    predicted = class_map(segment_map, segments, name)
+    expected = run.truth.classes(name)
+    counted = expected >= 0
+    wrong = (predicted != expected)[counted].mean() if counted.any() else 0.0
+    drawn = _draw(image, run.truth, segment_map, segments, predicted, metadata, width)
+    errors = resize(error_map(image, expected, predicted), width)
+    score = run.scores[name]
+    shown = "undefined" if score is None else f"{score:.1f} %"
+    return drawn, errors, f"{shown}, {percent(wrong)} of pixels wrong"
 
 
 def _classes_of(truth, metadata) -> tuple[Sequence[str], Sequence]:
@@ -142,13 +149,8 @@ def _classes_of(truth, metadata) -> tuple[Sequence[str], Sequence]:
     return space.semantic_names, semantic_colors(metadata, space)
 
 
-def _draw_truth(image: np.ndarray, truth, name: str, metadata) -> np.ndarray:
-    segments = truth.records[name]["segments_info"]
-    return _draw(image, truth, truth.segment_map(name), segments, truth.classes(name), metadata)
-
-
-def _draw(image, truth, segment_map, segments, classes, metadata) -> np.ndarray:
+def _draw(image, truth, segment_map, segments, classes, metadata, width: int) -> np.ndarray:
     """Panoptic segments with their names, or semantic classes."""
     if isinstance(truth, PanopticTruth):
-        return draw_panoptic(image, segment_map, segments, metadata, width=PANEL_WIDTH)
-    return paint_classes(image, classes, _classes_of(truth, metadata)[1])
+        return draw_panoptic(image, segment_map, segments, metadata, width=width)
+    return resize(paint_classes(image, classes, _classes_of(truth, metadata)[1]), width)

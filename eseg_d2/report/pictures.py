@@ -9,7 +9,6 @@ import numpy as np
 from detectron2.data.catalog import Metadata
 
 from eseg_d2.data.label_space import LabelSpace
-from eseg_d2.visualization.panels import resize
 
 __all__ = [
     "ERROR_COLORS",
@@ -102,14 +101,9 @@ def error_map(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np
     return picture.astype(np.uint8)
 
 
-def data_uri(picture: np.ndarray, width: int) -> str:
-    """A JPEG as text that an ``<img>`` shows without a file.
-
-    Args:
-        picture: (H, W, 3) uint8 RGB.
-        width: in pixels.
-    """
-    bgr = cv2.cvtColor(resize(picture, width), cv2.COLOR_RGB2BGR)
+def data_uri(picture: np.ndarray) -> str:
+    """An (H, W, 3) uint8 RGB picture as JPEG in text, which an ``<img>`` shows without a file."""
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 82])
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 

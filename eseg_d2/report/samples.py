@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
@@ -18,7 +19,6 @@ from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.report.pictures import NOT_LABELLED, paint_classes, semantic_colors, with_colors
 from eseg_d2.report.viewer import (
-    PANEL_WIDTH,
     LegendEntry,
     PictureBudget,
     Sample,
@@ -94,7 +94,8 @@ def draw_samples(
     drawer = _Drawer(with_colors(metadata, space), space)
     records = DatasetCatalog.get(dataset)
     chosen = np.random.default_rng(seed).permutation(len(records))[:count]
-    budget, samples, rows, problems = PictureBudget(), [], [], []
+    budget = PictureBudget(planned=len(chosen) * (4 if mapper.with_instances else 2))
+    samples, rows, problems = [], [], []
     pixels, present = np.zeros((2, space.num_semantic + 1), dtype=np.int64)
     for place in tqdm(chosen.tolist(), desc="samples", unit="image"):
         seed_all_rng(seed + 1 + place)
@@ -110,7 +111,8 @@ def draw_samples(
         )
         pixels += counts
         present += counts > 0
-        pictures = drawer.pictures(mapped, mapper.image_format)
+        image = _rgb(mapped["image"], mapper.image_format)
+        pictures = drawer.pictures(image, mapped, budget.width(image))
         rows.append(_row(mapped, pictures))
         panels = budget.panels(pictures)
         if panels:
@@ -132,24 +134,22 @@ class _Drawer:
         self.colors = semantic_colors(metadata, space)
         self.all_colors = [*self.colors, NOT_LABELLED]
 
-    def pictures(self, mapped: dict, image_format: str) -> dict[str, np.ndarray]:
-        """By caption, all ``PANEL_WIDTH`` wide."""
-        image = mapped["image"].numpy().transpose(1, 2, 0)
-        image = np.ascontiguousarray(image[..., ::-1] if image_format == "BGR" else image)
+    def pictures(self, image: np.ndarray, mapped: dict, width: int) -> dict[str, np.ndarray]:
+        """By caption, all of one width."""
         labels = mapped["sem_seg"].numpy()
         pictures = {
-            "image": resize(image, PANEL_WIDTH),
-            "semantic labels": resize(paint_classes(image, labels, self.colors), PANEL_WIDTH),
+            "image": resize(image, width),
+            "semantic labels": resize(paint_classes(image, labels, self.colors), width),
         }
         if "instances" in mapped:
             segments = targets_as_panoptic(labels, mapped["instances"], self.space)
-            pictures["instances"] = self._instances(image, mapped["instances"])
-            pictures["panoptic"] = draw_panoptic(image, *segments, self.metadata, width=PANEL_WIDTH)
+            pictures["instances"] = self._instances(image, mapped["instances"], width)
+            pictures["panoptic"] = draw_panoptic(image, *segments, self.metadata, width=width)
         return pictures
 
-    def _instances(self, image: np.ndarray, instances: Instances) -> np.ndarray:
+    def _instances(self, image: np.ndarray, instances: Instances, width: int) -> np.ndarray:
         ids = self.space.roi_to_contiguous[instances.gt_classes.numpy()]
-        visualizer = Visualizer(image, self.metadata, scale=PANEL_WIDTH / image.shape[1])
+        visualizer = Visualizer(image, self.metadata, scale=width / image.shape[1])
         drawn = visualizer.overlay_instances(
             boxes=instances.gt_boxes.tensor.numpy(),
             masks=[mask.numpy() for mask in instances.gt_masks.tensor],
@@ -157,7 +157,7 @@ class _Drawer:
             assigned_colors=[np.array(self.metadata.thing_colors[c]) / 255 for c in ids],
             alpha=0.4,
         )
-        return resize(drawn.get_image(), PANEL_WIDTH)
+        return resize(drawn.get_image(), width)
 
     def facts(self, mapped: dict) -> list[str]:
         height, width = mapped["sem_seg"].shape
@@ -207,6 +207,12 @@ def targets_as_panoptic(
     for mask, roi_class in zip(instances.gt_masks.tensor, instances.gt_classes, strict=True):
         add(mask.numpy(), int(space.roi_to_contiguous[roi_class]))
     return segment_map, segments
+
+
+def _rgb(image: torch.Tensor, image_format: str) -> np.ndarray:
+    """The mapper's (3, H, W) uint8 image as (H, W, 3) RGB."""
+    pixels = image.numpy().transpose(1, 2, 0)
+    return np.ascontiguousarray(pixels[..., ::-1] if image_format == "BGR" else pixels)
 
 
 def _row(mapped: dict, pictures: dict[str, np.ndarray]) -> np.ndarray:

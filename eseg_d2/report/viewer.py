@@ -18,8 +18,10 @@ __all__ = [
     "short_path",
 ]
 
-PANEL_WIDTH = 640
-"""Pixels; wider images are made smaller."""
+NARROW, WIDE = 640, 1024
+"""Widths of a picture in pixels: at least, and at most where the page has room for it."""
+
+_WIDE_BYTES = 160_000  # of a wide street scene as text, about
 
 PICTURE_BYTES = 8_500_000
 """Of all pictures of a page, so that the page stays below 10 MB."""
@@ -64,12 +66,19 @@ class PictureBudget:
     """Turns pictures into panels as long as the page does not get too large.
 
     Attributes:
+        planned: how many pictures there are to be; if they are many, none is wide.
         left: bytes.
         left_out: how many samples found no room.
     """
 
+    planned: int
     left: int = PICTURE_BYTES
     left_out: int = field(default=0)
+
+    def width(self, image: np.ndarray) -> int:
+        """How wide to draw an (H, W, 3) image, in pixels."""
+        widest = WIDE if self.planned * _WIDE_BYTES <= PICTURE_BYTES else NARROW
+        return min(max(image.shape[1], NARROW), widest)
 
     def panels(self, pictures: dict[str, np.ndarray]) -> list[Panel] | None:
         """
@@ -79,7 +88,7 @@ class PictureBudget:
         Returns:
             None if there is no room for all of them; then ``left_out`` counts one more.
         """
-        uris = {caption: data_uri(picture, PANEL_WIDTH) for caption, picture in pictures.items()}
+        uris = {caption: data_uri(picture) for caption, picture in pictures.items()}
         size = sum(map(len, uris.values()))
         if size > self.left:
             self.left_out += 1

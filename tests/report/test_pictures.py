@@ -65,7 +65,7 @@ def test_all_things_as_one_class_have_a_colour():
 
 
 def test_pictures_are_jpegs_in_the_page():
-    uri = data_uri(IMAGE, 48)
+    uri = data_uri(IMAGE)
     kind, _, data = uri.partition(",")
     assert kind == "data:image/jpeg;base64"
-    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (48, 48)
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (96, 96)

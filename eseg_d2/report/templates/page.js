@@ -50,7 +50,7 @@ for (const figure of document.querySelectorAll(".chart")) {
       .reduce((a, b) => (Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a));
     for (const [key, value] of [["x1", at[0]], ["x2", at[0]], ["y1", 8], ["y2", area.height - 34]])
       cursor.setAttribute(key, value);
-    const values = found.map(([name, s]) => (curves.length > 1 ? `${name} ` : "") + s[3]);
+    const values = found.filter(([, s]) => Math.abs(s[0] - at[0]) < 8).map(([name, s]) => (curves.length > 1 ? `${name} ` : "") + s[3]);
     readout.textContent = `iteration ${at[2]}: ${values.join(" · ")}`;
   });
 }
