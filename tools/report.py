@@ -2,8 +2,8 @@
 """One HTML file about a run, or comparing several: curves, figures, classes, images, cost.
 
 The page needs no network and no other file. Predictions are kept in the run's folder, in
-report_images, and used again. The model is loaded, so name only runs whose files you trust;
---images 0 loads no weights.
+report_images, and used again. A checkpoint can hold code that runs when it is loaded: for a run
+that you do not trust give --images 0.
 
 python tools/report.py --run output/scenes_cityscapes
 python tools/report.py --run output/a --run output/b --images 100 --output comparison.html

@@ -96,8 +96,9 @@ def build_report(
 def _load(run: Run, images: int | None, weights: Path | None) -> _Model:
     """The parts of a report that need the run's configuration, as far as they can be had."""
     model = _Model()
-    if not run.config:  # also one that only an unsafe YAML loader would read
-        model.missing.append(f"{run.label}: its config.yaml cannot be read")
+    # Detectron2 would read it, and the file that a _BASE_ names, with a YAML loader that runs code
+    if not run.config or "_BASE_" in run.config:
+        model.missing.append(f"{run.label}: its config.yaml is not one that a run has written")
         return model
     config_file = str(run.folder / "config.yaml")
     try:

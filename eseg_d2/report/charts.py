@@ -120,7 +120,10 @@ def thin(points: Points, limit: int = MAX_POINTS) -> Points:
 
 
 def short_number(value: float) -> str:
-    """As short as can be read: 90k, 1.5M, 0.02, 1e-05."""
+    """As short as can be read: 90k, 1.5M, 0.02, 1.5e-5."""
+    if 0 < abs(value) < 1e-3:
+        digits, _, power = f"{value:.1e}".partition("e")
+        return f"{float(digits):g}e{int(power)}"
     for size, letter in (1e6, "M"), (1e3, "k"):
         if abs(value) >= size:
             return f"{value / size:.4g}{letter}"

@@ -120,7 +120,7 @@ def test_a_run_of_which_little_is_left(tmp_path):
     page = Page(text)
     for words in (
         *("config.yaml is not there", "broken line", "There are no figures yet"),
-        *("No confusion matrix was written", "its config.yaml cannot be read"),
+        *("No confusion matrix was written", "its config.yaml is not one"),
     ):
         assert words in page.text, words
 
@@ -164,6 +164,16 @@ def test_text_from_files_stays_text(make_run, tmp_path):
         page = Page(text)
         require_self_contained(text, page)
         assert "<script>alert" not in text and "alert(1)" in page.text
+
+
+def test_a_config_that_names_another_file_is_not_followed(make_run, tmp_path):
+    run = make_run(tmp_path / "run")
+    (tmp_path / "evil.yaml").write_text(f"A: !!python/object/apply:os.mkdir ['{tmp_path / 'x'}']\n")
+    config = run / "config.yaml"
+    config.write_text(f"_BASE_: {tmp_path / 'evil.yaml'}\n" + config.read_text())
+    page = Page(build_report([run]))
+    assert "its config.yaml is not one that a run has written" in page.text
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_script_runs_only_if_it_is_the_pages_own(tmp_path):

@@ -45,13 +45,6 @@ def test_no_points_no_chart():
 
 
 def test_short_numbers():
-    numbers = (90000, 1500000, 0.02, 0.00001, 0, 12.34, -2500)
-    assert [short_number(n) for n in numbers] == [
-        "90k",
-        "1.5M",
-        "0.02",
-        "1e-05",
-        "0",
-        "12.3",
-        "-2.5k",
-    ]
+    shown = {90000: "90k", 1500000: "1.5M", 0.02: "0.02", 0: "0", 12.34: "12.3", -2500: "-2.5k"}
+    shown |= {0.00001: "1e-5", 0.00015: "1.5e-4", -0.0005: "-5e-4"}
+    assert {n: short_number(n) for n in shown} == shown
