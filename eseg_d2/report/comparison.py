@@ -1,8 +1,10 @@
 """Runs beside each other: figures, configurations, and the runs that came before."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from eseg_d2.report.figures import key_figures, summary_figures
@@ -82,8 +84,9 @@ def earlier_runs(run: Run) -> list[EarlierRun]:
         return []
     own = run.folder.resolve()
     found = []
-    for folder in sorted(own.parent.iterdir())[:_MAX_FOLDERS]:
-        if folder == own or not (folder / "results.json").is_file():
+    for folder in _folders(own.parent):
+        # os.path, which takes a folder that cannot be read for one without results
+        if folder == own or not os.path.isfile(folder / "results.json"):
             continue
         notes: list[str] = []
         config = read_config(folder, notes)
@@ -95,6 +98,14 @@ def earlier_runs(run: Run) -> list[EarlierRun]:
         results = read_results(folder, notes)
         found.append(EarlierRun(folder.name, started, str(config.get("SEED", "")), results))
     return sorted(found, key=lambda earlier: earlier.started)
+
+
+def _folders(parent: Path) -> list[Path]:
+    """What is in a folder; at most ``_MAX_FOLDERS`` of it, since each config takes a while."""
+    try:
+        return sorted(parent.iterdir())[:_MAX_FOLDERS]
+    except OSError:
+        return []
 
 
 def _same(a: dict, b: dict) -> bool:

@@ -34,7 +34,7 @@ def training_charts(runs: Sequence[Run]) -> list[Chart]:
 def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
     """The key figures (or if there is none all over all classes) after each evaluation.
 
-    None if no run was evaluated more than once.
+    No chart at all if no run was evaluated more than once.
     """
     if all(len(run.evaluations) < 2 for run in runs):
         return []

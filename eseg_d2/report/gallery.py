@@ -128,7 +128,9 @@ def _sample(
     return Sample(short_path(name, metadata.get("image_root")), facts, panels, legend)
 
 
-def _compare(image, run: Predictions, name: str, metadata, width: int):
+def _compare(
+    image: np.ndarray, run: Predictions, name: str, metadata, width: int
+) -> tuple[np.ndarray, np.ndarray, str]:
     """Pictures of a run's prediction and its errors, and how good it is in words."""
     segment_map, segments = run[name]
     predicted = class_map(segment_map, segments, name)

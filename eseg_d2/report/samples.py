@@ -81,22 +81,13 @@ def draw_samples(
         ValueError: the data set is no panoptic one.
         FileNotFoundError: it is not there.
     """
-    require_datasets([dataset])
+    mapper = _mapper(cfg, dataset, augment)
     metadata = MetadataCatalog.get(dataset)
-    if not metadata.get("panoptic_json"):
-        raise ValueError(
-            f"{dataset} is no panoptic data set (Detectron2's own mapper reads it): name one in "
-            "the panoptic format, such as those of configs/cityscapes and configs/scenes"
-        )
-    arguments = PanopticMapper.from_config(cfg, dataset)
-    mapper = PanopticMapper(**arguments if augment else {**arguments, "augmentations": []})
-    space = mapper.label_space
-    drawer = _Drawer(with_colors(metadata, space), space)
+    drawer = _Drawer(with_colors(metadata, mapper.label_space), mapper.label_space)
     records = DatasetCatalog.get(dataset)
     chosen = np.random.default_rng(seed).permutation(len(records))[:count]
     budget = PictureBudget(planned=len(chosen) * (4 if mapper.with_instances else 2))
-    samples, rows, problems = [], [], []
-    pixels, present = np.zeros((2, space.num_semantic + 1), dtype=np.int64)
+    samples, rows, counts, problems = [], [], [], []
     for place in tqdm(chosen.tolist(), desc="samples", unit="image"):
         seed_all_rng(seed + 1 + place)
         try:
@@ -104,26 +95,37 @@ def draw_samples(
         except (OSError, ValueError) as error:
             problems.append(str(error))
             continue
-        labels = mapped["sem_seg"].numpy()
-        counts = np.bincount(
-            np.where(labels == space.ignore_label, space.num_semantic, labels).ravel(),
-            minlength=space.num_semantic + 1,
-        )
-        pixels += counts
-        present += counts > 0
         image = _rgb(mapped["image"], mapper.image_format)
         pictures = drawer.pictures(image, mapped, budget.width(image))
         rows.append(_row(mapped, pictures))
+        labels = mapped["sem_seg"].numpy()
+        counts.append(drawer.count(labels))
         panels = budget.panels(pictures)
         if panels:
             title = short_path(mapped["file_name"], metadata.image_root)
             samples.append(Sample(title, drawer.facts(mapped), panels, drawer.legend(labels)))
-    total = max(pixels.sum(), 1)
-    entries = zip([*space.semantic_names, "void"], drawer.all_colors, pixels, present, strict=True)
-    classes = [ClassShare(n, c, float(p / total), int(i)) for n, c, p, i in entries]
-    steps = [str(step) for step in mapper.augmentations.augs]
-    folder = metadata.image_root
-    return SampleSet(dataset, folder, steps, samples, rows, classes, problems, budget.left_out)
+    return SampleSet(
+        dataset,
+        metadata.image_root,
+        [str(step) for step in mapper.augmentations.augs],
+        samples,
+        rows,
+        drawer.class_shares(counts),
+        problems,
+        budget.left_out,
+    )
+
+
+def _mapper(cfg: CfgNode, dataset: str, augment: bool) -> PanopticMapper:
+    """The one that training would use, or the same without augmentations."""
+    require_datasets([dataset])
+    if not MetadataCatalog.get(dataset).get("panoptic_json"):
+        raise ValueError(
+            f"{dataset} is no panoptic data set (Detectron2's own mapper reads it): name one in "
+            "the panoptic format, such as those of configs/cityscapes and configs/scenes"
+        )
+    arguments = PanopticMapper.from_config(cfg, dataset)
+    return PanopticMapper(**arguments if augment else {**arguments, "augmentations": []})
 
 
 class _Drawer:
@@ -132,7 +134,23 @@ class _Drawer:
     def __init__(self, metadata: Metadata, space: LabelSpace):
         self.metadata, self.space = metadata, space
         self.colors = semantic_colors(metadata, space)
-        self.all_colors = [*self.colors, NOT_LABELLED]
+
+    def count(self, labels: np.ndarray) -> np.ndarray:
+        """(number of semantic classes + 1,) pixels of each class, and of void."""
+        num = self.space.num_semantic
+        labels = np.where(labels == self.space.ignore_label, num, labels)
+        return np.bincount(labels.ravel(), minlength=num + 1)
+
+    def class_shares(self, counts: Sequence[np.ndarray]) -> list[ClassShare]:
+        """Of the counts of all samples."""
+        names, colors = [*self.space.semantic_names, "void"], [*self.colors, NOT_LABELLED]
+        table = np.array(counts).reshape(-1, len(names))
+        shares = table.sum(0) / max(table.sum(), 1)
+        present = (table > 0).sum(0)
+        return [
+            ClassShare(name, color, float(share), int(number))
+            for name, color, share, number in zip(names, colors, shares, present, strict=True)
+        ]
 
     def pictures(self, image: np.ndarray, mapped: dict, width: int) -> dict[str, np.ndarray]:
         """By caption, all of one width."""
