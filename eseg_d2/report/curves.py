@@ -45,18 +45,13 @@ def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
         series = []
         for i, run in enumerate(runs):
             points = [
-                (_done(run, iteration), flat[key])
+                (run.done_at(iteration), flat[key])
                 for iteration, flat in run.evaluations
                 if flat.get(key) is not None
             ]
             series.append(Series(run.label, points, i))
         charts.append(make_chart(f"{name}, %", series))
     return [chart for chart in charts if chart]
-
-
-def _done(run: Run, iteration: int) -> int:
-    """Iterations before an evaluation; the last one notes the number of all, not of the last."""
-    return min(iteration + 1, run.iterations or iteration + 1)
 
 
 def _losses(runs: Sequence[Run]) -> Iterator[Series]:

@@ -8,7 +8,7 @@ from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from torch import nn
 
-from eseg_d2.analysis.complexity import count_multiply_adds
+from eseg_d2.analysis.complexity import PARTS, count_multiply_adds
 from eseg_d2.data.datasets.availability import require_datasets
 
 __all__ = ["model_size", "parameters_by_part"]
@@ -61,7 +61,8 @@ def parameters_by_part(model: nn.Module) -> dict[str, int]:
     if bottom_up is not None:
         counts["pyramid"] = counts["backbone"] - _count(bottom_up)
         counts["backbone"] = _count(bottom_up)
-    return {part: count for part, count in counts.items() if count}
+    order = [*PARTS, *(part for part in counts if part not in PARTS)]
+    return {part: counts[part] for part in order if counts[part]}
 
 
 def _count(module: nn.Module) -> int:

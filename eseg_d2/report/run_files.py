@@ -78,6 +78,10 @@ class Run:
         done = [row["iteration"] for row in self.metrics if "total_loss" in row]
         return int(done[-1]) + 1 if done else 0
 
+    def done_at(self, iteration: int) -> int:
+        """How many were done at an evaluation; the last one notes their number, others the last."""
+        return min(iteration + 1, self.iterations or iteration + 1)
+
     @property
     def status(self) -> str:
         """In words: how far it is."""
@@ -117,8 +121,8 @@ def read_run(folder: Path, label: str) -> Run:
     run.evaluations = _read_evaluations(run)
     run.results = read_results(folder, run.notes)
     if not run.results and run.evaluations:
-        run.results = run.evaluations[-1][1]
-        run.notes.append(f"the figures are those after iteration {run.evaluations[-1][0]}")
+        iteration, run.results = run.evaluations[-1]
+        run.notes.append(f"the figures are those after {run.done_at(iteration)} iterations")
     run.classes = _read_classes(folder, run.results, run.notes)
     run.confusion = _read_confusion(folder, run.notes)
     run.error = failure(folder)
