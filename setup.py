@@ -10,13 +10,14 @@ from setuptools import find_packages, setup
 # - OpenCV: it is on PyPI under four names that exclude each other;
 #   tools/install_detectron2.py adds one if `import cv2` fails.
 INSTALL_REQUIRES = [
-    "torch>=2.0",  # Detectron2 leaves it to the user; the tested release is in constraints.txt
+    "torch>=2.6",  # Detectron2 leaves it to the user; the tested release is in constraints.txt
     "numpy",  # label maps and images
     "Pillow",  # reads and writes label maps and panoptic PNGs
     "pycocotools>=2.0.2",  # masks in COCO's run-length encoding
     "cityscapesscripts>=2.2.0",  # Cityscapes' label table, panoptic conversion, evaluation
     "timm>=1.0",  # EfficientNets
     "tqdm",  # progress bars
+    "Jinja2",  # pages: reports and the data set browser
 ]
 EXTRAS_REQUIRE = {
     "export": [
@@ -53,6 +54,7 @@ setup(
     description="RSP and ESeg, multi-scale feature aggregation for segmentation, for Detectron2",
     python_requires=">=3.10",
     packages=find_packages(include=["eseg_d2", "eseg_d2.*"]),
+    package_data={"eseg_d2.report": ["templates/*"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
 )
