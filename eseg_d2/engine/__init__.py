@@ -2,15 +2,13 @@
 
 from eseg_d2.engine.checkpoint import find_checkpoints, load_weights
 from eseg_d2.engine.launch import launch
+from eseg_d2.engine.preflight import check_launch, prepare_run, require_output_dir
 from eseg_d2.engine.results import write_results
 from eseg_d2.engine.setup import (
-    check_launch,
     fetch_weights,
     load_config,
     merge_config,
-    prepare_run,
     require_inputs,
-    require_output_dir,
     set_class_counts,
 )
 from eseg_d2.engine.trainer import Trainer

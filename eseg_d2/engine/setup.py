@@ -3,7 +3,6 @@
 import difflib
 import logging
 import os
-import tempfile
 
 import torch
 import yaml
@@ -15,65 +14,22 @@ from eseg_d2.config import add_eseg_config
 from eseg_d2.data.datasets.availability import require_datasets
 from eseg_d2.data.datasets.own import register_own
 from eseg_d2.data.label_space import LabelSpace
-from eseg_d2.engine.checkpoint import find_checkpoints
-from eseg_d2.engine.processes import place_from_environment
-from eseg_d2.engine.writers import require_wandb
 from eseg_d2.layers.choices import check_choice
 from eseg_d2.modeling.backbone.efficientnet import fetch_pretrained
 
 __all__ = [
+    "all_keys",
     "autocast_dtype",
-    "check_launch",
     "fetch_weights",
     "load_config",
     "merge_config",
-    "prepare_run",
     "require_inputs",
-    "require_output_dir",
     "set_class_counts",
-    "use_norms_of",
 ]
 
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def prepare_run(args) -> CfgNode:
-    """The config of a command line, checked against machine, data and weights; frozen.
-
-    Args:
-        args: of train_net.py.
-
-    Raises:
-        ValueError, FileNotFoundError: as the functions that it calls.
-    """
-    place = place_from_environment()
-    world_size = place.world_size if place else args.num_gpus * args.num_machines
-    cfg = load_config(args.config_file, args.opts)
-    check_launch(cfg, args, world_size)
-    use_norms_of(cfg, world_size)
-    require_wandb(cfg)
-    require_inputs(cfg, eval_only=args.eval_only)
-    cfg.freeze()
-    return cfg
-
-
-def require_output_dir(folder: str) -> None:
-    """Make OUTPUT_DIR, and see that files can be written there.
-
-    Raises:
-        OSError: they cannot.
-    """
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as e:
-        raise OSError(
-            f"cannot write into OUTPUT_DIR {folder!r}: {e.strerror}. Give a folder that can be "
-            "written to, with room for checkpoints: OUTPUT_DIR path"
-        ) from e
 
 
 def load_config(config_file: str, overrides: list[str]) -> CfgNode:
@@ -249,7 +205,7 @@ def _train_random_layers(cfg: CfgNode) -> None:
 def _explain(cfg: CfgNode, error: Exception) -> str:
     message = str(error.args[0] if len(error.args) == 1 else error)
     words = [word for word in message.replace("'", " ").split() if "." in word or word.isupper()]
-    keys = _all_keys(cfg)
+    keys = all_keys(cfg)
     for word in words:
         similar = difflib.get_close_matches(word, keys, n=2, cutoff=0.7)
         if word not in keys and similar:
@@ -257,80 +213,11 @@ def _explain(cfg: CfgNode, error: Exception) -> str:
     return message
 
 
-def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
+def all_keys(node: CfgNode, prefix: str = "") -> list[str]:
+    """Names of all keys below a node, "MODEL.DEVICE" for one; ``prefix`` goes before each."""
     keys = []
     for name, value in node.items():
         keys.append(prefix + name)
         if isinstance(value, CfgNode):
-            keys += _all_keys(value, f"{prefix}{name}.")
+            keys += all_keys(value, f"{prefix}{name}.")
     return keys
-
-
-def use_norms_of(cfg: CfgNode, world_size: int) -> None:
-    """Replace SyncBN where it cannot be, in all NORM keys of the model, and say so.
-
-    Args:
-        cfg: changed in place.
-        world_size: number of processes. With one, SyncBN becomes BN; with several on CPUs,
-            Detectron2's naiveSyncBN, since PyTorch's needs GPUs.
-    """
-    norm = "BN" if world_size == 1 else "naiveSyncBN"
-    if world_size > 1 and cfg.MODEL.DEVICE != "cpu":
-        return
-    changed = [key for key in _all_keys(cfg.MODEL, "MODEL.") if key.endswith(".NORM")]
-    changed = [key for key in changed if _value_of(cfg, key) == "SyncBN"]
-    for key in changed:
-        cfg.merge_from_list([key, norm])
-    if changed:
-        why = "there is one process only" if world_size == 1 else "there is no GPU"
-        logger.info("%s for SyncBN, since %s: %s", norm, why, ", ".join(changed))
-
-
-def _value_of(cfg: CfgNode, key: str):
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg
-
-
-def check_launch(cfg: CfgNode, args, world_size: int) -> None:
-    """Check the command line against the machine and the run's folder.
-
-    Args:
-        cfg: MODEL.DEVICE, MODEL.WEIGHTS, OUTPUT_DIR and SOLVER are read.
-        args: with ``num_gpus``, ``num_machines``, ``machine_rank``, ``resume`` and ``eval_only``.
-        world_size: processes of all machines.
-
-    Raises:
-        ValueError: more GPUs than there are, a batch that does not divide, or nothing to
-            resume or to evaluate.
-    """
-    found = torch.cuda.device_count()
-    if args.num_gpus < 1 or not 0 <= args.machine_rank < args.num_machines:
-        raise ValueError(
-            f"--num-gpus {args.num_gpus} --num-machines {args.num_machines} --machine-rank "
-            f"{args.machine_rank}; expected 1 or more of both, and a rank from 0 to one less than "
-            "the machines"
-        )
-    if cfg.MODEL.DEVICE != "cpu" and args.num_gpus > found:
-        raise ValueError(
-            f"--num-gpus {args.num_gpus}, but this machine has {found}. Give no more than these, "
-            "or MODEL.DEVICE cpu for so many processes without GPUs."
-        )
-    size = world_size
-    if cfg.SOLVER.REFERENCE_WORLD_SIZE:  # then the batch is scaled with the processes
-        size = cfg.SOLVER.REFERENCE_WORLD_SIZE
-    if cfg.SOLVER.IMS_PER_BATCH % size:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {size} processes "
-            "cannot share equally: make it a multiple of their number"
-        )
-    if args.resume and not find_checkpoints(cfg.OUTPUT_DIR):
-        raise ValueError(
-            f"--resume, but there is no checkpoint in OUTPUT_DIR {cfg.OUTPUT_DIR!r}. "
-            "Set OUTPUT_DIR to the run's folder, or start it without --resume."
-        )
-    if args.eval_only and not (cfg.MODEL.WEIGHTS or args.resume):
-        raise ValueError(
-            "--eval-only needs a trained model: append MODEL.WEIGHTS path/to/model_final.pth, "
-            "or add --resume to take the last checkpoint in OUTPUT_DIR"
-        )

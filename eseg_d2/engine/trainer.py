@@ -1,4 +1,4 @@
-"""Detectron2's DefaultTrainer with this project's data, checkpoints and evaluation."""
+"""One run of training: what is done in which order, and what is kept of it."""
 
 import logging
 import math
@@ -7,18 +7,18 @@ import time
 import weakref
 
 import torch
-from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
-from detectron2.evaluation import DatasetEvaluator, verify_results
-from detectron2.projects.deeplab import build_lr_scheduler
+from detectron2.engine import HookBase, TrainerBase
+from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from eseg_d2.data.build import build_test_loader, build_train_loader
+from eseg_d2.data.build import build_train_loader
 from eseg_d2.data.random_state import set_random_state
 from eseg_d2.data.train_loader import TrainLoader
 from eseg_d2.engine.checkpoint import SafeCheckpointer
+from eseg_d2.engine.configured import ConfiguredTrainer
 from eseg_d2.engine.ema import EMAHook
 from eseg_d2.engine.gradients import build_clipping
 from eseg_d2.engine.hooks import build_hooks
@@ -26,21 +26,19 @@ from eseg_d2.engine.not_finite import NotFiniteGuard
 from eseg_d2.engine.peers import is_connection_error
 from eseg_d2.engine.processes import data_parallel
 from eseg_d2.engine.provenance import record_start
-from eseg_d2.engine.results import write_results
+from eseg_d2.engine.schedule import ConfiguredRates
 from eseg_d2.engine.setup import autocast_dtype
 from eseg_d2.engine.train_step import NotFiniteError, TrainStep
 from eseg_d2.engine.writers import build_writers
 from eseg_d2.errors import RunError
-from eseg_d2.evaluation.build import build_evaluator
 from eseg_d2.modeling.backbone.efficientnet import EfficientNet, load_pretrained
-from eseg_d2.modeling.test_time_augmentation import SemanticTTA
 
 __all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
 
 
-class Trainer(DefaultTrainer):
+class Trainer(ConfiguredTrainer):
     """Trains any configured model on any panoptic data set (or Detectron2's own kinds).
 
     Used as Detectron2's: ``Trainer(cfg)``, ``resume_or_load``, ``train``. A run that was killed and
@@ -54,7 +52,7 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)  # Detectron2's own builds the data before weights are looked at
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
-        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.max_iter = cfg.SOLVER.MAX_ITER
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -68,6 +66,7 @@ class Trainer(DefaultTrainer):
             can_skip=cfg.SOLVER.MAX_SKIPPED_STEPS > 0,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self._rates = ConfiguredRates(optimizer, self.scheduler)
         self.ema = EMAHook(model, cfg.MODEL_EMA.DECAY) if cfg.MODEL_EMA.ENABLED else None
         self.checkpointer = SafeCheckpointer(
             self.ema.model if self.ema else model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
@@ -76,6 +75,7 @@ class Trainer(DefaultTrainer):
             self.checkpointer.add_checkpointable("training_model", self.ema)
         self._guard = NotFiniteGuard(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_SKIPPED_STEPS)
         self._data_state: dict | None = None
+        self._images_per_update: int | None = None
         self.data_seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.random_states: list[dict] = []
         self.register_hooks(self.build_hooks())
@@ -96,12 +96,30 @@ class Trainer(DefaultTrainer):
         self.checkpointer.remove_leftovers()
         comm.synchronize()
         if resume and self.checkpointer.has_checkpoint():
-            self.start_iter = self.checkpointer.resume()["iteration"] + 1
+            self.start_iter = self._scaled(self.checkpointer.resume()["iteration"] + 1)
+            self._rates.restore(min(self.start_iter, self.max_iter))
             if self.ema:
                 self.ema.continue_at(self.start_iter)
         else:
             self._load_initial_weights()
         self._trainer.data_loader = self._build_data()
+
+    def _scaled(self, iteration: int) -> int:
+        """By SOLVER.REFERENCE_WORLD_SIZE more processes make fewer and larger updates."""
+        now = self.cfg.SOLVER.IMS_PER_BATCH * self.cfg.SOLVER.ACCUMULATE_STEPS
+        before = self._images_per_update or now
+        if before == now or not self.cfg.SOLVER.REFERENCE_WORLD_SIZE:
+            return iteration
+        scaled = round(iteration * before / now)
+        logger.warning(
+            "Updates had %d images and have %d: iteration %d becomes %d, with the learning rate by "
+            "the linear rule",
+            before,
+            now,
+            iteration,
+            scaled,
+        )
+        return scaled
 
     def _load_initial_weights(self) -> None:
         model, options = self.checkpointer.model, self.cfg.MODEL.EFFICIENTNET
@@ -198,72 +216,6 @@ class Trainer(DefaultTrainer):
             if math.isfinite(mean):  # a step in mixed precision may overflow
                 self.storage.put_scalar(name, mean)
 
-    @classmethod
-    def build_model(cls, cfg):
-        """Detectron2's, in the memory format of MODEL.CHANNELS_LAST."""
-        model = super().build_model(cfg)
-        layout = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
-        return model.to(memory_format=layout)
-
-    @classmethod
-    def build_optimizer(cls, cfg, model):
-        """Detectron2's, with one group for all parameters of equal settings, and no clipping.
-
-        Detectron2 0.6 makes a group of each parameter, and PyTorch updates group by group: hundreds
-        of small calls in place of a few. Gradients are clipped before the update, all at once.
-        """
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
-        optimizer = super().build_optimizer(cfg, model)
-        groups = {}
-        for group in optimizer.param_groups:
-            settings = tuple((key, value) for key, value in group.items() if key != "params")
-            groups.setdefault(settings, {**group, "params": []})["params"] += group["params"]
-        optimizer.param_groups = list(groups.values())
-        return optimizer
-
-    @classmethod
-    def build_train_loader(cls, cfg) -> TrainLoader:
-        """The loader of a new run; the trainer itself makes one that goes on where it was."""
-        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-        return build_train_loader(cfg, seed=seed)
-
-    @classmethod
-    def build_test_loader(cls, cfg, dataset_name: str):
-        return build_test_loader(cfg, dataset_name)
-
-    @classmethod
-    def build_evaluator(cls, cfg, dataset_name: str) -> DatasetEvaluator:
-        return build_evaluator(cfg, dataset_name)
-
-    @classmethod
-    def build_lr_scheduler(cls, cfg, optimizer):
-        """Detectron2's schedules, and "WarmupPolyLR" of its DeepLab project."""
-        return build_lr_scheduler(cfg, optimizer)
-
-    @classmethod
-    def test(cls, cfg, model, evaluators=None):
-        """As Detectron2's, and the main process writes the results to ``results.json``."""
-        results = super().test(cfg, model, evaluators)
-        if comm.is_main_process():
-            write_results(results, os.path.join(cfg.OUTPUT_DIR, "results.json"))
-        return results
-
-    @classmethod
-    def test_with_TTA(cls, cfg, model) -> dict:
-        """Evaluate a semantic model with test-time augmentation, by the keys of TEST.AUG.
-
-        Returns:
-            As :meth:`test`, each task named "<task>_TTA". Files go to ``OUTPUT_DIR/TTA``.
-        """
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "TTA")
-        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-        results = cls.test(cfg, SemanticTTA(cfg, model))
-        return {f"{task}_TTA": figures for task, figures in results.items()}
-
     def evaluate(self) -> dict:
         """:meth:`test` of the model as it is now."""
         self._last_eval_results = self.test(self.cfg, self.evaluated_model)
@@ -287,6 +239,7 @@ class Trainer(DefaultTrainer):
             "data": {"seed": self.data_seed, "order": loader.state_dict() if loader else None},
             "random_states": self.random_states,
             "skipped_steps": self._guard.skipped,
+            "images_per_update": self.cfg.SOLVER.IMS_PER_BATCH * self.cfg.SOLVER.ACCUMULATE_STEPS,
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -299,6 +252,7 @@ class Trainer(DefaultTrainer):
         self._data_state = state_dict["data"]["order"]
         self.random_states = state_dict["random_states"]
         self._guard.skipped = state_dict["skipped_steps"]
+        self._images_per_update = state_dict["images_per_update"]
 
     def _set_random_state(self) -> None:
         rank = comm.get_rank()

@@ -207,7 +207,8 @@ def test_places():
 
 
 def test_sync_bn_is_what_the_machine_can(root, scenes):
-    from eseg_d2.engine.setup import load_config, use_norms_of
+    from eseg_d2.engine import load_config
+    from eseg_d2.engine.preflight import use_norms_of
 
     path = str(root / "configs/cityscapes/rsp_panoptic_R50.yaml")
     cfg = load_config(path, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "DATASETS.TRAIN", "()"])

@@ -1,0 +1,90 @@
+"""What a configuration's trainer is made of: model, optimizer, data, evaluation."""
+
+import os
+
+import torch
+from detectron2.engine import DefaultTrainer
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.projects.deeplab import build_lr_scheduler
+from detectron2.utils import comm
+
+from eseg_d2.data.build import build_test_loader, build_train_loader
+from eseg_d2.data.train_loader import TrainLoader
+from eseg_d2.engine.results import write_results
+from eseg_d2.evaluation.build import build_evaluator
+from eseg_d2.modeling.test_time_augmentation import SemanticTTA
+
+__all__ = ["ConfiguredTrainer"]
+
+
+class ConfiguredTrainer(DefaultTrainer):
+    """Detectron2's factories for any configured model on any data set; override as there.
+
+    Evaluation needs no instance: ``ConfiguredTrainer.test(cfg, model)``.
+    """
+
+    @classmethod
+    def build_model(cls, cfg):
+        """Detectron2's, in the memory format of MODEL.CHANNELS_LAST."""
+        model = super().build_model(cfg)
+        layout = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
+        return model.to(memory_format=layout)
+
+    @classmethod
+    def build_optimizer(cls, cfg, model):
+        """Detectron2's, with one group for all parameters of equal settings, and no clipping.
+
+        Detectron2 0.6 makes a group of each parameter, and PyTorch updates group by group: hundreds
+        of small calls in place of a few. Gradients are clipped before the update, all at once.
+        """
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
+        optimizer = super().build_optimizer(cfg, model)
+        groups = {}
+        for group in optimizer.param_groups:
+            settings = tuple((key, value) for key, value in group.items() if key != "params")
+            groups.setdefault(settings, {**group, "params": []})["params"] += group["params"]
+        optimizer.param_groups = list(groups.values())
+        return optimizer
+
+    @classmethod
+    def build_train_loader(cls, cfg) -> TrainLoader:
+        """The loader of a new run; the trainer itself makes one that goes on where it was."""
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        return build_train_loader(cfg, seed=seed)
+
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name: str):
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name: str) -> DatasetEvaluator:
+        return build_evaluator(cfg, dataset_name)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg, optimizer):
+        """Detectron2's schedules, and "WarmupPolyLR" of its DeepLab project."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        """As Detectron2's, and the main process writes the results to ``results.json``."""
+        results = super().test(cfg, model, evaluators)
+        if comm.is_main_process():
+            write_results(results, os.path.join(cfg.OUTPUT_DIR, "results.json"))
+        return results
+
+    @classmethod
+    def test_with_TTA(cls, cfg, model) -> dict:
+        """Evaluate a semantic model with test-time augmentation, by the keys of TEST.AUG.
+
+        Returns:
+            As :meth:`test`, each task named "<task>_TTA". Files go to ``OUTPUT_DIR/TTA``.
+        """
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "TTA")
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+        results = cls.test(cfg, SemanticTTA(cfg, model))
+        return {f"{task}_TTA": figures for task, figures in results.items()}

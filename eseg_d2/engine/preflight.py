@@ -1,0 +1,124 @@
+"""What is looked at before a run starts: command line, machine, folder, data, weights."""
+
+import logging
+import os
+import tempfile
+
+import torch
+from detectron2.config import CfgNode
+
+from eseg_d2.engine.checkpoint import find_checkpoints
+from eseg_d2.engine.processes import place_from_environment
+from eseg_d2.engine.setup import all_keys, load_config, require_inputs
+from eseg_d2.engine.writers import require_wandb
+
+__all__ = ["check_launch", "prepare_run", "require_output_dir", "use_norms_of"]
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_run(args) -> CfgNode:
+    """The config of a command line, checked against machine, data and weights; frozen.
+
+    Args:
+        args: of train_net.py.
+
+    Raises:
+        ValueError, FileNotFoundError: as the functions that it calls.
+    """
+    place = place_from_environment()
+    world_size = place.world_size if place else args.num_gpus * args.num_machines
+    cfg = load_config(args.config_file, args.opts)
+    check_launch(cfg, args, world_size)
+    use_norms_of(cfg, world_size)
+    require_wandb(cfg)
+    require_inputs(cfg, eval_only=args.eval_only)
+    cfg.freeze()
+    return cfg
+
+
+def require_output_dir(folder: str) -> None:
+    """Make OUTPUT_DIR, and see that files can be written there.
+
+    Raises:
+        OSError: they cannot.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise OSError(
+            f"cannot write into OUTPUT_DIR {folder!r}: {e.strerror}. Give a folder that can be "
+            "written to, with room for checkpoints: OUTPUT_DIR path"
+        ) from e
+
+
+def use_norms_of(cfg: CfgNode, world_size: int) -> None:
+    """Replace SyncBN where it cannot be, in all NORM keys of the model, and say so.
+
+    Args:
+        cfg: changed in place.
+        world_size: number of processes. With one, SyncBN becomes BN; with several on CPUs,
+            Detectron2's naiveSyncBN, since PyTorch's needs GPUs.
+    """
+    norm = "BN" if world_size == 1 else "naiveSyncBN"
+    if world_size > 1 and cfg.MODEL.DEVICE != "cpu":
+        return
+    changed = [key for key in all_keys(cfg.MODEL, "MODEL.") if key.endswith(".NORM")]
+    changed = [key for key in changed if _value_of(cfg, key) == "SyncBN"]
+    for key in changed:
+        cfg.merge_from_list([key, norm])
+    if changed:
+        why = "there is one process only" if world_size == 1 else "there is no GPU"
+        logger.info("%s for SyncBN, since %s: %s", norm, why, ", ".join(changed))
+
+
+def _value_of(cfg: CfgNode, key: str):
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg
+
+
+def check_launch(cfg: CfgNode, args, world_size: int) -> None:
+    """Check the command line against the machine and the run's folder.
+
+    Args:
+        cfg: MODEL.DEVICE, MODEL.WEIGHTS, OUTPUT_DIR and SOLVER are read.
+        args: with ``num_gpus``, ``num_machines``, ``machine_rank``, ``resume`` and ``eval_only``.
+        world_size: processes of all machines.
+
+    Raises:
+        ValueError: more GPUs than there are, a batch that does not divide, or nothing to
+            resume or to evaluate.
+    """
+    found = torch.cuda.device_count()
+    if args.num_gpus < 1 or not 0 <= args.machine_rank < args.num_machines:
+        raise ValueError(
+            f"--num-gpus {args.num_gpus} --num-machines {args.num_machines} --machine-rank "
+            f"{args.machine_rank}; expected 1 or more of both, and a rank from 0 to one less than "
+            "the machines"
+        )
+    if cfg.MODEL.DEVICE != "cpu" and args.num_gpus > found:
+        raise ValueError(
+            f"--num-gpus {args.num_gpus}, but this machine has {found}. Give no more than these, "
+            "or MODEL.DEVICE cpu for so many processes without GPUs."
+        )
+    size = world_size
+    if cfg.SOLVER.REFERENCE_WORLD_SIZE:  # then the batch is scaled with the processes
+        size = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if cfg.SOLVER.IMS_PER_BATCH % size:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {size} processes "
+            "cannot share equally: make it a multiple of their number"
+        )
+    if args.resume and not find_checkpoints(cfg.OUTPUT_DIR):
+        raise ValueError(
+            f"--resume, but there is no checkpoint in OUTPUT_DIR {cfg.OUTPUT_DIR!r}. "
+            "Set OUTPUT_DIR to the run's folder, or start it without --resume."
+        )
+    if args.eval_only and not (cfg.MODEL.WEIGHTS or args.resume):
+        raise ValueError(
+            "--eval-only needs a trained model: append MODEL.WEIGHTS path/to/model_final.pth, "
+            "or add --resume to take the last checkpoint in OUTPUT_DIR"
+        )

@@ -1,0 +1,70 @@
+import json
+import subprocess
+
+from detectron2.config import get_cfg
+
+from eseg_d2 import add_eseg_config
+from eseg_d2.engine.provenance import dataset_fingerprint, record_start
+
+NAME = "scenes_cityscapes_panoptic_val"
+
+
+def make_cfg(output):
+    cfg = get_cfg()
+    add_eseg_config(cfg)
+    cfg.OUTPUT_DIR = str(output)
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (NAME,)
+    return cfg
+
+
+def test_what_a_run_was_made_of(root, scenes, tmp_path):
+    assert record_start(make_cfg(tmp_path), 0) == []
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["environment"].keys() >= {"python", "torch", "detectron2", "timm", "numpy"}
+    assert run["datasets"][NAME] == dataset_fingerprint(NAME)
+    assert run["datasets"][NAME]["images"] == 4
+    assert [start["iteration"] for start in run["starts"]] == [0]
+    git = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True)
+    if commit.returncode == 0:
+        assert run["git"]["commit"] == commit.stdout.strip()
+
+
+def test_changes_since_the_run_began_are_said(scenes, tmp_path):
+    cfg = make_cfg(tmp_path)
+    record_start(cfg, 0)
+    path = tmp_path / "run.json"
+    run = json.loads(path.read_text())
+    run["environment"]["torch"] = "1.0"
+    run["datasets"][NAME] = {"fingerprint": "0", "images": 3}
+    run["starts"][0]["world_size"] = 8
+    run["git"] = {"commit": "0", "dirty": False}
+    path.write_text(json.dumps(run))
+    said = "\n".join(record_start(cfg, 40))
+    for words in (
+        f"Data set {NAME} has changed since the run began (3 images then, 4 now)",
+        "torch 1.0 -> ",
+        "Processes: 8 then, 1 now",
+        "The code has changed",
+    ):
+        assert words in said, said
+    assert [s["iteration"] for s in json.loads(path.read_text())["starts"]] == [0, 40]
+    assert record_start(cfg, 60) == []
+
+
+def test_damaged_record_is_written_anew(scenes, tmp_path):
+    (tmp_path / "run.json").write_text('{"starts": [')
+    assert record_start(make_cfg(tmp_path), 10) == []
+    assert json.loads((tmp_path / "run.json").read_text())["starts"]
+
+
+def test_fingerprint_changes_with_the_files(scenes):
+    before = dataset_fingerprint(NAME)
+    image = next((scenes / "street_scenes/cityscapes/leftImg8bit/val").rglob("*.png"))
+    content = image.read_bytes()
+    try:
+        image.write_bytes(content + b"\0")
+        assert dataset_fingerprint(NAME) != before
+    finally:
+        image.write_bytes(content)
+    assert dataset_fingerprint(NAME) == before
