@@ -21,7 +21,8 @@ __all__ = ["RUN_FILE", "dataset_fingerprint", "record_start"]
 
 RUN_FILE = "run.json"
 _PACKAGES = (
-    "detectron2 fvcore timm numpy opencv-python-headless pillow pycocotools torch torchvision"
+    *("detectron2", "fvcore", "numpy", "opencv-python-headless", "pillow"),
+    *("pycocotools", "timm", "torch", "torchvision"),
 )
 
 
