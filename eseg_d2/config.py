@@ -43,8 +43,9 @@ def _add_bifpn(cfg: CN) -> None:
     cfg.MODEL.BIFPN.BOTTOM_UP = "build_resnet_backbone"
     # Its features that enter the pyramid; their strides say which levels they are.
     cfg.MODEL.BIFPN.IN_FEATURES = ["res3", "res4", "res5"]
-    # The pyramid is P<MIN_LEVEL> .. P<MAX_LEVEL>; level l has stride 2**l pixels.
+    # The lowest level of the pyramid: 3 for P3. Level l has stride 2**l pixels. 2 .. 9.
     cfg.MODEL.BIFPN.MIN_LEVEL = 3
+    # The highest one.
     cfg.MODEL.BIFPN.MAX_LEVEL = 9
     # Width of every level, in channels.
     cfg.MODEL.BIFPN.OUT_CHANNELS = 256
@@ -135,11 +136,13 @@ def _add_data(cfg: CN) -> None:
     # Training on panoptic data sets: brightness, contrast and saturation are each multiplied by a
     # random factor in [1 - COLOR_JITTER, 1 + COLOR_JITTER]. 0 to 1; 0 is off.
     cfg.INPUT.COLOR_JITTER = 0.0
-    # Large-scale jitter in place of MIN_SIZE_TRAIN and CROP: the image is scaled to fit SIZE
-    # (height, width, pixels) times a random factor, then cropped or padded to SIZE.
     cfg.INPUT.LSJ = CN()
+    # Large-scale jitter in place of MIN_SIZE_TRAIN and CROP: the image is scaled to fit SIZE times
+    # a random factor, then cropped or padded to SIZE.
     cfg.INPUT.LSJ.ENABLED = False
+    # Height and width in pixels.
     cfg.INPUT.LSJ.SIZE = (1024, 1024)
+    # The random factor's range.
     cfg.INPUT.LSJ.MIN_SCALE = 0.1
     cfg.INPUT.LSJ.MAX_SCALE = 2.0
     # Check the data sets' jsons and some of their files before training and evaluation starts.
@@ -165,11 +168,12 @@ def _add_training(cfg: CN) -> None:
     cfg.LOGGING.PERIOD = 20
     # True: the same figures to Weights & Biases, too (pip install '.[wandb]').
     cfg.LOGGING.WANDB = False
+    # The project there; the run is named after OUTPUT_DIR.
     cfg.LOGGING.WANDB_PROJECT = "eseg_d2"
 
 
 def _add_evaluation(cfg: CN) -> None:
-    # Evaluation of panoptic data sets: write the predictions in the formats of COCO's and
+    # Panoptic data sets: write the predictions in the formats of COCO's and
     # Cityscapes' servers to OUTPUT_DIR/inference/predictions/<data set>.
     cfg.TEST.SAVE_PREDICTIONS = False
     # Data sets in Cityscapes' format: write the predictions, and have cityscapesscripts score them.
@@ -189,4 +193,5 @@ def _add_ema(cfg: CN) -> None:
     # iteration. It is what is evaluated, and what model_final.pth holds under "model".
     cfg.MODEL_EMA = CN()
     cfg.MODEL_EMA.ENABLED = False
+    # Near 1: the average of the last 1 / (1 - DECAY) iterations, about.
     cfg.MODEL_EMA.DECAY = 0.9998
