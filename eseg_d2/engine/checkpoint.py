@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
@@ -152,12 +153,13 @@ class SafeCheckpointer(DetectionCheckpointer):
         return content
 
     def _load_tensors(self, content: dict, path: str) -> WeightsSummary:
-        given = len(content["model"])
-        incompatible = self._load_model(content)
+        try:
+            incompatible = self._load_model(content)
+        except ValueError as e:  # of Detectron2's matching of names
+            raise ValueError(f"the weights of {path} cannot be loaded: {e}") from e
         summary = WeightsSummary(
             path,
             self.model,
-            given=given,
             missing=incompatible.missing_keys,
             unexpected=incompatible.unexpected_keys,
             mismatched=incompatible.incorrect_shapes,
@@ -216,21 +218,33 @@ def _in_detectron2_form(content, path: str) -> dict:
             f"{path} holds a {type(content).__name__}; expected a dict of tensors by name"
         )
     if path.endswith(".pkl") and not ("model" in content and "__author__" in content):
-        blobs = content.get("blobs", content)
-        model = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
+        model = _tensors_in(content.get("blobs", content), path, but="_momentum")
         return {"model": model, "__author__": "Caffe2", "matching_heuristics": True}
     if path.endswith(".pyth"):
-        model = content.get("model_state", content)
-        model = {k: v for k, v in model.items() if not k.endswith("num_batches_tracked")}
+        model = _tensors_in(content.get("model_state", content), path, but="num_batches_tracked")
         return {"model": model, "__author__": "pycls", "matching_heuristics": True}
     content = content if "model" in content else {"model": content}
-    wrong = [k for k, v in content["model"].items() if not hasattr(v, "shape")]
-    if wrong:
-        kind = type(content["model"][wrong[0]]).__name__
-        raise UnreadableWeightsError(
-            f"{path} holds no weights: {wrong[0]!r} is a {kind}, not a tensor"
+    return {**content, "model": _tensors_in(content["model"], path)}
+
+
+def _tensors_in(weights, path: str, but: str | None = None) -> dict:
+    """The weights, without those whose names end with ``but``.
+
+    Raises:
+        UnreadableWeightsError: they are no dict of tensors or arrays of numbers.
+    """
+    if not isinstance(weights, dict) or not weights:
+        kind = type(weights).__name__ if weights else "nothing"
+        raise UnreadableWeightsError(f"{path} holds no weights: {kind} in place of tensors by name")
+    for name, value in weights.items():
+        numbers = isinstance(value, torch.Tensor) or (
+            isinstance(value, np.ndarray) and value.dtype.kind in "biufc" and value.dtype.isnative
         )
-    return content
+        if not (isinstance(name, str) and numbers):
+            raise UnreadableWeightsError(
+                f"{path} holds no weights: {name!r} is a {type(value).__name__}, not a tensor"
+            )
+    return {k: v for k, v in weights.items() if not (but and k.endswith(but))}
 
 
 def _require_finite(weights: dict[str, torch.Tensor], path: str) -> None:

@@ -1,7 +1,7 @@
 """Reading checkpoint and weight files without executing anything that they hold."""
 
-import io
 import pickle
+import re
 import zipfile
 
 import numpy as np
@@ -16,8 +16,11 @@ _ARRAYS = {
     "scalar": _NUMPY_CORE.multiarray.scalar,
     "ndarray": np.ndarray,
     "dtype": np.dtype,
+    "_frombuffer": _NUMPY_CORE.numeric._frombuffer,  # from pickle's protocol 5 on
 }
-_NUMPY_MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
+_NUMPY_MODULES = {"numpy"} | {
+    f"numpy.{core}.{module}" for core in ("core", "_core") for module in ("multiarray", "numeric")
+}
 _CONTAINERS = {("collections", "OrderedDict"), ("collections", "defaultdict")}
 _BUILTINS = {"dict", "list", "tuple", "set", "frozenset", "bytearray", "complex", "int", "float"}
 _ENCODE = ("_codecs", "encode")  # how Python 2's protocols write bytes
@@ -27,8 +30,15 @@ class UnreadableWeightsError(ValueError):
     """A file of weights that is broken, or holds more than weights. The message names it."""
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Takes arrays and plain containers only."""
+# The parts of PyTorch's messages that name what a file asks for
+_ASKED_FOR = re.compile(r"it asks for (\S+)|unsupported (?:global: )?GLOBAL (\S+)", re.IGNORECASE)
+
+
+class _RestrictedUnpickler(pickle._Unpickler):
+    """Takes arrays and plain containers only.
+
+    Of the unpickler in Python: that in C takes gigabytes for one wrong byte (LONG_BINPUT).
+    """
 
     def find_class(self, module: str, name: str):
         if module in _NUMPY_MODULES and name in _ARRAYS:
@@ -56,46 +66,49 @@ def read_weights_file(path: str):
             containers: code of a stranger is not executed.
     """
     try:
-        if path.endswith(".pkl"):
-            with open(path, "rb") as f:
-                return _RestrictedUnpickler(io.BytesIO(f.read()), encoding="latin1").load()
-        allowed = [*_ARRAYS.values(), *_dtype_classes()]
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
-        if not path.endswith(".pkl") and not zipfile.is_zipfile(path) and _is_cut(path):
-            raise UnreadableWeightsError(_incomplete(path, e)) from e
-        raise UnreadableWeightsError(
-            f"{path} is not read: {_first_lines(e)}.\n  Only tensors, arrays and plain containers "
-            "are taken from weight files, since anything else could run code. If you trust it, "
-            "write its arrays into a file of their own with torch.save."
-        ) from e
-    except (EOFError, RuntimeError, OSError, KeyError, ValueError, IndexError) as e:
-        raise UnreadableWeightsError(_incomplete(path, e)) from e
+        return _read(path)
     except Exception as e:  # a damaged pickle can fail in any way
-        raise UnreadableWeightsError(_incomplete(path, e)) from e
+        asked = _ASKED_FOR.search(str(e)) if isinstance(e, pickle.UnpicklingError) else None
+        if asked:
+            raise UnreadableWeightsError(
+                f"{path} is not read: it asks for {asked[1] or asked[2]}.\n  Only tensors, arrays "
+                "and plain containers are taken from weight files, since anything else could run "
+                "code. If you trust it, write its arrays into a file of their own with torch.save."
+            ) from e
+        raise UnreadableWeightsError(
+            f"{path} cannot be read, it is incomplete, damaged or no file of weights: {_reason(e)}"
+        ) from e
+
+
+def _read(path: str):
+    with open(path, "rb") as f:
+        if not f.read(1):
+            raise EOFError("it is empty")
+        f.seek(0)
+        if path.endswith(".pkl"):
+            return _RestrictedUnpickler(f, encoding="latin1").load()
+    if zipfile.is_zipfile(path):
+        _require_checksums(path)
+    with torch.serialization.safe_globals([*_ARRAYS.values(), *_dtype_classes()]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _require_checksums(path: str) -> None:
+    """PyTorch does not compare them, and would take wrong weights."""
+    with zipfile.ZipFile(path) as archive:
+        has_checksums = any(record.CRC for record in archive.infolist())
+        damaged = archive.testzip() if has_checksums else None
+    if damaged:
+        raise ValueError(f"the checksum of its {damaged} is wrong")
 
 
 def _dtype_classes() -> list[type]:
     return [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"]
 
 
-def _is_cut(path: str) -> bool:
-    """Whether it begins as torch.save's zip files do, without being one."""
-    with open(path, "rb") as f:
-        start = f.read(4)
-    return start in (b"", b"PK\x03\x04", b"\0\0\0\0")
-
-
-def _incomplete(path: str, error: Exception) -> str:
-    return f"{path} cannot be read, it is incomplete or damaged: {_first_lines(error)}"
-
-
-def _first_lines(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Without PyTorch's page on how to load the file nonetheless."""
-    text = str(error).replace("\n", " ")
-    for marker in ("Please file an issue", "(1) In PyTorch", "Check the documentation"):
+    text = " ".join(str(error).split())
+    for marker in ("In PyTorch 2.6", "This file can still", "Please file", "Check the doc", "(1)"):
         text = text.split(marker)[0]
-    if "Unsupported global" in text:
-        text = text[text.index("Unsupported global") :]
-    return text.strip(" .\t")[:300]
+    return text.strip(" .")[:300] or type(error).__name__
