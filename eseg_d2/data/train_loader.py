@@ -1,14 +1,15 @@
 """Training batches in a fixed order, with bad samples left out."""
 
 import logging
+import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from detectron2.data.common import DatasetFromList
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.utils import comm
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from eseg_d2.data.batch_plan import BatchPlan, PartSampler, SampleKey
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 SKIPPED = "skipped_samples"
 ATTEMPTS = 10  # other images in place of a bad one
+# of one image's files; Detectron2's own mappers let Pillow's errors through
+_BAD = (BadSampleError, OSError, SyntaxError, SizeMismatchError, Image.DecompressionBombError)
 
 
 class _Unusable(NamedTuple):
@@ -40,21 +43,25 @@ class _Samples(Dataset):
         return len(self._images)
 
     def __getitem__(self, key: SampleKey) -> dict | _Unusable:
-        skipped = []
+        skipped = {}
         with seeded(self._seed, key.position):
-            index = key.index
-            for _ in range(ATTEMPTS):
+            for index in self._candidates(key.index):
                 image = self._images[index]
                 try:
                     sample = self._mapper(image)
-                except (BadSampleError, OSError, SizeMismatchError) as e:
-                    skipped.append((image["file_name"], f"{e}"))
-                    index = np.random.randint(len(self))
+                except _BAD as e:
+                    skipped[image["file_name"]] = f"{e}"
                 except ValueError as e:
                     return _Unusable(str(e))
                 else:
                     return {**sample, SKIPPED: skipped} if skipped else sample
-        return _Unusable(f"{ATTEMPTS} images in a row cannot be used:{_lines(dict(skipped))}")
+        return _Unusable(f"{len(skipped)} images in a row cannot be used:{_lines(skipped)}")
+
+    def _candidates(self, first: int) -> Iterator[int]:
+        """The image, then others to take its place, none twice."""
+        yield first
+        others = random.sample(range(len(self)), min(ATTEMPTS, len(self)))
+        yield from (index for index in others if index != first)
 
 
 class TrainLoader:
@@ -83,8 +90,8 @@ class TrainLoader:
         """
         Args:
             images: dataset dicts with ``file_name``; for the groups ``width`` and ``height``, too.
-            mapper: from such a dict to a sample. For an OSError or BadSampleError of it another
-                image is taken; any other ValueError ends the run.
+            mapper: from such a dict to a sample. If it cannot read a file (BadSampleError, OSError
+                or an error of Pillow's), another image is taken; any other ValueError ends the run.
             sampler: one of Detectron2's training samplers, with the same seed in all processes.
             batch_size: of one update, over all processes.
             num_parts: the batch of an update is handed out in so many parts.
@@ -143,7 +150,7 @@ class TrainLoader:
     def _checked(self, sample: dict | _Unusable) -> dict:
         if isinstance(sample, _Unusable):
             raise RunError(f"{sample.message}\n  tools/check_dataset.py looks at all files.")
-        for file, reason in sample.pop(SKIPPED, ()):
+        for file, reason in sample.pop(SKIPPED, {}).items():
             self.count_bad_sample(file, reason)
         return sample
 

@@ -1,0 +1,319 @@
+"""Order, resuming and bad samples; with files of the scenes that are broken here."""
+
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.data.samplers import TrainingSampler
+
+import eseg_d2  # noqa: F401, registers
+from eseg_d2.data.mapper import PanopticMapper
+from eseg_d2.data.train_loader import TrainLoader
+from eseg_d2.engine import load_config
+from eseg_d2.errors import BadSampleError, RunError
+
+IMAGES = [
+    {"file_name": f"{i}.jpg", "width": 8, "height": 4 if i % 3 else 9, "number": i}
+    for i in range(11)
+]
+
+
+def drawing(image: dict) -> dict:
+    """A mapper with random numbers of every kind."""
+    drawn = random.random(), np.random.rand(), torch.rand(1).item()
+    return {"file_name": image["file_name"], "drawn": drawn}
+
+
+class Failing:
+    """Some of the files are bad."""
+
+    def __init__(self, bad, error=BadSampleError):
+        self._bad, self._error = bad, error
+
+    def __call__(self, image: dict) -> dict:
+        if image["number"] in self._bad:
+            raise self._error(f"{image['file_name']} is broken")
+        return drawing(image)
+
+
+def loader(mapper=drawing, images=IMAGES, **options):
+    options = {"batch_size": 4, "seed": 5, **options}
+    return TrainLoader(images, mapper, TrainingSampler(len(images), seed=5), **options)
+
+
+def take(iterable, number=8):
+    return list(itertools.islice(iterable, number))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_samples_do_not_depend_on_the_workers(num_workers):
+    for mapper in drawing, Failing({3}):
+        options = {"mapper": mapper, "num_parts": 2, "max_bad_samples": 1}
+        expected = take(loader(**options))
+        assert take(loader(**options, num_workers=num_workers)) == expected
+
+
+def test_samples_do_not_depend_on_this_process():
+    expected = take(loader())
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assert take(loader()) == expected
+    assert torch.equal(torch.get_rng_state(), before)
+    assert take(loader(seed=6)) != expected
+
+
+def test_an_image_is_drawn_anew_each_time():
+    samples = sum(take(loader(), 30), [])
+    assert len({sample["drawn"] for sample in samples}) == len(samples)
+
+
+def test_orientations_are_apart_if_wanted():
+    def kinds(parts):
+        heights = {image["file_name"]: image["height"] for image in IMAGES}
+        return [{heights[sample["file_name"]] for sample in part} for part in parts]
+
+    assert all(len(kind) == 1 for kind in kinds(take(loader(), 20)))
+    assert any(len(kind) == 2 for kind in kinds(take(loader(group_by_orientation=False), 20)))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("done", range(6))
+def test_resuming_goes_on_with_the_first_batch_not_used_up(tmp_path, num_workers, done):
+    options = {"num_parts": 2, "num_workers": num_workers}
+    expected = take(loader(**options), 10)
+    first = loader(**options)
+    assert take(first, done) == expected[:done]
+    torch.save(first.state_dict(), tmp_path / "state.pth")
+    second = loader(**options)
+    second.load_state_dict(torch.load(tmp_path / "state.pth", weights_only=True))
+    begin = done - done % 2  # a batch of which one part is used begins anew
+    assert take(second, 4) == expected[begin : begin + 4]
+
+
+def test_a_loader_goes_on_where_its_last_iterator_was():
+    expected = take(loader(), 6)
+    one = loader()
+    assert take(one, 2) + take(one, 4) == expected
+
+
+def test_a_batch_must_divide():
+    for batch_size, num_parts in (4, 3), (0, 1), (-2, 1):
+        with pytest.raises(ValueError, match=f"batch of {batch_size} images.*{num_parts} parts"):
+            loader(batch_size=batch_size, num_parts=num_parts)
+
+
+def test_bad_samples_are_replaced_and_counted_once(caplog):
+    bad = {2, 5, 7}
+    one = loader(Failing(bad), max_bad_samples=3)
+    samples = sum(take(one, 30), [])
+    assert len(samples) == 120
+    assert {sample["file_name"] for sample in samples} == {
+        image["file_name"] for image in IMAGES if image["number"] not in bad
+    }
+    assert all(sample.keys() == {"file_name", "drawn"} for sample in samples)
+    assert one.bad_samples == {f"{i}.jpg": f"{i}.jpg is broken" for i in bad}
+    assert len([r for r in caplog.records if "another image takes its place" in r.message]) == 3
+
+
+def test_other_samples_are_the_same_as_without_bad_ones():
+    expected = sum(take(loader(), 10), [])
+    samples = sum(take(loader(Failing({4}), max_bad_samples=1), 10), [])
+    same = [a == b for a, b in zip(samples, expected, strict=True)]
+    assert same == [sample["file_name"] != "4.jpg" for sample in expected]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_too_many_bad_samples_end_the_run(num_workers):
+    one = loader(Failing({2, 5, 7}), max_bad_samples=2, num_workers=num_workers)
+    with pytest.raises(RunError, match="3 samples.*MAX_BAD_SAMPLES is 2") as error:
+        take(one, 30)
+    for file in "2.jpg", "5.jpg", "7.jpg":
+        assert str(error.value).count(f"{file}: {file} is broken") == 1
+    assert "check_dataset.py" in str(error.value)
+
+
+def test_a_good_image_among_few_is_found():
+    """However often it is asked for: a run must not end by chance."""
+    images = IMAGES[:2]
+    samples = sum(take(loader(Failing({0}), images, max_bad_samples=1), 800), [])
+    assert {sample["file_name"] for sample in samples} == {"1.jpg"}
+
+
+@pytest.mark.parametrize("num_images", [1, 3, 11])
+def test_bad_images_only(num_images):
+    one = loader(Failing(range(20)), IMAGES[:num_images], max_bad_samples=1000)
+    with pytest.raises(RunError, match=r"\d+ images in a row cannot be used:(\n  \d+.jpg: .*)+"):
+        take(one, 1)
+
+
+def test_bad_samples_are_in_the_state():
+    first = loader(Failing({2, 5}), max_bad_samples=2)
+    take(first, 10)
+    second = loader(Failing({2, 5, 7}), max_bad_samples=2)
+    second.load_state_dict(first.state_dict())
+    assert second.bad_samples == first.bad_samples
+    with pytest.raises(RunError, match="3 samples(.|\n)*2.jpg"):
+        take(second, 30)
+
+
+def test_what_is_no_file_error_ends_the_run():
+    with pytest.raises(RunError, match="4.jpg is broken.*\n.*check_dataset"):
+        take(loader(Failing({4}, ValueError), max_bad_samples=100), 20)
+    with pytest.raises(KeyError):  # a mistake in the program keeps its traceback
+        take(loader(Failing({4}, KeyError), max_bad_samples=100), 20)
+
+
+class TellingPid:
+    def __init__(self, path):
+        self._path = path
+
+    def __call__(self, image: dict) -> dict:
+        with open(self._path, "a") as f:
+            f.write(f"{os.getpid()}\n")
+        return drawing(image)
+
+
+def test_a_killed_worker_is_explained(tmp_path):
+    batches = iter(loader(TellingPid(tmp_path / "pid"), num_workers=1))
+    next(batches)
+    os.kill(int((tmp_path / "pid").read_text().split()[0]), signal.SIGKILL)
+    with pytest.raises(RunError, match="data worker has died(.|\n)*NUM_WORKERS .now 1(.|\n)*shm"):
+        take(batches, 20)
+
+
+# --- files on a disk
+
+
+@pytest.fixture
+def records(scenes, tmp_path):
+    """Those of the COCO scenes, whose files lie in ``tmp_path``."""
+    found = []
+    for record in DatasetCatalog.get("scenes_coco_panoptic_val"):
+        copies = {}
+        for key in "file_name", "pan_seg_file_name":
+            copies[key] = str(tmp_path / os.path.basename(record[key]))
+            shutil.copy(record[key], copies[key])
+        found.append({**record, **copies})
+    return found
+
+
+@pytest.fixture
+def scenes_loader(root, monkeypatch, records):
+    monkeypatch.chdir(root)
+    cfg = load_config("configs/scenes/rsp_panoptic_R18_coco.yaml", ["INPUT.MIN_SIZE_TRAIN", "32,"])
+    mapper = PanopticMapper(cfg, "scenes_coco_panoptic_train")
+    return lambda **options: loader(mapper, records, **{"max_bad_samples": 1, **options})
+
+
+def with_size(data: bytes, width: int, height: int) -> bytes:
+    """A png whose header claims another size."""
+    header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+    return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+BREAKS = {
+    "empty": lambda data: b"",
+    "cut": cut,
+    "no image": lambda data: b"<html>404</html>",
+    "zeros": lambda data: bytes(len(data)),
+    "damaged": lambda data: cut(data) + bytes(len(data) - len(cut(data))),
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "fault"),
+    [
+        (key, fault)
+        for key in ("file_name", "pan_seg_file_name")
+        for fault in (*BREAKS, "missing")
+        if (key, fault) != ("file_name", "damaged")  # zeros are pixels of a jpg, too
+    ],
+)
+def test_broken_files(records, scenes_loader, key, fault):
+    path = records[1][key]
+    if fault == "missing":
+        os.remove(path)
+    else:
+        with open(path, "rb") as f:
+            data = f.read()
+        with open(path, "wb") as f:
+            f.write(BREAKS[fault](data))
+    one = scenes_loader()
+    samples = sum(take(one, 4), [])
+    ((file, reason),) = one.bad_samples.items()
+    assert file == records[1]["file_name"] and path in reason
+    assert file not in {sample["file_name"] for sample in samples}
+    with pytest.raises(RunError, match="1 samples.*MAX_BAD_SAMPLES is 0") as error:
+        take(scenes_loader(max_bad_samples=0, num_workers=1), 4)
+    assert path in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["file_name", "pan_seg_file_name"])
+def test_a_header_that_claims_many_pixels(records, scenes_loader, key):
+    with open(records[1]["pan_seg_file_name"], "rb") as f:
+        huge = with_size(f.read(), 60000, 60000)
+    with open(records[1][key], "wb") as f:
+        f.write(huge)
+    one = scenes_loader()
+    take(one, 4)
+    ((file, reason),) = one.bad_samples.items()
+    assert records[1][key] in reason and "3600000000 pixels" in reason
+
+
+def test_a_label_of_another_size(records, scenes_loader):
+    path = records[1]["pan_seg_file_name"]
+    cv2.imwrite(path, cv2.imread(path)[:-2])
+    one = scenes_loader()
+    take(one, 4)
+    ((_, reason),) = one.bad_samples.items()
+    assert path in reason and "128x64" in reason and "128x62" in reason
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_id_that_is_not_listed_ends_the_run(records, scenes_loader, num_workers):
+    path = records[1]["pan_seg_file_name"]
+    png = cv2.imread(path)
+    png[:5] = 1, 2, 3
+    cv2.imwrite(path, png)
+    with pytest.raises(RunError, match=rf"{path}: .*\[{3 + 256 * 2 + 65536}\]"):
+        take(scenes_loader(num_workers=num_workers, max_bad_samples=100), 4)
+
+
+@pytest.mark.parametrize("fault", BREAKS)
+def test_mappers_of_detectron2(records, fault):
+    """They let the errors of Pillow through, which are of many kinds."""
+    cfg = get_cfg()
+    path = records[1]["pan_seg_file_name"]
+    images = [{"file_name": r["pan_seg_file_name"], "height": 64, "width": 128} for r in records]
+    with open(path, "rb") as f:
+        data = f.read()
+    for broken in BREAKS[fault](data), with_size(data, 60000, 60000):
+        with open(path, "wb") as f:
+            f.write(broken)
+        one = loader(DatasetMapper(cfg, True, augmentations=[]), images, max_bad_samples=1)
+        take(one, 4)
+        assert list(one.bad_samples) == [path]
+
+
+def test_counts_of_other_processes(tmp_path):
+    one = loader(max_bad_samples=1)
+    one.count_bad_sample("a.jpg", "broken")
+    one.count_bad_sample("a.jpg", "broken")
+    assert json.dumps(one.bad_samples) == '{"a.jpg": "broken"}'
+    with pytest.raises(RunError, match="a.jpg: broken\n  b.jpg: gone"):
+        one.count_bad_sample("b.jpg", "gone")
