@@ -1,5 +1,7 @@
 """Checkpoints that survive a kill, a full disk and a damaged file."""
 
+import contextlib
+import errno
 import logging
 import os
 import re
@@ -32,7 +34,8 @@ def find_checkpoints(folder: str) -> list[str]:
     if not os.path.isdir(folder):
         return []
     paths = [os.path.join(folder, name) for name in os.listdir(folder) if _NAME.fullmatch(name)]
-    paths.sort(key=os.path.getmtime, reverse=True)
+    paths = [path for path in paths if os.path.isfile(path)]  # no dangling link
+    paths.sort(key=lambda path: (os.path.getmtime(path), path), reverse=True)
     tag = os.path.join(folder, "last_checkpoint")
     if os.path.isfile(tag):
         with open(tag, errors="replace") as f:
@@ -85,7 +88,10 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         path = os.path.join(self.save_dir, "last_checkpoint")
-        write_atomically(path, lambda f: f.write(last_filename_basename.encode()))
+        try:
+            write_atomically(path, lambda f: f.write(last_filename_basename.encode()))
+        except OSError as e:
+            raise self._not_written(path, e, len(last_filename_basename)) from e
 
     def has_checkpoint(self) -> bool:
         return bool(find_checkpoints(self.save_dir))
@@ -108,7 +114,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         for path in _of_main_process(find_checkpoints(self.save_dir)):
             try:
                 content = self._read(path)
-            except UnreadableWeightsError as e:
+                self._require_states(content, path)
+            except (UnreadableWeightsError, OSError) as e:
                 logger.error("%s", e)
                 failures.append(str(e))
                 continue
@@ -145,12 +152,16 @@ class SafeCheckpointer(DetectionCheckpointer):
                 content = _in_detectron2_form(
                     read_weights_file(self.path_manager.get_local_path(path)), path
                 )
-            except UnreadableWeightsError as e:
+            except (UnreadableWeightsError, OSError) as e:  # the other processes wait for it
                 error = e
         content, error = _of_main_process((content, error))
         if error:
             raise error
         return content
+
+    def _require_states(self, content: dict, path: str) -> None:
+        if self.checkpointables and not self.checkpointables.keys() & content.keys():
+            raise UnreadableWeightsError(f"{path} holds weights only, nothing to go on with")
 
     def _load_tensors(self, content: dict, path: str) -> WeightsSummary:
         try:
@@ -181,25 +192,28 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _write(self, file_name: str, content: dict) -> None:
         path = os.path.join(self.save_dir, file_name)
         _require_finite(content["model"], path)
-        needed, free = _size(content), shutil.disk_usage(self.save_dir).free
-        if needed > free:
-            raise RunError(
-                f"{path} is not written: it needs {needed / 2**20:.1f} MiB, and the disk has "
-                f"{free / 2**20:.1f} MiB left. {self._what_is_kept()} Make room, then go on with "
-                "--resume."
-            )
+        needed = _size(content)
         logger.info("Saving checkpoint to %s", path)
         try:
+            if needed > shutil.disk_usage(self.save_dir).free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             write_atomically(path, lambda f: torch.save(content, f))
-        except (OSError, RuntimeError) as e:  # PyTorch's writer makes its own error of the system's
-            raise RunError(
-                f"{path} cannot be written: {e}. {self._what_is_kept()} Make room on the disk or "
-                "the folder writable, then go on with --resume."
-            ) from e
+        except (OSError, RuntimeError) as e:
+            # PyTorch's writer hides the system's error behind its own
+            cause = e.__context__ if isinstance(e.__context__, OSError) else e
+            raise self._not_written(path, cause, needed) from e
 
-    def _what_is_kept(self) -> str:
+    def _not_written(self, path: str, error: Exception, needed: int) -> RunError:
+        room = f"it needs {needed / 2**20:.1f} MiB"
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(self.save_dir).free
+            room += f", and the disk has {free / 2**20:.1f} MiB left"
         kept = find_checkpoints(self.save_dir)
-        return f"The last checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
+        is_kept = f"The last checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
+        return RunError(
+            f"{path} cannot be written: {error}; {room}. {is_kept} Make room on the disk or the "
+            "folder writable, then go on with --resume."
+        )
 
 
 def _of_main_process(value):
