@@ -164,6 +164,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise UnreadableWeightsError(f"{path} holds weights only, nothing to go on with")
 
     def _load_tensors(self, content: dict, path: str) -> WeightsSummary:
+        given = len(content["model"])
         try:
             incompatible = self._load_model(content)
         except ValueError as e:  # of Detectron2's matching of names
@@ -171,6 +172,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         summary = WeightsSummary(
             path,
             self.model,
+            given=given,
             missing=incompatible.missing_keys,
             unexpected=incompatible.unexpected_keys,
             mismatched=incompatible.incorrect_shapes,
@@ -251,10 +253,8 @@ def _tensors_in(weights, path: str, but: str | None = None) -> dict:
         kind = type(weights).__name__ if weights else "nothing"
         raise UnreadableWeightsError(f"{path} holds no weights: {kind} in place of tensors by name")
     for name, value in weights.items():
-        numbers = isinstance(value, torch.Tensor) or (
-            isinstance(value, np.ndarray) and value.dtype.kind in "biufc" and value.dtype.isnative
-        )
-        if not (isinstance(name, str) and numbers):
+        is_array = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
+        if not (isinstance(name, str) and (is_array or isinstance(value, torch.Tensor))):
             raise UnreadableWeightsError(
                 f"{path} holds no weights: {name!r} is a {type(value).__name__}, not a tensor"
             )

@@ -28,6 +28,7 @@ class WeightsSummary:
         path: str,
         model: nn.Module,
         *,
+        given: int,
         missing: Sequence[str],
         unexpected: Sequence[str],
         mismatched: Sequence[tuple],
@@ -36,6 +37,7 @@ class WeightsSummary:
         Args:
             path: of the file, for the messages.
             model: that was loaded.
+            given: number of tensors in the file.
             missing, unexpected, mismatched: as fvcore's ``Checkpointer`` gives them.
         """
         self.path = path
@@ -44,7 +46,7 @@ class WeightsSummary:
         self.unexpected = list(unexpected)
         differing = {name for name, _, _ in mismatched}
         self.missing = [n for n in missing if n not in differing and not n.endswith(_NOT_NEEDED)]
-        self.loaded = len(model.state_dict().keys() - missing - differing)
+        self.loaded = given - len(self.unexpected) - len(differing)
 
     def __str__(self) -> str:
         total = len(self._model.state_dict())
