@@ -1,6 +1,7 @@
 """Read panoptic pngs, and look up and measure their segments."""
 
-import os
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -20,6 +21,7 @@ __all__ = [
     "oriented_size",
     "read_image",
     "read_panoptic_png",
+    "require_whole_image",
     "rgb_to_segment_id",
     "segment_id_to_rgb",
     "segment_index",
@@ -69,8 +71,6 @@ def read_panoptic_png(path: str) -> np.ndarray:
         FileNotFoundError: no such file.
         BadSampleError: it cannot be decoded, or says that it has more pixels than Pillow accepts.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"no such image: {path}")
     _require_sane_size(path)
     bgr = cv2.imread(path, cv2.IMREAD_COLOR)  # half again as fast as PIL
     if bgr is None:
@@ -80,26 +80,39 @@ def read_panoptic_png(path: str) -> np.ndarray:
 
 def _require_sane_size(path: str) -> None:
     """OpenCV takes a gigapixel from a file of a few bytes; Pillow looks at the header."""
+    with _open(path):
+        pass
+
+
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[Image.Image]:
     try:
-        with Image.open(path):
-            pass
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"no such image: {path}") from e
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise BadSampleError(f"cannot read the image {path}: {e}. Is it complete?") from e
 
 
 def read_image(path: str, image_format: str) -> np.ndarray:
-    """(H, W, 3) uint8 by Detectron2's reader.
+    """(H, W, 3) uint8 as of Detectron2's reader, which takes half a damaged png for a whole one.
 
     Raises:
         FileNotFoundError: no such file.
         BadSampleError: it cannot be decoded, or says that it has more pixels than Pillow accepts.
     """
-    try:
-        return detection_utils.read_image(path, format=image_format)
-    except FileNotFoundError as e:
-        raise FileNotFoundError(f"no such image: {path}") from e
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise BadSampleError(f"cannot read the image {path}: {e}. Is it complete?") from e
+    with _open(path) as image:
+        image.load()  # before the EXIF data: reading these, Detectron2 hides the error
+        image = detection_utils._apply_exif_orientation(image)
+        return detection_utils.convert_PIL_to_numpy(image, image_format)
+
+
+def require_whole_image(path: str) -> None:
+    """For files that Detectron2 itself reads. Errors as :func:`read_image`."""
+    with _open(path) as image:
+        if image.format == "PNG":  # it notices the damage of others
+            image.load()
 
 
 def oriented_size(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:

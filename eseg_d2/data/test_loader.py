@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 from detectron2.data.detection_utils import SizeMismatchError
 from PIL import Image
 
+from eseg_d2.data.panoptic_png import require_whole_image
 from eseg_d2.data.workers import explained
-from eseg_d2.errors import RunError
+from eseg_d2.errors import BadSampleError, RunError
 
 __all__ = ["NamingMapper", "TestLoader"]
 
@@ -22,9 +23,12 @@ class NamingMapper:
     def __call__(self, dataset_dict: dict) -> dict | str:
         errors = (OSError, SyntaxError, ValueError, SizeMismatchError, Image.DecompressionBombError)
         try:
+            require_whole_image(dataset_dict["file_name"])
             return self._mapper(dataset_dict)
+        except BadSampleError as e:
+            return str(e)
         except errors as e:
-            return f"cannot read the image {dataset_dict['file_name']}: {e}"
+            return f"cannot read the image {dataset_dict['file_name']}: {e}."
 
 
 class TestLoader:
@@ -48,7 +52,7 @@ class TestLoader:
             for sample in batch:
                 if isinstance(sample, str):
                     raise RunError(
-                        f"{sample}.\n  Evaluation needs every image: mend the file, or take it out "
+                        f"{sample}\n  Evaluation needs every image: mend the file, or take it out "
                         "of the data set (tools/check_dataset.py finds all that are broken)."
                     )
             yield batch
