@@ -78,6 +78,11 @@ def merge_config(config_file: str, overrides: list[str]) -> CfgNode:
         cfg.merge_from_file(config_file, allow_unsafe=False)
     except (KeyError, AssertionError, ValueError, yaml.YAMLError) as e:
         raise ValueError(f"{config_file}: {_explain(cfg, e)}") from e
+    except (AttributeError, TypeError, RecursionError) as e:
+        raise ValueError(
+            f"{config_file} is no config: it, or its _BASE_, does not consist of KEY: VALUE lines, "
+            "or is its own _BASE_"
+        ) from e
     try:
         cfg.merge_from_list(overrides)
     except (KeyError, AssertionError, ValueError) as e:

@@ -90,3 +90,57 @@ def test_launches_that_cannot_work_are_refused(tmp_path):
     cfg.MODEL.DEVICE = "cuda"
     with pytest.raises(ValueError, match="--num-gpus 99, but this machine has.*MODEL.DEVICE cpu"):
         check_launch(cfg, arguments(num_gpus=99), 99)
+
+
+HARMFUL = [
+    '!!python/object/apply:os.mkdir ["{canary}"]',
+    '!!python/object/new:os.mkdir ["{canary}"]',
+    "!!python/name:os.mkdir",
+    "!!python/module:os",
+    "!!python/object/apply:eval [\"__import__('os').mkdir('{canary}')\"]",
+]
+
+
+@pytest.mark.parametrize("tag", HARMFUL)
+@pytest.mark.parametrize("in_base", [False, True])
+def test_configs_run_no_code(tmp_path, tag, in_base):
+    canary = tmp_path / "canary"
+    files = [tmp_path / "config.yaml"]
+    if in_base:
+        files.append(tmp_path / "base.yaml")
+        files[0].write_text("_BASE_: base.yaml\nSEED: 1\n")
+    files[-1].write_text("OUTPUT_DIR: " + tag.format(canary=canary) + "\n")
+    with pytest.raises(ValueError, match="config.yaml: .*python/") as error:
+        load_config(str(files[0]), [])
+    assert files[-1].name in str(error.value)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("tag", HARMFUL)
+def test_overrides_run_no_code(tmp_path, tag):
+    canary = tmp_path / "canary"
+    value = tag.format(canary=canary)
+    assert value == load_config(CONFIG, ["OUTPUT_DIR", value]).OUTPUT_DIR
+    value = f"__import__('os').mkdir({str(canary)!r})"
+    assert value == load_config(CONFIG, ["OUTPUT_DIR", value]).OUTPUT_DIR
+    assert not canary.exists()
+
+
+def test_a_base_that_is_not_there(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("_BASE_: nowhere.yaml\n")
+    with pytest.raises((ValueError, FileNotFoundError), match="nowhere.yaml"):
+        load_config(str(config), [])
+
+
+@pytest.mark.parametrize("content", ["text", "[1, 2]", "", "3", "_BASE_: config.yaml", "\0"])
+def test_files_that_are_no_config(tmp_path, content):
+    config = tmp_path / "config.yaml"
+    config.write_text(content)
+    with pytest.raises(ValueError, match="config.yaml"):
+        load_config(str(config), [])
+
+
+def test_proposal_files_are_refused():
+    with pytest.raises(ValueError, match="LOAD_PROPOSALS is True.*can run code"):
+        load_config(CONFIG, ["MODEL.LOAD_PROPOSALS", "True"])
