@@ -10,6 +10,7 @@ import os
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
+from eseg_d2.data.datasets.json_entries import join_inside
 from eseg_d2.data.datasets.panoptic import metadata_from_categories, register_panoptic
 
 __all__ = ["dataset_root", "register_all"]
@@ -61,7 +62,7 @@ def _take_over_coco(name: str) -> None:
 
     def image_path(image: dict, annotation: dict) -> str:
         file_name = image.get("file_name") or os.path.splitext(annotation["file_name"])[0] + ".jpg"
-        return os.path.join(paths["image_root"], file_name)
+        return join_inside(paths["image_root"], file_name)
 
     register_panoptic(name, **paths, metadata=known, image_path=image_path)
 
@@ -73,7 +74,7 @@ def _register_cityscapes(name: str, root: str, split: str, metadata: dict) -> No
     def image_path(image: dict, annotation: dict) -> str:
         image_id = annotation["image_id"]
         city = image_id.split("_")[0]
-        return os.path.join(image_root, city, f"{image_id}_leftImg8bit.png")
+        return join_inside(image_root, os.path.join(city, f"{image_id}_leftImg8bit.png"))
 
     register_panoptic(
         name,

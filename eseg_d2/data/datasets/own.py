@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterable
 
+from eseg_d2.data.datasets.json_entries import wrong_in_category
 from eseg_d2.data.datasets.panoptic import metadata_from_categories, register_panoptic
 
 __all__ = ["register_own"]
@@ -45,13 +46,15 @@ def _read_categories(entry: dict) -> list[dict]:
     try:
         with open(path) as f:
             categories = json.load(f)["categories"]
-        wanted = {"id", "name", "isthing"}
-        incomplete = [c for c in categories if not wanted <= set(c)]
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise ValueError(f"{where}: {path} is no json with categories ({e!r})") from e
-    if incomplete or not categories:
-        raise ValueError(
-            f"{where}: each category in {path} needs id, name and isthing; "
-            f"got {incomplete[:3] or 'no category'}"
-        )
+    if not isinstance(categories, list) or not categories:
+        raise ValueError(f"{where}: {path} has no category, expected a list of them")
+    for index, category in enumerate(categories):
+        wrong = wrong_in_category(category)
+        if wrong:
+            raise ValueError(f"{where}: category {index} in {path} {wrong}")
+    ids = [category["id"] for category in categories]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"{where}: categories in {path} share an id: {sorted(ids)}")
     return categories

@@ -1,12 +1,19 @@
 """Load and register data sets in the COCO panoptic format."""
 
 import json
-import os
 from collections.abc import Callable
 from functools import partial
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from eseg_d2.data.datasets.json_entries import (
+    ANNOTATION_KEYS,
+    IMAGE_KEYS,
+    LARGEST_SEGMENT_ID,
+    is_integer,
+    join_inside,
+    wrong_in,
+)
 from eseg_d2.data.label_space import LabelSpace
 
 __all__ = [
@@ -18,6 +25,15 @@ __all__ = [
 ]
 
 ImagePath = Callable[[dict, dict], str]
+# where an image's file is, the image_path of a data set knows
+_IMAGE_KEYS = {key: IMAGE_KEYS[key] for key in ("id", "width", "height")}
+_SEGMENT_KEYS = {
+    "id": (
+        lambda value: is_integer(value) and 0 <= value <= LARGEST_SEGMENT_ID,
+        f"an integer, 1 .. {LARGEST_SEGMENT_ID}",
+    ),
+    "category_id": (is_integer, "an integer"),
+}
 _IMAGE_PATHS: dict[str, ImagePath] = {}  # by name of the data set
 
 
@@ -42,46 +58,73 @@ def load_panoptic(
 
     Raises:
         FileNotFoundError: the json is not there.
-        ValueError: it is no panoptic json, holds no image, or has unknown ids.
+        ValueError: it is no panoptic json, holds no image, has unknown ids, or paths that lead
+            out of the folders.
     """
-    with open(panoptic_json) as f:
-        try:
-            content = json.load(f)
-        except ValueError as e:
-            raise ValueError(f"{panoptic_json} is not valid json: {e}") from e
-    try:
-        images = {image["id"]: image for image in content["images"]}
-        annotations = content["annotations"]
-    except (KeyError, TypeError) as e:
-        raise ValueError(f"{panoptic_json} is not in the COCO panoptic format: it lacks {e}") from e
-    if not annotations:
-        raise ValueError(f"{panoptic_json} annotates no image at all")
+    images, annotations = _read(panoptic_json)
     records = []
     for annotation in annotations:
-        image = images.get(annotation["image_id"])
+        image, name = images.get(annotation["image_id"]), annotation["file_name"]
         if image is None:
             raise ValueError(
-                f"{panoptic_json}: annotation {annotation['file_name']} is of image "
-                f"{annotation['image_id']!r}, which is not among its images"
+                f"{panoptic_json}: annotation {name} is of image {annotation['image_id']!r}, "
+                "which is not among its images"
             )
         try:
-            segments = _to_contiguous(annotation["segments_info"], label_space)
+            records.append(_record(image, annotation, panoptic_root, image_path, label_space))
         except ValueError as e:
-            raise ValueError(f"{panoptic_json}, {annotation['file_name']}: {e}") from e
-        records.append(
-            {
-                "file_name": image_path(image, annotation),
-                "image_id": annotation["image_id"],
-                "height": image["height"],
-                "width": image["width"],
-                "pan_seg_file_name": os.path.join(panoptic_root, annotation["file_name"]),
-                "segments_info": segments,
-            }
-        )
+            raise ValueError(f"{panoptic_json}, {name}: {e}") from e
     return records
 
 
+def _read(panoptic_json: str) -> tuple[dict, list]:
+    """Images by id, and annotations; their keys are there and of the right kind."""
+    with open(panoptic_json) as f:
+        try:
+            content = json.load(f)
+        except (ValueError, RecursionError) as e:
+            raise ValueError(f"{panoptic_json} is not valid json: {e}") from e
+    for name, keys in ("images", _IMAGE_KEYS), ("annotations", ANNOTATION_KEYS):
+        if not isinstance(content, dict) or not isinstance(content.get(name), list):
+            raise ValueError(
+                f"{panoptic_json} is not in the COCO panoptic format: it lacks {name!r}, a list"
+            )
+        for index, entry in enumerate(content[name]):
+            wrong = wrong_in(entry, keys)
+            if wrong:
+                raise ValueError(f"{panoptic_json}: {name}[{index}] {wrong}")
+    if not content["annotations"]:
+        raise ValueError(f"{panoptic_json} annotates no image at all")
+    return {image["id"]: image for image in content["images"]}, content["annotations"]
+
+
+def _record(
+    image: dict,
+    annotation: dict,
+    panoptic_root: str,
+    image_path: ImagePath,
+    label_space: LabelSpace,
+) -> dict:
+    try:
+        file_name = image_path(image, annotation)
+    except (KeyError, TypeError, AttributeError) as e:
+        raise ValueError(f"the path of its image cannot be told: {type(e).__name__}: {e}") from e
+    return {
+        "file_name": file_name,
+        "image_id": annotation["image_id"],
+        "height": image["height"],
+        "width": image["width"],
+        "pan_seg_file_name": join_inside(panoptic_root, annotation["file_name"]),
+        "segments_info": _to_contiguous(annotation["segments_info"], label_space),
+    }
+
+
 def _to_contiguous(segments_info: list[dict], label_space: LabelSpace) -> list[dict]:
+    for index, segment in enumerate(segments_info):
+        wrong = wrong_in(segment, _SEGMENT_KEYS)
+        if wrong or not isinstance(segment.get("iscrowd", 0), int):
+            wrong = wrong or f"has iscrowd {segment['iscrowd']!r}, expected 0 or 1"
+            raise ValueError(f"segments_info[{index}] {wrong}")
     ids = label_space.to_contiguous([s["category_id"] for s in segments_info]).tolist()
     return [
         {
@@ -163,8 +206,13 @@ def register_panoptic(
 
 
 def path_in(image_root: str, image: dict, annotation: dict) -> str:
-    """The path of an image whose ``file_name`` is one in the folder of the images."""
-    return os.path.join(image_root, image["file_name"])
+    """The path of an image whose ``file_name`` is one in the folder of the images.
+
+    Raises:
+        KeyError: it has none.
+        ValueError: that is absolute, or leads out of the folder.
+    """
+    return join_inside(image_root, image["file_name"])
 
 
 def image_path_of(name: str) -> ImagePath:

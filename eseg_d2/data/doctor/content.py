@@ -2,14 +2,14 @@
 
 import json
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from eseg_d2.data.datasets.json_entries import is_integer, wrong_in_category
 from eseg_d2.data.doctor.findings import Finding
 from eseg_d2.data.doctor.sources import Source
 from eseg_d2.data.label_space import LabelSpace
-from eseg_d2.data.text import listing
 
-__all__ = ["Category", "Classes", "check_categories", "is_integer", "read_content"]
+__all__ = ["Category", "Classes", "check_categories", "read_content"]
 
 _LISTS = ("images", "annotations", "categories")
 
@@ -31,11 +31,6 @@ class Classes(NamedTuple):
 
     by_id: dict[int, Category]
     complete: bool
-
-
-def is_integer(value: Any) -> bool:
-    """Whether a value of a json is an integer; true and false are none."""
-    return type(value) is int
 
 
 def read_content(source: Source) -> tuple[dict | None, list[Finding]]:
@@ -86,7 +81,7 @@ def check_categories(source: Source, categories: list) -> tuple[Classes, list[Fi
 
     complete = True
     for index, entry in enumerate(categories):
-        wrong = _incomplete(entry)
+        wrong = wrong_in_category(entry)
         number = entry.get("id") if isinstance(entry, dict) else None
         number = number if is_integer(number) else None
         if wrong:
@@ -109,22 +104,6 @@ def check_categories(source: Source, categories: list) -> tuple[Classes, list[Fi
         for number, message in _not_registered(by_id, source.label_space):
             report("category-not-registered", number, message)
     return Classes(by_id, complete), findings
-
-
-def _incomplete(entry: Any) -> str:
-    """What a category lacks; empty if nothing."""
-    if not isinstance(entry, dict):
-        return f"is a {type(entry).__name__}, expected an object"
-    missing = [key for key in ("id", "name", "isthing") if key not in entry]
-    if missing:
-        return f"lacks {listing(missing, limit=5)}"
-    if not is_integer(entry["id"]):
-        return f"has the id {entry['id']!r}, expected an integer"
-    if not isinstance(entry["name"], str) or not entry["name"]:
-        return f"has the name {entry['name']!r}, expected a text"
-    if entry["isthing"] not in (0, 1):
-        return f"has isthing {entry['isthing']!r}, expected 0 or 1"
-    return ""
 
 
 def _not_registered(by_id: dict[int, Category], space: LabelSpace) -> list[tuple[int, str]]:

@@ -3,7 +3,16 @@
 import os
 from typing import Any, NamedTuple
 
-from eseg_d2.data.doctor.content import Classes, is_integer
+from eseg_d2.data.datasets.json_entries import (
+    ANNOTATION_KEYS,
+    IMAGE_KEYS,
+    is_id,
+    is_inside,
+    is_length,
+    leaves_folder,
+    wrong_in,
+)
+from eseg_d2.data.doctor.content import Classes
 from eseg_d2.data.doctor.findings import Finding
 from eseg_d2.data.doctor.segments import SegmentCheck, check_segments
 from eseg_d2.data.doctor.sources import Source
@@ -75,7 +84,7 @@ class EntryCheck:
         names: dict[str, int | str] = {}
         for index, image in enumerate(images):
             id_ = _id_of(image, "id")
-            wrong = _wrong_in(image, _IMAGE_KEYS)
+            wrong = wrong_in(image, IMAGE_KEYS)
             if wrong:
                 which = f"images[{index}]" if id_ is None else f"the image {id_!r}"
                 self._report("image-incomplete", id_, f"{which} {wrong}")
@@ -95,7 +104,7 @@ class EntryCheck:
                 both = f"the images {other!r} and {id_!r} both have the file_name {name}"
                 self._report("image-duplicate-file-name", id_, both)
                 self._wrong_paths.add(id_)
-            if _leaves_folder(name):
+            if leaves_folder(name):
                 self._report_path(id_, f"the image {id_!r}", name)
                 self._wrong_paths.add(id_)
 
@@ -109,7 +118,7 @@ class EntryCheck:
         all_known = True
         for index, annotation in enumerate(annotations):
             id_ = _id_of(annotation, "image_id")
-            wrong = _wrong_in(annotation, _ANNOTATION_KEYS)
+            wrong = wrong_in(annotation, ANNOTATION_KEYS)
             if wrong:
                 which = f"annotations[{index}]" if id_ is None else f"annotation of image {id_!r}"
                 self._report("annotation-incomplete", id_, f"{which} {wrong}")
@@ -148,7 +157,7 @@ class EntryCheck:
             id_,
             self._image_file(id_, image, annotation) if image else None,
             self._png_file(id_, name, names),
-            size if all(map(_is_length, size)) else None,
+            size if all(map(is_length, size)) else None,
             segments,
         )
 
@@ -158,7 +167,7 @@ class EntryCheck:
             both = f"the annotations of image {other!r} and {id_!r} both have the file_name {name}"
             self._report("annotation-duplicate-file-name", id_, both)
             return None
-        if _leaves_folder(name):
+        if leaves_folder(name):
             self._report_path(id_, f"the png of image {id_!r}", name)
             return None
         return os.path.join(self._source.panoptic_root, name) if self._has_png_root else None
@@ -169,11 +178,14 @@ class EntryCheck:
         try:
             path = self._source.image_path(image, annotation)
         except (KeyError, TypeError, AttributeError) as e:
-            if not _wrong_in(image, _IMAGE_KEYS):
+            if not wrong_in(image, IMAGE_KEYS):
                 message = f"the path of image {id_!r} cannot be told: {type(e).__name__}: {e}"
                 self._report("path-unknown", id_, message)
             return None
-        if not _is_inside(path, self._source.image_root):
+        except ValueError:
+            self._report_path(id_, f"the image {id_!r}", image.get("file_name"))
+            return None
+        if not is_inside(path, self._source.image_root):
             self._report_path(id_, f"the image {id_!r}", path)
             return None
         return path if self._has_image_root else None
@@ -181,54 +193,4 @@ class EntryCheck:
 
 def _id_of(entry: Any, key: str) -> int | str | None:
     value = entry.get(key) if isinstance(entry, dict) else None
-    return value if _is_id(value) else None
-
-
-def _is_length(value: Any) -> bool:
-    return is_integer(value) and value > 0
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_id(value: Any) -> bool:
-    return is_integer(value) or isinstance(value, str)
-
-
-_IMAGE_KEYS = {
-    "id": (_is_id, "an integer or a text"),
-    "file_name": (_is_name, "a text"),
-    "width": (_is_length, "pixels, 1 or more"),
-    "height": (_is_length, "pixels, 1 or more"),
-}
-_ANNOTATION_KEYS = {
-    "image_id": (_is_id, "an integer or a text"),
-    "file_name": (_is_name, "a text"),
-    "segments_info": (lambda value: isinstance(value, list), "a list"),
-}
-
-
-def _wrong_in(entry: Any, keys: dict) -> str:
-    """What is wrong with an entry; empty if nothing."""
-    if not isinstance(entry, dict):
-        return f"is a {type(entry).__name__}, expected an object"
-    for key, (is_right, expected) in keys.items():
-        if key not in entry:
-            return f"lacks {key}"
-        if not is_right(entry[key]):
-            return f"has {key} {entry[key]!r}, expected {expected}"
-    return ""
-
-
-def _leaves_folder(path: str) -> bool:
-    """Whether a relative path leads out of its folder; symbolic links are not followed."""
-    if os.path.isabs(path):
-        return True
-    return os.pardir in path and os.path.normpath(path).split(os.sep)[0] == os.pardir
-
-
-def _is_inside(path: str, folder: str) -> bool:
-    if os.pardir not in path and path.startswith(os.path.join(folder, "")):
-        return True  # nearly always, and relpath takes longer than all other checks
-    return not _leaves_folder(os.path.relpath(path, folder))
+    return value if is_id(value) else None

@@ -4,13 +4,12 @@ from collections import Counter
 from numbers import Real
 from typing import Any, NamedTuple
 
-from eseg_d2.data.doctor.content import Classes, is_integer
+from eseg_d2.data.datasets.json_entries import LARGEST_SEGMENT_ID, is_integer
+from eseg_d2.data.doctor.content import Classes
 from eseg_d2.data.doctor.findings import Finding
 from eseg_d2.data.text import listing
 
 __all__ = ["SegmentCheck", "check_segments", "is_box", "is_number"]
-
-_LARGEST_ID = 0xFFFFFF
 
 
 class SegmentCheck(NamedTuple):
@@ -79,7 +78,7 @@ def _is_sound(segment: Any, by_id: dict) -> bool:
         is_thing = by_id[segment["category_id"]].is_thing
         return (
             type(number) is int
-            and 0 < number <= _LARGEST_ID
+            and 0 < number <= LARGEST_SEGMENT_ID
             and (crowd == 0 or (crowd == 1 and is_thing))
             and segment["area"] >= 0
             and x + y + w + h >= 0
@@ -101,8 +100,10 @@ def _flaws(segment: Any, classes: Classes) -> list[tuple[str, Any, str]]:
             (f"{key} {segment[key]!r}" if key in segment else f"no {key}" for key in wrong), limit=5
         )
         return [("segment-incomplete", id_, f"segment {number!r} has {got}")]
-    if not 0 < number <= _LARGEST_ID:
-        return [("segment-id-range", number, f"segment {number} is not in 1 .. {_LARGEST_ID}")]
+    if not 0 < number <= LARGEST_SEGMENT_ID:
+        return [
+            ("segment-id-range", number, f"segment {number} is not in 1 .. {LARGEST_SEGMENT_ID}")
+        ]
     category = segment["category_id"]
     if category not in classes.by_id:
         text = f"segment {number} has the category_id {category}"

@@ -8,6 +8,8 @@ import eseg_d2  # noqa: F401, registers
 from eseg_d2.data.datasets.own import register_own
 from eseg_d2.engine import load_config
 
+CAT = '{"id": 1, "name": "cat", "isthing": 1}'
+
 
 @pytest.fixture
 def entries(scenes):
@@ -76,7 +78,11 @@ def test_faults_name_the_data_set(entries, tmp_path):
         ("{", "no json with categories"),
         ("[]", "no json with categories"),
         ('{"categories": []}', "no category"),
-        ('{"categories": [{"id": 1, "name": "a"}]}', "isthing"),
+        ('{"categories": {"id": 1}}', "no category"),
+        ('{"categories": [{"id": 1, "name": "a"}]}', "category 0 in .*bad.json lacks isthing"),
+        ('{"categories": [{"id": [], "name": "a", "isthing": 1}]}', r"bad.json has the id \[\]"),
+        (f'{{"categories": [{CAT}, {CAT}]}}', r"bad.json share an id: \[1, 1\]"),
+        ("[" * 200_000, "no json with categories"),
     ):
         path.write_text(content)
         with pytest.raises(ValueError, match=message):

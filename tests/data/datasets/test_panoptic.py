@@ -1,13 +1,22 @@
 import json
+import os
 
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.data.datasets.availability import require_datasets
-from eseg_d2.data.datasets.panoptic import metadata_from_categories, register_panoptic
+from eseg_d2.data.datasets.own import register_own
+from eseg_d2.data.datasets.panoptic import (
+    image_path_of,
+    metadata_from_categories,
+    register_panoptic,
+)
+from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.data.panoptic_png import read_panoptic_png
 
 CATEGORIES = [
@@ -134,3 +143,105 @@ def test_missing_and_unknown_data_sets():
         require_datasets(["cityscapes_fine_panoptc_train"])
     with pytest.raises(FileNotFoundError, match="python datasets/prepare_cityscapes.py"):
         require_datasets(["cityscapes_fine_panoptic_train"])
+
+
+OUTSIDE = ["../a.jpg", "/etc/passwd", "x/../../a.jpg", "..", "x/../..//a.jpg"]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+@pytest.mark.parametrize("entry", ["images", "annotations"])
+def test_paths_that_lead_out_of_the_folders(tree, entry, path):
+    """Predictions are written under the names of the pngs."""
+    folder, content = tree
+    content[entry][0]["file_name"] = path
+    with pytest.raises(ValueError, match=f"panoptic.json.*: the path {path} is outside of "):
+        load(folder, content)
+
+
+def test_paths_that_stay_inside(tree):
+    folder, content = tree
+    (folder / "elsewhere").symlink_to(folder / "images")
+    (folder / "images" / "link").symlink_to(folder / "images")
+    for name in "link/a.jpg", "x/../a.jpg", "./a.jpg", "a..jpg", "..a/b.jpg":
+        content["images"][0]["file_name"] = name
+        (record,) = load(folder, content)
+        assert record["file_name"] == str(folder / "images") + "/" + name
+
+
+@pytest.mark.parametrize("image_id", ["../../x_1", "/etc/x_1", 3])
+def test_cityscapes_ids_that_lead_out_of_the_folder(image_id):
+    image_path = image_path_of("scenes_cityscapes_panoptic_val")
+    with pytest.raises((ValueError, AttributeError)):
+        image_path({}, {"image_id": image_id})
+    annotation = {"file_name": "../../a.png"}
+    with pytest.raises(ValueError, match="outside"):
+        image_path_of("coco_2017_val_panoptic")({}, annotation)
+
+
+VALUES = st.one_of(
+    *(st.none(), st.booleans(), st.floats(), st.text(max_size=3), st.just([]), st.just({})),
+    *(st.integers(-3, 3), st.sampled_from([2**31, 2**63, -(2**63) - 1, 10**400, 0x1000000])),
+    *(st.just([[1]]), st.just("../x"), st.just("/x"), st.just([{"id": 1}]), st.just({"id": [1]})),
+)
+
+
+def places(value, path=()):
+    """Of everything in a json."""
+    yield path
+    children = {dict: dict.items, list: enumerate}.get(type(value), lambda value: ())(value)
+    for key, child in children:
+        yield from places(child, (*path, key))
+
+
+def changed(content, path, value):
+    if not path:
+        return value
+    content = dict(content) if isinstance(content, dict) else list(content)
+    if len(path) == 1 and value is ...:
+        del content[path[0]]
+    else:
+        content[path[0]] = changed(content[path[0]], path[1:], value)
+    return content
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_broken_jsons_are_named(tree, data):
+    """Whatever is wrong, or nothing: a change may be harmless."""
+    folder, content = tree
+    for _ in range(data.draw(st.integers(1, 2))):
+        path = data.draw(st.sampled_from(list(places(content))[1:] or [()]))
+        content = changed(content, path, data.draw(VALUES | st.just(...)))
+    try:
+        (record,) = load(folder, content)
+    except ValueError as e:
+        assert "panoptic.json" in str(e)
+    else:
+        for key, root in ("file_name", "images"), ("pan_seg_file_name", "panoptic"):
+            assert os.path.normpath(record[key]).startswith(str(folder / root))
+        assert record["height"] > 0 and record["width"] > 0
+        assert all(0 <= s["id"] <= 0xFFFFFF for s in record["segments_info"])
+    entry = {
+        "name": "test_tree",
+        "images": str(folder / "images"),
+        "panoptic_png": str(folder / "panoptic"),
+        "panoptic_json": str(folder / "panoptic.json"),
+    }
+    try:
+        register_own([entry])
+        LabelSpace.from_metadata(MetadataCatalog.get("test_tree"))
+    except ValueError as e:
+        assert "panoptic.json" in str(e)
+    finally:
+        if "test_tree" in DatasetCatalog.list():
+            DatasetCatalog.remove("test_tree")
+        MetadataCatalog.pop("test_tree", None)
+
+
+def test_jsons_of_endless_depth(tree):
+    with pytest.raises(ValueError, match="panoptic.json is not valid json"):
+        load(tree[0], "[" * 200_000)
