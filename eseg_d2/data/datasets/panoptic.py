@@ -30,7 +30,7 @@ _IMAGE_KEYS = {key: IMAGE_KEYS[key] for key in ("id", "width", "height")}
 _SEGMENT_KEYS = {
     "id": (
         lambda value: is_integer(value) and 0 <= value <= LARGEST_SEGMENT_ID,
-        f"an integer, 1 .. {LARGEST_SEGMENT_ID}",
+        f"an integer, 0 .. {LARGEST_SEGMENT_ID}",
     ),
     "category_id": (is_integer, "an integer"),
 }
