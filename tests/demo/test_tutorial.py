@@ -1,0 +1,28 @@
+"""The tutorial, short: a few scenes and iterations of small images."""
+
+import json
+import os
+import subprocess
+import sys
+
+from PIL import Image
+
+
+def test_from_nothing_to_pictures(root, tmp_path):
+    small = ("SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TRAIN", "(64,)", "SEED", "1")
+    small += ("INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0")
+    command = [sys.executable, "demo/tutorial.py", "--output", str(tmp_path / "t")]
+    command += ["--iterations", "4", "--num-train", "4", "--num-val", "2", *small]
+    for _ in range(2):  # again: what is there is used
+        process = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, env={**os.environ}, timeout=300
+        )
+        assert process.returncode == 0, process.stderr[-3000:]
+    for name in "1_data", "2_predictions", "3_context":
+        with Image.open(tmp_path / "t" / f"{name}.png") as picture:
+            assert picture.width > 300 and len(picture.convert("RGB").getcolors(2**24)) > 50
+    results = json.loads((tmp_path / "t" / "results.json").read_text())
+    assert "PQ" in results["panoptic_seg"] and f"mIoU {results['sem_seg']['mIoU']:.1f}" in (
+        process.stdout
+    )
+    assert "Nothing to train" in process.stdout + process.stderr
