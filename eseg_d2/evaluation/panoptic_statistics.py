@@ -7,21 +7,30 @@ from eseg_d2.data.panoptic_png import find_runs, look_up_segments
 
 __all__ = ["PanopticStatistics", "count_pairs", "summarize"]
 
+IOU_UNITS = 2**40  # leaves room for 2**22 true positives of a class
+
 
 class PanopticStatistics:
     """Sums over images from which PQ, SQ and RQ follow; its size does not grow with them.
 
+    IoUs are summed as integers, in units of 2**-40: the sum is the same to the last digit in
+    whatever order, and over however many processes, it is taken.
+
     Attributes:
-        iou: (N,) float64, by contiguous id: sum of IoU over true positives.
-        tp, fp, fn: (N,) int64.
+        tp, fp, fn: (N,) int64, by contiguous id.
     """
 
     def __init__(self, num_classes: int):
-        self.iou = np.zeros(num_classes)
-        self.tp, self.fp, self.fn = (np.zeros(num_classes, dtype=np.int64) for _ in range(3))
+        arrays = (np.zeros(num_classes, dtype=np.int64) for _ in range(4))
+        self._iou_units, self.tp, self.fp, self.fn = arrays
+
+    @property
+    def iou(self) -> np.ndarray:
+        """(N,) float64, by contiguous id: sum of IoU over true positives."""
+        return self._iou_units / IOU_UNITS
 
     def __iadd__(self, other: "PanopticStatistics") -> "PanopticStatistics":
-        for name in ("iou", "tp", "fp", "fn"):
+        for name in ("_iou_units", "tp", "fp", "fn"):
             getattr(self, name).__iadd__(getattr(other, name))
         return self
 
@@ -46,7 +55,8 @@ class PanopticStatistics:
         comparable = (truth_class[:, None] == predicted_class) & ~crowd[:, None]
         matches = comparable & (2 * intersection > union)
         matched_truth, matched_prediction = np.nonzero(matches)
-        np.add.at(self.iou, truth_class[matched_truth], intersection[matches] / union[matches])
+        iou = np.rint(intersection[matches] / union[matches] * IOU_UNITS).astype(np.int64)
+        np.add.at(self._iou_units, truth_class[matched_truth], iou)
         np.add.at(self.tp, truth_class[matched_truth], 1)
 
         missed = ~crowd & ~matches.any(axis=1)
