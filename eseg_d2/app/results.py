@@ -1,0 +1,127 @@
+"""Pictures and files of a prediction: thumbnails, downloads, where a pixel takes context from."""
+
+import base64
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from eseg_d2.inference.classes import ClassTable
+from eseg_d2.inference.outputs import plan_outputs, save_prediction
+from eseg_d2.inference.prediction import Prediction
+from eseg_d2.inference.sources import Source
+from eseg_d2.visualization import relation
+from eseg_d2.visualization.panels import resize
+
+__all__ = ["DOWNLOADS", "data_uri", "draw_levels", "make_download", "reduce"]
+
+# what can be asked for: the results of eseg_d2.inference.outputs.RESULTS in it
+DOWNLOADS = {
+    "overlay": ("overlay",),
+    "labels": ("labels",),
+    "json": ("json",),
+    "zip": ("overlay", "labels", "json"),
+}
+_PICTURE_WIDTH = 960
+
+
+def reduce(image: np.ndarray, longest: int) -> np.ndarray:
+    """An (H, W, 3) uint8 image whose longer side has at most ``longest`` pixels."""
+    scale = longest / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    height, width = (max(round(side * scale), 1) for side in image.shape[:2])
+    return resize(np.ascontiguousarray(image), width, height)
+
+
+def data_uri(image: np.ndarray, quality: int = 90) -> str:
+    """An (H, W, 3) uint8 RGB image as the source of an ``<img>``: a JPEG in it."""
+    file = BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def make_download(
+    image: np.ndarray, prediction: Prediction, classes: ClassTable, name: str, what: str
+) -> tuple[str, bytes]:
+    """A file's name and content, by the code that `demo/demo.py --save` runs.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        prediction: of it.
+        classes: of the model.
+        name: what the file's name begins with.
+        what: of ``DOWNLOADS``; "zip" is all of them that this model gives.
+
+    Raises:
+        ValueError: the prediction has no label map.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        source = Source("", name, is_video=False)
+        paths = plan_outputs(Path(folder), [source], DOWNLOADS[what])[source.path]
+        if "overlay" in paths:
+            paths["overlay"] = paths["overlay"].with_suffix(".png")
+        if what == "zip" and not has_label_map(prediction):
+            del paths["labels"]
+        save_prediction(image, prediction, classes, paths, file_name=name)
+        if what != "zip":
+            (path,) = paths.values()
+            return path.name, path.read_bytes()
+        file = BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in paths.values():
+                archive.write(path, path.name)
+        return f"{name}.zip", file.getvalue()
+
+
+def has_label_map(prediction: Prediction) -> bool:
+    """Whether each pixel has a class: not with boxes alone, or more classes than a png holds."""
+    try:
+        prediction.label_map()
+    except ValueError:
+        return False
+    return True
+
+
+def draw_levels(
+    image: np.ndarray,
+    pixel: tuple[int, int],
+    weights: Sequence[torch.Tensor],
+    seen: tuple[int, int],
+    stride: int,
+) -> list[dict]:
+    """Where a pixel takes its context from, a picture for each level.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        pixel: (row, column) in it.
+        weights: relation weights by level, from the lowest.
+        seen: (H, W) of the image as the model saw it.
+        stride: of the lowest level.
+
+    Returns:
+        A dict each, ready for json: ``text`` and ``picture`` (a data URI).
+    """
+    height, width = image.shape[:2]
+    position = (
+        int((pixel[0] + 0.5) * seen[0] / height) // stride,
+        int((pixel[1] + 0.5) * seen[1] / width) // stride,
+    )
+    small = reduce(image[:, :, ::-1], _PICTURE_WIDTH)
+    scale = small.shape[0] / height, small.shape[1] / width
+    spot = tuple(int((p + 0.5) * s) for p, s in zip(pixel, scale, strict=True))
+    levels = []
+    for i, share in enumerate(relation.context_maps(weights, position)):
+        level = stride * 2 ** (i + 1)
+        file = BytesIO()
+        relation.draw_context(small, spot, [share], [level], seen, file)
+        picture = np.asarray(Image.open(file).convert("RGB"))
+        cells = int((share > 0).sum())
+        text = f"Stride {level}: context from {cells} cells of {level} x {level} pixels"
+        levels.append({"text": text, "picture": data_uri(picture)})
+    return levels

@@ -1,0 +1,118 @@
+"""What the page shows of a prediction: maps of segments, their colours and the legend."""
+
+import base64
+import colorsys
+import zlib
+from collections import Counter
+
+import numpy as np
+
+from eseg_d2.inference.classes import ClassTable
+from eseg_d2.inference.prediction import Prediction
+
+__all__ = ["make_views"]
+
+
+def make_views(prediction: Prediction, classes: ClassTable) -> dict[str, dict]:
+    """The views that a prediction allows, ready for json, by name: panoptic,
+    semantic, instances.
+
+    Returns:
+        A dict each: ``ids`` (the map of segments: (H, W) little-endian uint16, zlib, base64; 0 is
+        none, i is ``segments[i - 1]``), ``segments`` (``color`` RGB, ``class_id`` and ``text``),
+        ``outlines`` (whether to draw them) and ``legend`` (by descending ``share`` of the image's
+        pixels, with ``class_id``, ``name``, ``color`` and ``count`` of objects, None for stuff).
+    """
+    views = {}
+    if prediction.kind == "panoptic":
+        masks = ((s, prediction.panoptic == s["id"]) for s in prediction.segments)
+        views["panoptic"] = _view(masks, prediction.size, classes)
+    if prediction.semantic is not None:
+        found = (int(c) for c in np.unique(prediction.semantic))
+        masks = (
+            ({"class_id": c, "isthing": False, "id": None, "score": None}, prediction.semantic == c)
+            for c in found
+            if c < len(classes.names)
+        )
+        views["semantic"] = _view(masks, prediction.size, classes)
+    if prediction.instances is not None:
+        views["instances"] = _view(_objects(prediction), prediction.size, classes)
+    return views
+
+
+def _objects(prediction: Prediction):
+    """Objects and their masks, the best last; where there are only boxes, these."""
+    found = prediction.instances
+    for i in reversed(range(len(found.scores))):
+        if found.masks is not None:
+            mask = found.masks[i]
+        else:
+            mask = np.zeros(prediction.size, bool)
+            x0, y0, x1, y1 = np.round(found.boxes[i]).astype(int).clip(0)
+            mask[y0:y1, x0:x1] = True
+        segment = {"class_id": int(found.classes[i]), "score": float(found.scores[i])}
+        yield {**segment, "isthing": True, "id": i + 1}, mask
+
+
+def _view(masks, size: tuple[int, int], classes: ClassTable) -> dict:
+    """Of (segment, mask) pairs; later ones hide earlier ones."""
+    index = np.zeros(size, np.uint16)
+    segments = []
+    for segment, mask in masks:
+        segments.append(segment)
+        index[mask] = len(segments)
+    areas = np.bincount(index.ravel(), minlength=len(segments) + 1)[1:]
+    shares = (areas / index.size).tolist()
+    numbers = Counter()
+    shown = []
+    for segment, share in zip(segments, shares, strict=True):
+        class_id = segment["class_id"]
+        color = classes.colors[class_id]
+        if segment["isthing"]:
+            color = _shade(color, numbers[class_id])
+            numbers[class_id] += 1
+        text = _describe(segment, classes.names[class_id], share)
+        shown.append({"class_id": class_id, "color": list(color), "text": text})
+    packed = zlib.compress(index.astype("<u2").tobytes(), 6)
+    return {
+        "ids": base64.b64encode(packed).decode(),
+        "segments": shown,
+        "outlines": any(segment["isthing"] for segment in segments),
+        "legend": _legend(segments, shares, classes),
+    }
+
+
+def _legend(segments: list[dict], shares: list[float], classes: ClassTable) -> list[dict]:
+    rows = {}
+    for segment, share in zip(segments, shares, strict=True):
+        class_id = segment["class_id"]
+        row = rows.setdefault(
+            class_id,
+            {
+                "class_id": class_id,
+                "name": classes.names[class_id],
+                "color": list(classes.colors[class_id]),
+                "count": 0 if segment["isthing"] else None,
+                "share": 0.0,
+            },
+        )
+        row["share"] += share
+        if segment["isthing"]:
+            row["count"] += 1
+    return sorted(rows.values(), key=lambda row: -row["share"])
+
+
+def _describe(segment: dict, name: str, share: float) -> str:
+    parts = [name, f"class {segment['class_id']}"]
+    if segment["id"] is not None:
+        parts.append(f"id {segment['id']}")
+    if segment["score"] is not None:
+        parts.append(f"score {segment['score']:.2f}")
+    return ", ".join([*parts, f"{100 * share:.1f} % of the pixels"])
+
+
+def _shade(color: tuple[int, int, int], number: int) -> tuple[int, int, int]:
+    """The class's colour for its first object, lighter and darker ones for the others."""
+    hue, lightness, saturation = colorsys.rgb_to_hls(*(c / 255 for c in color))
+    lightness = (lightness + 0.17 * number) % 0.6 + 0.2 if number else lightness
+    return tuple(round(255 * c) for c in colorsys.hls_to_rgb(hue, lightness, saturation))
