@@ -6,6 +6,7 @@ python demo/app.py --config-file CONFIG --weights output/model_final.pth --examp
 
 import argparse
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv=None) -> None:
     args = parse_arguments(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
     try:
         run(args)
     except (ValueError, OSError) as error:

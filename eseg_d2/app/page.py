@@ -1,6 +1,7 @@
 """The page: one custom component of Gradio, and the server behind it."""
 
 import json
+import socket
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -75,7 +76,7 @@ def serve(page, *, folder: Path, limits: Limits, host: str, port: int | None, bl
         The page's address.
 
     Raises:
-        OSError: the port is taken.
+        OSError: the port is taken, or the host is not one of this machine's.
     """
     import gradio as gr
 
@@ -85,6 +86,8 @@ def serve(page, *, folder: Path, limits: Limits, host: str, port: int | None, bl
             "It has no password and no encryption; put a server with both in front of it.",
             file=sys.stderr,
         )
+    if port is not None:
+        _check_port(host, port)
     style = files("eseg_d2.app").joinpath("viewer.css").read_text()
     _, address, _ = page.launch(
         server_name=host,
@@ -115,3 +118,12 @@ def serve(page, *, folder: Path, limits: Limits, host: str, port: int | None, bl
     if block:
         page.block_thread()
     return address
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except (OSError, OverflowError) as e:
+        reason = getattr(e, "strerror", None) or e
+        raise OSError(f"cannot listen on {host}, port {port}: {reason}. Choose another.") from e

@@ -27,7 +27,6 @@ DOWNLOADS = {
     "json": ("json",),
     "zip": ("overlay", "labels", "json"),
 }
-_PICTURE_WIDTH = 960
 
 
 def reduce(image: np.ndarray, longest: int) -> np.ndarray:
@@ -112,14 +111,12 @@ def draw_levels(
         int((pixel[0] + 0.5) * seen[0] / height) // stride,
         int((pixel[1] + 0.5) * seen[1] / width) // stride,
     )
-    small = reduce(image[:, :, ::-1], _PICTURE_WIDTH)
-    scale = small.shape[0] / height, small.shape[1] / width
-    spot = tuple(int((p + 0.5) * s) for p, s in zip(pixel, scale, strict=True))
+    rgb = image[:, :, ::-1]
     levels = []
     for i, share in enumerate(relation.context_maps(weights, position)):
         level = stride * 2 ** (i + 1)
         file = BytesIO()
-        relation.draw_context(small, spot, [share], [level], seen, file)
+        relation.draw_context(rgb, pixel, [share], [level], seen, file)
         picture = np.asarray(Image.open(file).convert("RGB"))
         cells = int((share > 0).sum())
         text = f"Stride {level}: context from {cells} cells of {level} x {level} pixels"

@@ -16,7 +16,7 @@ _API = "/gradio_api"
 _ALLOWED = {
     "GET": re.compile(
         r"/|/config|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt"
-        r"|/(assets|static)/[\w/-][\w./-]*"
+        r"|/(assets|static)(/\w[\w.-]*)+"
         rf"|{_API}/(startup-events|queue/data|heartbeat/\w+|upload_progress)"
     ),
     "POST": re.compile(rf"{_API}/(upload|queue/join|cancel|reset)"),

@@ -123,7 +123,7 @@ class Service:
         if "example" in request:
             source = self._examples[_integer(request, "example", len(self._examples))]
             return self._show(source.name, self._read(source.path))
-        path = uploaded_file(self.folder, request.get("path"))
+        path = uploaded_file(self.folder, request.get("upload"))
         name = str(request.get("name") or "image")[:200]
         try:
             image = self._read(path)
@@ -193,7 +193,7 @@ class Service:
 
     def _download(self, request: dict) -> dict:
         shown, what = self._find(request), request.get("what")
-        if what not in DOWNLOADS:
+        if not isinstance(what, str) or what not in DOWNLOADS:
             raise ValueError(f"expected one of {', '.join(DOWNLOADS)}")
         classes = self.predictor.classes
         name, content = make_download(shown.image, shown.prediction, classes, shown.name, what)

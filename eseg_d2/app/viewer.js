@@ -15,7 +15,8 @@ const PATIENCE = 600000; // ms
 let start = {}, result = null, current = "semantic", ids = {}, picked = null;
 let busy = false, waiting = null, serial = 0, timer = null;
 
-// requests: one at a time; of those that come meanwhile the newest is kept
+// requests: one at a time; of those that come meanwhile the newest is kept. Another image does not
+// wait: answers to what was asked before are no longer of interest, and may never come.
 
 function say(text, kind) {
   status.textContent = text;
@@ -24,10 +25,12 @@ function say(text, kind) {
 }
 
 function ask(event, data, text) {
-  if (busy) {
+  waiting = null;
+  if (busy && event !== "predict") {
     waiting = [event, data, text];
     return;
   }
+  clearTimeout(timer);
   busy = true;
   serial += 1;
   say(text, "busy");
@@ -80,7 +83,7 @@ async function send(file) {
     // a name of its own: nobody else's upload of the same image is the same file
     const name = Array.from(crypto.getRandomValues(new Uint8Array(16)), (x) => x.toString(16)).join("");
     const { path } = await upload(new File([file], name));
-    ask("predict", { path, name: file.name }, "Looking at " + file.name + " ...");
+    ask("predict", { upload: path, name: file.name }, "Looking at " + file.name + " ...");
   } catch (error) {
     say("The upload failed: " + (error.message || error), "bad");
   }
@@ -127,8 +130,9 @@ function show(name) {
     button.setAttribute("aria-pressed", button.dataset.view === name);
   const view = result.views[name];
   find(".eseg-note").textContent = result.notes[name];
-  find(".eseg-right").hidden = false;
+  find(".eseg-right").hidden = !view;
   find(".eseg-levels").hidden = name !== "context";
+  find(".eseg-result").classList.toggle("eseg-relation", name === "context");
   canvas.hidden = !view;
   tip.hidden = true;
   find(".eseg-legend").replaceChildren(...(view ? legend(view) : []));
