@@ -17,9 +17,9 @@ _ALLOWED = {
     "GET": re.compile(
         r"/|/config|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt"
         r"|/(assets|static)(/\w[\w.-]*)+"
-        rf"|{_API}/(startup-events|queue/data|heartbeat/\w+|upload_progress)"
+        rf"|{_API}/(startup-events|queue/data|heartbeat/\w+)"
     ),
-    "POST": re.compile(rf"{_API}/(upload|queue/join|cancel|reset)"),
+    "POST": re.compile(rf"{_API}/(upload|queue/join)"),
 }
 _UPLOAD = f"{_API}/upload"
 _MAX_MESSAGE = 2**16  # bytes of a request that is no upload
@@ -140,7 +140,10 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        refusal = (400, "HTTP only") if scope["type"] != "http" else self._refusal(scope)
+        if scope["type"] != "http":  # a websocket; the page has none
+            await send({"type": "websocket.close"})
+            return
+        refusal = self._refusal(scope)
         if refusal is not None:
             await _answer(send, *refusal)
             return

@@ -5,6 +5,7 @@ import mimetypes
 import re
 import secrets
 import threading
+import traceback
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -100,7 +101,8 @@ class Service:
             "kind": "start",
             "about": f"{kind}, {len(self.predictor.classes.names)} classes.",
             "hint": f"or drop or paste one: up to {megabytes:.3g} MB and {millions:.3g} million "
-            "pixels. It is not kept." + (" Or take an example:" if self._examples else ""),
+            "pixels. The file is deleted once it is read."
+            + (" Or take an example:" if self._examples else ""),
             "max_bytes": self.limits.max_upload,
             "examples": [
                 {"name": source.name, "picture": picture}
@@ -117,6 +119,9 @@ class Service:
                 message = getattr(self, f"_{event}")(request)
         except (ValueError, OSError, MemoryError) as error:
             message = {"kind": "error", "text": str(error) or type(error).__name__}
+        except Exception:  # of the model: for the log, and the page goes on
+            traceback.print_exc()
+            message = {"kind": "error", "text": "the model failed; the server's log says why"}
         return {**message, "serial": serial}
 
     def _predict(self, request: dict) -> dict:
