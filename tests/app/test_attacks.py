@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import struct
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -269,6 +270,22 @@ def test_no_other_server_is_asked(page):
     theme = page.client.get("/theme.css").text
     assert "@import" not in theme and not re.search(r"url\(\W*(http|//)", theme)
     assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+
+
+def test_the_server_connects_to_this_machine_alone(open_page, semantic_model, picture):
+    asked, watching = [], [True]
+
+    def note(event, arguments):
+        if watching and event in ("socket.connect", "socket.getaddrinfo"):
+            asked.append(arguments[1] if event == "socket.connect" else arguments)
+
+    sys.addaudithook(note)  # stays for good, so it can be told to end
+    page = open_page(semantic_model)
+    page.ask("predict", {"upload": page.upload(picture)})
+    page.client.get("/")
+    watching.clear()
+    assert asked
+    assert {address[0] for address in asked} <= {"127.0.0.1", "localhost", None}
 
 
 def test_another_host_is_refused_on_loopback(page):

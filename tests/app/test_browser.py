@@ -117,7 +117,7 @@ def test_class_and_id_of_a_pixel(shown):
     assert len(objects) > 1
     for text in objects:
         assert re.fullmatch(rf"[\w ]+, class \d+, id \d+, score 0\.\d+, {share}", text)
-    shown.mouse.click(*at(shown, 0.5, 0.8))
+    shown.mouse.click(*at(shown, 64.5 / 128, 51.5 / 64))
     assert "Row 51, column 64: " in shown.locator(".eseg-pixel").inner_text()
 
 
