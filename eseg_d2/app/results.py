@@ -119,6 +119,7 @@ def draw_levels(
         relation.draw_context(rgb, pixel, [share], [level], seen, file)
         picture = np.asarray(Image.open(file).convert("RGB"))
         cells = int((share > 0).sum())
-        text = f"Stride {level}: context from {cells} cells of {level} x {level} pixels"
+        size = round(level * height / seen[0])  # the model may have seen it smaller
+        text = f"Stride {level}: context from {cells} cells of about {size} x {size} pixels"
         levels.append({"text": text, "picture": data_uri(picture)})
     return levels
