@@ -40,6 +40,7 @@ EXTRAS_REQUIRE = {
         "pytest",
         "hypothesis",  # tests over random sizes
         "effdet",  # the independent BiFPN that tests compare ours with
+        "playwright",  # drives a Chromium over the page, where one is installed
         "shapely",  # Detectron2's loader of Cityscapes polygons
         "ruff==0.17.5",  # pinned: another release may format in another way
     ],
@@ -54,7 +55,7 @@ setup(
     description="RSP and ESeg, multi-scale feature aggregation for segmentation, for Detectron2",
     python_requires=">=3.10",
     packages=find_packages(include=["eseg_d2", "eseg_d2.*"]),
-    package_data={"eseg_d2.report": ["templates/*"]},
+    package_data={"eseg_d2.report": ["templates/*"], "eseg_d2.app": ["viewer.*"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
 )

@@ -57,6 +57,17 @@ def test_every_import_of_the_package_is_declared(setup_arguments):
         assert not missing, f"{file} imports {missing}: declare them in setup.py"
 
 
+def test_every_file_beside_the_modules_is_packaged(setup_arguments):
+    given = {
+        file
+        for package, patterns in setup_arguments["package_data"].items()
+        for pattern in patterns
+        for file in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    others = {f for f in (ROOT / "eseg_d2").rglob("*") if f.is_file() and f.suffix != ".py"}
+    assert {f for f in others if "__pycache__" not in f.parts} == given
+
+
 def test_every_folder_with_modules_is_packaged(setup_arguments):
     folders = {file.parent.relative_to(ROOT) for file in (ROOT / "eseg_d2").rglob("*.py")}
     assert {".".join(folder.parts) for folder in folders} == set(setup_arguments["packages"])
