@@ -58,7 +58,7 @@ study: install ## RSP beside Semantic FPN and DeepLabV3, 3 seeds each: see outpu
 	$(PY) tools/study.py --output output/study
 
 test: install ## run all tests
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist loadfile
 
 lint: install ## check the code's style and format
 	$(PY) -m ruff check .

@@ -11,6 +11,8 @@ import pytest
 DATASETS = Path(tempfile.mkdtemp(prefix="eseg_d2_tests_"))
 os.environ["DETECTRON2_DATASETS"] = str(DATASETS)
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # see train_net.py; read by torch's import
+if "PYTEST_XDIST_WORKER" in os.environ:  # `make test` has a process on each core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # tests/oracle.py
 
