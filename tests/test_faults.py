@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -129,9 +130,10 @@ def test_full_disk_is_named_and_nothing_is_lost(root, scenes, tmp_path, mount):
     reference = tmp_path / "reference"
     assert train(root, reference).returncode == 0
     size = (reference / "model_0000002.pth").stat().st_size
-    disk = mount("-o", f"size={int(1.7 * size) // 1024 + 100}k")
+    disk = mount("-o", f"size={int(1.4 * size) // 1024 + 150}k")
     message = sentence(train(root, disk))
-    assert "model_0000005.pth is not written: it needs" in message and "MiB left" in message
+    assert re.search(r"model_0000005.pth (is not|cannot be) written: .*MiB", message), message
+    assert "needs" in message and "left" in message
     assert f"The last checkpoint is {disk}/model_0000002.pth" in message
     assert (disk / "last_checkpoint").read_text() == "model_0000002.pth"
     assert not list(disk.glob("*.partial"))

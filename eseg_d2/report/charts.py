@@ -110,9 +110,10 @@ def thin(points: Points, limit: int = MAX_POINTS) -> Points:
     """
     if len(points) <= limit:
         return points
-    stretch = 2 * len(points) / limit
+    stretches = limit // 2
+    stretch = len(points) / stretches
     kept = []
-    for i in range(limit // 2):
+    for i in range(stretches):
         part = points[round(i * stretch) : round((i + 1) * stretch)]
         ends = {min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])}
         kept += sorted(ends)

@@ -27,6 +27,21 @@ OPTIONS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def no_process_is_left():
+    """A failed test must not leave a run that goes on for long."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            for pid in children(process.pid):
+                os.kill(pid, signal.SIGKILL)
+            process.kill()
+
+
+STARTED = []
+
+
 def start(root, output, *words, launcher=(), before=(), **environment):
     """train_net.py in the background; its output goes to a file."""
     output.mkdir(exist_ok=True)
@@ -34,13 +49,15 @@ def start(root, output, *words, launcher=(), before=(), **environment):
     command = [*launcher, "train_net.py"] if launcher else [sys.executable, "train_net.py"]
     command += [*CONFIG, *before, *OPTIONS, "OUTPUT_DIR", output, *words]
     with open(output / f"console{number}.txt", "w") as console:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [str(word) for word in command],
             cwd=root,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             stdout=console,
             stderr=subprocess.STDOUT,
         )
+    STARTED.append(process)
+    return process
 
 
 def console(output, number=0):
@@ -128,7 +145,9 @@ def test_srun(root, single, tmp_path):
 
 def children(pid):
     """Processes of torch's spawn: not its resource tracker."""
-    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True)
+    found = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True
+    )
     lines = found.stdout.decode().splitlines()
     return [int(line.split()[0]) for line in lines if "spawn_main" in line]
 
