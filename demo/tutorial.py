@@ -3,8 +3,8 @@
 
     python demo/tutorial.py --output output/tutorial
 
-or cell by cell in an editor that knows "# %%", or as a notebook by `jupytext --to ipynb`. It takes as
-long as the training of `make demo`; `--iterations 100` is a quick look.
+or cell by cell in an editor that knows "# %%", or as a notebook by `jupytext --to ipynb`. It takes
+as long as the training of `make demo`; `--iterations 100` is a quick look.
 """
 
 # %% What may be set
