@@ -130,6 +130,8 @@ class TrainLoader:
             self._samples,
             batch_sampler=sampler,
             num_workers=self._num_workers,
+            # batches of masks are large, and each worker has one under way
+            prefetch_factor=1 if self._num_workers else None,
             collate_fn=_as_list,
             generator=torch.Generator().manual_seed(0),  # or it draws from the process's own
         )
