@@ -58,12 +58,8 @@ def draw(args: argparse.Namespace) -> None:
     predictor = Predictor(args.config_file, overrides=args.opts)
     weights, seen = relation.image_relation_weights(predictor, image[:, :, ::-1])
     stride = relation.find_rsp_head(predictor.model).common_stride
-    position = (
-        int((pixel[0] + 0.5) * seen[0] / height) // stride,
-        int((pixel[1] + 0.5) * seen[1] / width) // stride,
-    )
-    maps = relation.context_maps(list(weights.values()), position)
-    strides = [stride * 2 ** (i + 1) for i in range(len(maps))]
+    levels = list(weights.values())
+    maps, strides = relation.pixel_context(levels, pixel, (height, width), seen, stride)
     relation.draw_context(image, pixel, maps, strides, seen, args.output)
     print(f"pixel {pixel[0]}, {pixel[1]}: {args.output}")
 

@@ -122,11 +122,7 @@ image = read_image(records[0]["file_name"], "BGR")
 pixel = int(image.shape[0] * 0.7), image.shape[1] // 3
 weights, seen = relation.image_relation_weights(predictor, image)
 stride = relation.find_rsp_head(predictor.model).common_stride
-cell = tuple(
-    int((p + 0.5) * s / n) // stride for p, s, n in zip(pixel, seen, image.shape, strict=False)
-)
-maps = relation.context_maps(list(weights.values()), cell)
-strides = [stride * 2 ** (level + 1) for level in range(len(maps))]
+maps, strides = relation.pixel_context(list(weights.values()), pixel, image.shape[:2], seen, stride)
 path = args.output / "3_context.png"
 relation.draw_context(image[:, :, ::-1], pixel, maps, strides, seen, path)
 print(f"--> {path}")

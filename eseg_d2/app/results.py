@@ -106,15 +106,11 @@ def draw_levels(
     Returns:
         A dict each, ready for json: ``text`` and ``picture`` (a data URI).
     """
-    height, width = image.shape[:2]
-    position = (
-        int((pixel[0] + 0.5) * seen[0] / height) // stride,
-        int((pixel[1] + 0.5) * seen[1] / width) // stride,
-    )
+    height = image.shape[0]
+    maps, strides = relation.pixel_context(weights, pixel, image.shape[:2], seen, stride)
     rgb = image[:, :, ::-1]
     levels = []
-    for i, share in enumerate(relation.context_maps(weights, position)):
-        level = stride * 2 ** (i + 1)
+    for share, level in zip(maps, strides, strict=True):
         file = BytesIO()
         relation.draw_context(rgb, pixel, [share], [level], seen, file)
         picture = np.asarray(Image.open(file).convert("RGB"))

@@ -21,13 +21,12 @@ from eseg_d2.data.train_loader import TrainLoader
 __all__ = ["build_test_loader", "build_train_loader"]
 
 
-def build_train_loader(cfg: CfgNode, *, seed: int, num_workers: int | None = None) -> TrainLoader:
+def build_train_loader(cfg: CfgNode, *, seed: int) -> TrainLoader:
     """The loader of DATASETS.TRAIN, of any kind that Detectron2 knows.
 
     Args:
         cfg: of the run.
         seed: of order and augmentation, the same in all processes.
-        num_workers: in place of DATALOADER.NUM_WORKERS.
 
     Raises:
         ValueError: an unknown sampler, or a batch that does not divide.
@@ -48,7 +47,7 @@ def build_train_loader(cfg: CfgNode, *, seed: int, num_workers: int | None = Non
         batch_size=cfg.SOLVER.IMS_PER_BATCH * parts,
         num_parts=parts,
         group_by_orientation=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
-        num_workers=cfg.DATALOADER.NUM_WORKERS if num_workers is None else num_workers,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
         seed=seed,
         max_bad_samples=cfg.DATALOADER.MAX_BAD_SAMPLES,
     )

@@ -19,7 +19,7 @@ from eseg_d2.engine.weights_file import UnreadableWeightsError, read_weights_fil
 from eseg_d2.engine.weights_summary import WeightsSummary
 from eseg_d2.errors import RunError
 
-__all__ = ["SafeCheckpointer", "find_checkpoints", "load_weights"]
+__all__ = ["SafeCheckpointer", "find_checkpoints", "load_weights", "what_is_kept"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,12 @@ def find_checkpoints(folder: str) -> list[str]:
             paths.remove(tagged)
             paths.insert(0, tagged)
     return paths
+
+
+def what_is_kept(folder: str, kind: str = "last") -> str:
+    """A sentence on the checkpoint that a run which ends now can go on from."""
+    kept = find_checkpoints(folder)
+    return f"The {kind} checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
 
 
 def load_weights(model: nn.Module, path: str) -> None:
@@ -210,11 +216,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(self.save_dir).free
             room += f", and the disk has {free / 2**20:.1f} MiB left"
-        kept = find_checkpoints(self.save_dir)
-        is_kept = f"The last checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
         return RunError(
-            f"{path} cannot be written: {error}; {room}. {is_kept} Make room on the disk or the "
-            "folder writable, then go on with --resume."
+            f"{path} cannot be written: {error}; {room}. {what_is_kept(self.save_dir)} Make room "
+            "on the disk or the folder writable, then go on with --resume."
         )
 
 

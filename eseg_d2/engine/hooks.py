@@ -25,12 +25,11 @@ def build_hooks(trainer) -> list[HookBase]:
         ValueError: a key has a value that its hook refuses.
     """
     cfg = trainer.cfg
-    images = cfg.SOLVER.IMS_PER_BATCH * cfg.SOLVER.ACCUMULATE_STEPS
     device = next(trainer.model.parameters()).device
     built = [
         trainer.ema,  # first: what follows evaluates and saves it
         hooks.IterationTimer(),
-        ThroughputHook(images, device),
+        ThroughputHook(trainer.images_per_update, device),
         hooks.LRScheduler(),
         _precise_bn(trainer),
         _validation_loss(trainer),

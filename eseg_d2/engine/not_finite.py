@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from detectron2.utils import comm
 
 from eseg_d2.data.text import listing
-from eseg_d2.engine.checkpoint import find_checkpoints
+from eseg_d2.engine.checkpoint import what_is_kept
 from eseg_d2.engine.train_step import NotFiniteError
 from eseg_d2.errors import RunError
 
@@ -63,8 +63,7 @@ class NotFiniteGuard:
                 self._max_skipped,
             )
             return
-        kept = find_checkpoints(self._output_dir)
-        last = f"The last good checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
+        last = what_is_kept(self._output_dir, "last good")
         raise RunError(
             f"{message}\n  {last} Look at these images (tools/check_dataset.py, "
             "tools/browse_dataset.py), or lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS, set "

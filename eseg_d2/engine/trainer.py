@@ -75,7 +75,7 @@ class Trainer(ConfiguredTrainer):
             self.checkpointer.add_checkpointable("training_model", self.ema)
         self._guard = NotFiniteGuard(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_SKIPPED_STEPS)
         self._data_state: dict | None = None
-        self._images_per_update: int | None = None
+        self._images_per_update_then: int | None = None  # in the run that wrote the checkpoint
         self.data_seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.random_states: list[dict] = []
         self.register_hooks(self.build_hooks())
@@ -106,8 +106,8 @@ class Trainer(ConfiguredTrainer):
 
     def _scaled(self, iteration: int) -> int:
         """By SOLVER.REFERENCE_WORLD_SIZE more processes make fewer and larger updates."""
-        now = self.cfg.SOLVER.IMS_PER_BATCH * self.cfg.SOLVER.ACCUMULATE_STEPS
-        before = self._images_per_update or now
+        now = self.images_per_update
+        before = self._images_per_update_then or now
         if before == now or not self.cfg.SOLVER.REFERENCE_WORLD_SIZE:
             return iteration
         scaled = round(iteration * before / now)
@@ -227,6 +227,11 @@ class Trainer(ConfiguredTrainer):
         return self.checkpointer.model
 
     @property
+    def images_per_update(self) -> int:
+        """Of all processes and accumulated parts."""
+        return self.cfg.SOLVER.IMS_PER_BATCH * self.cfg.SOLVER.ACCUMULATE_STEPS
+
+    @property
     def last_results(self) -> dict:
         """Results of the last evaluation; empty before there is one."""
         return getattr(self, "_last_eval_results", {})
@@ -239,7 +244,7 @@ class Trainer(ConfiguredTrainer):
             "data": {"seed": self.data_seed, "order": loader.state_dict() if loader else None},
             "random_states": self.random_states,
             "skipped_steps": self._guard.skipped,
-            "images_per_update": self.cfg.SOLVER.IMS_PER_BATCH * self.cfg.SOLVER.ACCUMULATE_STEPS,
+            "images_per_update": self.images_per_update,
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -252,7 +257,7 @@ class Trainer(ConfiguredTrainer):
         self._data_state = state_dict["data"]["order"]
         self.random_states = state_dict["random_states"]
         self._guard.skipped = state_dict["skipped_steps"]
-        self._images_per_update = state_dict["images_per_update"]
+        self._images_per_update_then = state_dict["images_per_update"]
 
     def _set_random_state(self) -> None:
         rank = comm.get_rank()

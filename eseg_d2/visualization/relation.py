@@ -8,7 +8,13 @@ import torch.nn.functional as F
 
 from eseg_d2.modeling.sem_seg.rsp_head import RSPHead
 
-__all__ = ["context_maps", "draw_context", "find_rsp_head", "image_relation_weights"]
+__all__ = [
+    "context_maps",
+    "draw_context",
+    "find_rsp_head",
+    "image_relation_weights",
+    "pixel_context",
+]
 
 ZOOM = 2.5  # of a panel: the region's extent times this
 
@@ -81,6 +87,30 @@ def context_maps(weights: Sequence[torch.Tensor], position: tuple[int, int]) -> 
         share = folded[0, 0]
         maps.append(share.numpy())
     return maps
+
+
+def pixel_context(
+    weights: Sequence[torch.Tensor],
+    pixel: tuple[int, int],
+    image_size: Sequence[int],
+    seen_size: tuple[int, int],
+    stride: int,
+) -> tuple[list[np.ndarray], list[int]]:
+    """The context of a pixel of the image itself.
+
+    Args:
+        weights: as for :func:`context_maps`.
+        pixel: (row, column) in the image.
+        image_size: its (H, W).
+        seen_size: its (H, W) as the model saw it.
+        stride: of the lowest level, there.
+
+    Returns:
+        The maps of :func:`context_maps`, and the strides of their levels.
+    """
+    row, column = (int((pixel[i] + 0.5) * seen_size[i] / image_size[i]) // stride for i in (0, 1))
+    maps = context_maps(weights, (row, column))
+    return maps, [stride * 2 ** (level + 1) for level in range(len(maps))]
 
 
 def draw_context(
