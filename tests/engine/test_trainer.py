@@ -78,6 +78,27 @@ def test_optimizer_has_one_group_for_equal_settings(root):
     assert not single
 
 
+def test_optimizer_updates_as_detectron2s(root):
+    cfg = load_config(
+        str(root / "configs/scenes/eseg_lite_s.yaml"), ["SOLVER.WEIGHT_DECAY_NORM", "0.5"]
+    )
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
+    models = [Trainer.build_model(cfg) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers = [
+        factory.build_optimizer(cfg, model)
+        for factory, model in zip((Trainer, DefaultTrainer), models, strict=True)
+    ]
+    for step in range(3):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            generator = torch.Generator().manual_seed(step)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+    for ours, theirs in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_memory_format_changes_no_prediction(root):
     path = str(root / "configs/scenes/eseg_lite_s.yaml")
     last, first = (

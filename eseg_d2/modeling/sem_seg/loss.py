@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from eseg_d2.layers.resize import resize_bilinear
 from eseg_d2.modeling.sem_seg.pixel_count import current_pixel_count
 
 __all__ = ["LOSS_TYPES", "pixel_cross_entropy"]
@@ -31,9 +32,7 @@ def pixel_cross_entropy(
     Returns:
         A scalar.
     """
-    logits = F.interpolate(
-        logits.float(), size=targets.shape[-2:], mode="bilinear", align_corners=False
-    )
+    logits = resize_bilinear(logits.float(), targets.shape[-2:])
     counted = (targets != ignore_value).sum()
     if loss_type == "cross_entropy":
         total = F.cross_entropy(logits, targets, reduction="sum", ignore_index=ignore_value)
