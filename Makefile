@@ -7,6 +7,9 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+ifndef SEED
+SEED := $(shell date +%s)
+endif
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
@@ -57,8 +60,9 @@ study: install ## RSP beside Semantic FPN and DeepLabV3, 3 seeds each: see outpu
 	  --size 192x384 --seed 1 --output "$${DETECTRON2_DATASETS:-datasets}/street_scenes/cityscapes"
 	$(PY) tools/study.py --output output/study
 
-test: install ## run all tests
-	$(PY) -m pytest -n auto --dist loadfile
+test: install ## run all tests in random order; SEED=N repeats the order of another run
+	@echo '==> random order of the tests: make test SEED=$(SEED)'
+	$(PY) -m pytest -n auto --dist loadfile --randomly-seed=$(SEED)
 
 lint: install ## check the code's style and format
 	$(PY) -m ruff check .

@@ -39,6 +39,7 @@ EXTRAS_REQUIRE = {
     "dev": [
         "pytest",
         "pytest-xdist",  # a process on each core halves the tests' time on two
+        "pytest-randomly",  # tests in random order: none may lean on what ran before it
         "hypothesis",  # tests over random sizes
         "effdet",  # the independent BiFPN that tests compare ours with
         "playwright",  # drives a Chromium over the page, where one is installed
