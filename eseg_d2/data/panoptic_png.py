@@ -122,7 +122,7 @@ def wrong_png_format(head: bytes) -> str:
 
 
 def _require_sane_size(path: str) -> None:
-    """OpenCV takes a gigapixel from a file of a few bytes; Pillow looks at the header."""
+    """Raise if a png is too large: OpenCV would read a gigapixel from a file of a few bytes."""
     with _open(path):
         pass
 
@@ -191,7 +191,7 @@ def find_runs(*maps: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def look_up_segments(ids: np.ndarray, segments_info: list[dict], path: str) -> np.ndarray:
-    """As :func:`segment_index`, of (R,) segment ids."""
+    """Return what :func:`segment_index` does, for (R,) segment ids."""
     known_ids = np.array([s["id"] for s in segments_info], dtype=np.int64)
     order = np.argsort(known_ids)
     ascending = known_ids[order]

@@ -65,7 +65,7 @@ def find_files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) of an image as Detectron2 reads it: turned as its EXIF data say.
+    """Return the (height, width) of an image as the loader reads it, turned as its EXIF data say.
 
     Raises:
         FileNotFoundError: no such file.

@@ -160,7 +160,7 @@ def _decode(data: bytes) -> tuple[Image.Image, Size]:
 
 
 def _read_image(path: str) -> tuple[Size, bytes]:
-    """(width, height) as Detectron2 reads it, turned as EXIF says, and the digest of the bytes."""
+    """Return (width, height) as the loader turns the image, and the digest of its bytes."""
     data = _read_bytes(path)
     image, size = _decode(data)
     if image.mode in _RARE:
@@ -172,7 +172,7 @@ def _read_image(path: str) -> tuple[Size, bytes]:
 
 
 def _read_png(path: str) -> np.ndarray:
-    """(H, W) int32, segment ids."""
+    """Return (H, W) int32, segment ids."""
     data = _read_bytes(path)
     image, _ = _decode(data)
     wrong = wrong_png_format(data[:HEADER_BYTES])

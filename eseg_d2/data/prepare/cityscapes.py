@@ -100,7 +100,7 @@ def _unfinished(gt_fine: Path, split: str) -> Path:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Takes what cityscapesscripts prints; names the file in its errors."""
+    """Name the file in errors, with what cityscapesscripts has printed."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
