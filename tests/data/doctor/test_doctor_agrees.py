@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -35,14 +35,6 @@ def put(content, path, value):
         content[path[-1]] = value
 
 
-@pytest.fixture
-def split(tiny):
-    yield tiny.train
-    for catalog in DatasetCatalog, MetadataCatalog:
-        if "tiny_train" in catalog:
-            catalog.remove("tiny_train")
-
-
 def load(entry):
     """Everything that a training reads."""
     register_own([entry])
@@ -61,7 +53,8 @@ def load(entry):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_what_the_loader_refuses_the_doctor_finds(split, tiny, data):
+def test_what_the_loader_refuses_the_doctor_finds(tiny, data):
+    split = tiny.train
     original = json.dumps(split.content)
     path = data.draw(st.sampled_from(list(places(split.content))[1:]))
     put(split.content, path, data.draw(VALUES | st.just(...)))
