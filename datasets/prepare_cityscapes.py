@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes of Cityscapes' downloaded files what Detectron2 reads: labelTrainIds pngs, and panoptic
+"""Makes of Cityscapes' instanceIds pngs what Detectron2 reads: labelTrainIds pngs, and panoptic
 pngs with their json. What is there is not made again, and an interrupted run goes on."""
 
 import argparse

@@ -21,10 +21,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     coco = kinds.add_parser(
         "coco",
-        help="a COCO instance json and stuff pngs",
-        description="""A COCO instance json, whose categories are the things, and pngs of stuff, of
-        8 or 16 bit or with a palette. Objects are painted over stuff, smaller ones over larger
-        ones, all of them over crowds; what is then fully hidden is left out and counted.""",
+        help="a COCO instance json, and stuff in pngs or in a json",
+        description="""A COCO instance json, whose categories are the things, and stuff: pngs of 8
+        or 16 bit or with a palette, another COCO json, or categories with "isthing": 0 in the
+        same one. Objects are painted over stuff, smaller ones over larger ones, all of them over
+        crowds; what is then fully hidden is left out and counted.""",
     )
     for kind in maps, coco:
         kind.add_argument("--images", type=Path, required=True, metavar="DIR", help="jpgs or pngs")
@@ -35,19 +36,23 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
                       "within the image, 0 for none; needed if there are things")  # fmt: skip
     maps.add_argument("--categories", type=Path, required=True, metavar="FILE",
                       help="json or yaml list of {id, name, isthing} and, if you like, color "
-                      "[R, G, B]")  # fmt: skip
+                      "[R, G, B]; without --instances isthing is 0 if left out")  # fmt: skip
     coco.add_argument("--instances", type=Path, required=True, metavar="JSON",
                       help="COCO instance json: polygons or RLE")  # fmt: skip
-    coco.add_argument("--stuff", type=Path, required=True, metavar="DIR",
-                      help="pngs whose pixels are stuff category ids; named as images")  # fmt: skip
-    coco.add_argument("--stuff-categories", type=Path, required=True, metavar="FILE",
-                      help="json or yaml list of {id, name}, or a COCO stuff json")  # fmt: skip
+    coco.add_argument("--stuff", type=Path, metavar="DIR_OR_JSON",
+                      help="pngs whose pixels are stuff category ids, named as images; or a COCO "
+                      "json (.json) whose categories are stuff; nothing if the instance json has "
+                      "them, with isthing 0")  # fmt: skip
+    coco.add_argument("--stuff-categories", type=Path, metavar="FILE",
+                      help="for stuff pngs: json or yaml list of {id, name}, or a COCO stuff "
+                      "json")  # fmt: skip
     for kind in maps, coco:
         kind.add_argument("--output", type=Path, required=True, metavar="DIR",
                           help="made if missing")  # fmt: skip
-        kind.add_argument("--ignore", type=int, nargs="*", default=[255], metavar="VALUE",
+        kind.add_argument("--ignore", type=int, nargs="*", metavar="VALUE",
                           help="values of pixels without a class, which become void (default: 255; "
-                          "none if nothing follows)")  # fmt: skip
+                          "none if nothing follows); of a json of stuff: ids of categories that "
+                          "are left out (default: none)")  # fmt: skip
         kind.add_argument("--name", help="of the data set (default: the output folder's)")
         kind.add_argument("--workers", type=int, metavar="W", help="processes (default: all CPUs)")
     return parser.parse_args(arguments)
@@ -63,7 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
     convert = {"label-maps": convert_label_maps, "coco": convert_coco}[args.pop("kind")]
     name = args.pop("name") or args["output"].resolve().name
     try:
-        found = convert(**{**args, "ignore": tuple(args["ignore"])})
+        if args["ignore"] is not None:
+            args["ignore"] = tuple(args["ignore"])
+        found = convert(**{key: value for key, value in args.items() if value is not None})
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import shlex
+import string
 import subprocess
 import sys
 
@@ -51,23 +54,29 @@ def write_own(scenes, folder):
     table = np.full(256, IGNORED, np.uint8)
     for label, number in ids.items():
         table[label] = number
+    for split, name, image, labels, numbers in scene_files(scenes):
+        instances = np.where((numbers >= 1000) & np.isin(labels, things), numbers % 1000 + 1, 0)
+        save(folder / split / "images" / f"{name}.png", image)
+        save(folder / split / "labels" / f"{name}.png", table[labels])
+        save(folder / split / "instances" / f"{name}.png", instances.astype(np.uint16))
+    return categories
+
+
+def scene_files(scenes):
+    """Split, name, pixels, label ids and instance ids of each scene."""
     root = scenes / "street_scenes" / "cityscapes"
-    for source in (root / "gtFine").rglob("*_instanceIds.png"):
+    for source in sorted((root / "gtFine").rglob("*_instanceIds.png")):
         split, town = source.parts[-3:-1]
         name = source.name.removesuffix("_gtFine_instanceIds.png")
         numbers = np.asarray(Image.open(source)).astype(np.int64)
+        image = Image.open(root / "leftImg8bit" / split / town / f"{name}_leftImg8bit.png")
         labels = np.where(numbers < 1000, numbers, numbers // 1000)
-        instances = np.where((numbers >= 1000) & np.isin(labels, things), numbers % 1000 + 1, 0)
-        image = root / "leftImg8bit" / split / town / f"{name}_leftImg8bit.png"
-        for kind, pixels in (
-            ("images", np.asarray(Image.open(image))),
-            ("labels", table[labels]),
-            ("instances", instances.astype(np.uint16)),
-        ):
-            path = folder / split / kind / town / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
-    return categories
+        yield split, f"{town}/{name}", np.asarray(image), labels, numbers
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +168,53 @@ def test_it_holds_what_the_scenes_hold(registered):
 
     for split in "train", "val":
         assert contents(f"test_own_{split}") == contents(f"scenes_cityscapes_panoptic_{split}")
+
+
+PAGE = "docs/data.md"
+SEMANTIC_SMALL = (
+    *("SOLVER.MAX_ITER", "3", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
+    *("INPUT.MIN_SIZE_TRAIN", "(48, 64)", "INPUT.MIN_SIZE_TEST", "64", "MODEL.WEIGHTS", ""),
+)
+
+
+@pytest.fixture(scope="module")
+def semantic_checkout(root, scenes, tmp_path_factory):
+    """A checkout in which someone has put photographs and label pngs, as the page tells."""
+    folder = tmp_path_factory.mktemp("semantic")
+    for name in "configs", "datasets", "tools", "train_net.py":
+        (folder / name).symlink_to(root / name)
+    ids = {c.name: c.id for c in CATEGORIES}
+    table = np.full(256, 255, np.uint8)
+    table[[ids["road"], ids["sky"], ids["vegetation"]]] = 0, 1, 2
+    names = {"train": iter(string.ascii_lowercase), "val": iter(string.ascii_lowercase)}
+    for split, _, image, labels, _ in scene_files(scenes):
+        name = next(names[split])
+        save(folder / "data" / split / "images" / f"{name}.jpg", image)
+        save(folder / "data" / split / "labels" / f"{name}.png", table[labels])
+    return folder
+
+
+def test_a_semantic_data_set_as_the_page_tells_word_by_word(root, semantic_checkout):
+    text = (root / PAGE).read_text()
+    section = re.search(r"^## Semantic data sets.*?(?=^## )", text, re.M | re.S).group()
+    categories, config = re.findall(r"```yaml\n(.*?)```", section, re.S)
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
+    (semantic_checkout / "data" / "categories.yaml").write_text(categories)
+    (semantic_checkout / "mine.yaml").write_text(config)
+    commands = re.findall(r"^    python (.*)$", section.replace("\\\n", " "), re.M)
+    assert len(commands) == 5
+    for command in commands:
+        words = shlex.split(command)
+        if words[0] == "train_net.py":
+            at = words.index("--config-file") + 2 + ("--eval-only" in words)
+            words[at:at] = SEMANTIC_SMALL
+        done = run(semantic_checkout, *words)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+    results = json.loads((semantic_checkout / "output" / "mine" / "results.json").read_text())
+    assert {k for k in results["sem_seg"] if k.startswith("IoU-")} == {
+        *("IoU-road", "IoU-sky", "IoU-tree")
+    }
+    assert 0 <= results["sem_seg"]["mIoU"] <= 100
+    predicted = run(semantic_checkout, "-c", code)
+    assert predicted.returncode == 0, predicted.stderr[-3000:]
+    assert predicted.stdout.startswith("(64, 128) [") and "'" in predicted.stdout

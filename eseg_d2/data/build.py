@@ -15,7 +15,7 @@ from detectron2.data.samplers import (
 
 from eseg_d2.data.label_check import LabelCheckedMapper
 from eseg_d2.data.mapper import PanopticMapper
-from eseg_d2.data.test_loader import NamingMapper, TestLoader
+from eseg_d2.data.test_loader import EvaluationMapper, TestLoader
 from eseg_d2.data.train_loader import TrainLoader
 
 __all__ = ["build_test_loader", "build_train_loader"]
@@ -54,9 +54,9 @@ def build_train_loader(cfg: CfgNode, *, seed: int) -> TrainLoader:
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> TestLoader:
-    """Detectron2's, whose errors name the image."""
-    mapper = NamingMapper(DatasetMapper(cfg, False))
-    return TestLoader(build_detection_test_loader(cfg, dataset_name, mapper=mapper))
+    """Build Detectron2's loader for evaluation, whose errors name the image."""
+    loader = build_detection_test_loader(cfg, dataset_name, mapper=EvaluationMapper(cfg))
+    return TestLoader(loader)
 
 
 def _build_sampler(cfg: CfgNode, images: list[dict], seed: int) -> TrainingSampler:

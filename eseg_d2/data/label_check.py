@@ -8,7 +8,7 @@ __all__ = ["LabelCheckedMapper"]
 
 
 class LabelCheckedMapper:
-    """A mapper of Detectron2 whose labels are looked at. (The panoptic mapper makes none else.)"""
+    """A mapper of Detectron2 whose labels are checked; those of the panoptic mapper are right."""
 
     def __init__(self, cfg: CfgNode, mapper: Callable[[dict], dict]):
         """

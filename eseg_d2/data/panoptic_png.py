@@ -7,24 +7,26 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from detectron2.data import detection_utils
-from PIL import ExifTags, Image
+from PIL import Image
 
+from eseg_d2.data.pixels import upright_rgb
 from eseg_d2.errors import BadSampleError
 
 __all__ = [
     "PADDING",
     "VOID",
+    "PngHeader",
     "SegmentPixels",
     "count_segments",
     "find_runs",
     "look_up_segments",
-    "oriented_size",
+    "png_header",
     "read_image",
     "read_panoptic_png",
-    "require_whole_image",
     "rgb_to_segment_id",
     "segment_id_to_rgb",
     "segment_index",
+    "wrong_png_format",
 ]
 
 VOID = 0
@@ -65,21 +67,62 @@ def _four_bytes_to_id(rgba: np.ndarray) -> np.ndarray:
 
 
 def read_panoptic_png(path: str) -> np.ndarray:
-    """The (H, W) int32 map of segment ids in a panoptic png.
+    """Read the (H, W) int32 map of segment ids of a panoptic png, RGB or RGBA of 8 bits.
+
+    Alpha is not looked at.
 
     Raises:
         FileNotFoundError: no such file.
-        BadSampleError: it cannot be decoded, or says that it has more pixels than Pillow accepts.
+        BadSampleError: it cannot be decoded, is of another kind, or says that it has more pixels
+            than Pillow accepts.
     """
     _require_sane_size(path)
+    with open(path, "rb") as f:
+        wrong = wrong_png_format(f.read(HEADER_BYTES))
+    if wrong:
+        raise BadSampleError(f"{path} is {wrong}")
     bgr = cv2.imread(path, cv2.IMREAD_COLOR)  # half again as fast as PIL
     if bgr is None:
         raise BadSampleError(f"cannot read the image {path}. Is it complete?")
     return _four_bytes_to_id(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA))
 
 
+class PngHeader(NamedTuple):
+    """Bits of a channel, and the colour type of the PNG standard."""
+
+    depth: int
+    color_type: int
+
+
+HEADER_BYTES = 26
+GREY, RGB, PALETTE, RGBA = 0, 2, 3, 6
+_COLORS = {GREY: "grey", RGB: "RGB", PALETTE: "palette", 4: "grey and alpha", RGBA: "RGBA"}
+
+
+def png_header(head: bytes) -> PngHeader | None:
+    """Return what the first :data:`HEADER_BYTES` of a file say; None if it is no png."""
+    if len(head) < HEADER_BYTES or not head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return None
+    return PngHeader(head[24], head[25])
+
+
+def wrong_png_format(head: bytes) -> str:
+    """Say why a file holds no segment ids; empty if it does.
+
+    Args:
+        head: its first :data:`HEADER_BYTES`.
+    """
+    header = png_header(head)
+    if header is None:
+        return "no png; segment ids are stored as png"
+    if header.depth == 8 and header.color_type in (RGB, RGBA):
+        return ""
+    kind = _COLORS.get(header.color_type, header.color_type)
+    return f"a png with {kind} of {header.depth} bit, expected RGB of 8 bit"
+
+
 def _require_sane_size(path: str) -> None:
-    """OpenCV takes a gigapixel from a file of a few bytes; Pillow looks at the header."""
+    """Raise if a png is too large: OpenCV would read a gigapixel from a file of a few bytes."""
     with _open(path):
         pass
 
@@ -96,34 +139,18 @@ def _open(path: str) -> Iterator[Image.Image]:
 
 
 def read_image(path: str, image_format: str) -> np.ndarray:
-    """(H, W, 3) uint8 as of Detectron2's reader, which takes half a damaged png for a whole one.
+    """Read the (H, W, 3) uint8 pixels of an image, as :func:`upright_rgb` makes them.
+
+    Args:
+        path: of the image.
+        image_format: ``"BGR"``, ``"RGB"`` or another one of INPUT.FORMAT.
 
     Raises:
         FileNotFoundError: no such file.
         BadSampleError: it cannot be decoded, or says that it has more pixels than Pillow accepts.
     """
     with _open(path) as image:
-        image.load()  # before the EXIF data: reading these, Detectron2 hides the error
-        image = detection_utils._apply_exif_orientation(image)
-        return detection_utils.convert_PIL_to_numpy(image, image_format)
-
-
-def require_whole_image(path: str) -> None:
-    """For files that Detectron2 itself reads. Errors as :func:`read_image`."""
-    with _open(path) as image:
-        if image.format == "PNG":  # it notices the damage of others
-            image.load()
-
-
-def oriented_size(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
-    """The (width, height) of an image as :func:`read_image` turns it, by its EXIF data.
-
-    Args:
-        image: whose EXIF data count.
-        size: its (width, height) as stored.
-    """
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    return size[::-1] if turned else size
+        return detection_utils.convert_PIL_to_numpy(upright_rgb(image), image_format)
 
 
 def segment_index(segment_map: np.ndarray, segments_info: list[dict], path: str) -> np.ndarray:
@@ -164,7 +191,7 @@ def find_runs(*maps: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def look_up_segments(ids: np.ndarray, segments_info: list[dict], path: str) -> np.ndarray:
-    """As :func:`segment_index`, of (R,) segment ids."""
+    """Return what :func:`segment_index` does, for (R,) segment ids."""
     known_ids = np.array([s["id"] for s in segments_info], dtype=np.int64)
     order = np.argsort(known_ids)
     ascending = known_ids[order]

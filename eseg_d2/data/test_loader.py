@@ -1,34 +1,59 @@
-"""Detectron2's loader for evaluation, whose errors name the image."""
+"""The loader for evaluation, whose errors name the image."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-from detectron2.data.detection_utils import SizeMismatchError
-from PIL import Image
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
 
-from eseg_d2.data.panoptic_png import require_whole_image
+from eseg_d2.data.panoptic_png import read_image
 from eseg_d2.data.workers import explained
 from eseg_d2.errors import BadSampleError, RunError
 
-__all__ = ["NamingMapper", "TestLoader"]
+__all__ = ["EvaluationMapper", "TestLoader"]
 
 
-class NamingMapper:
-    """Gives the message in place of a sample that cannot be read: exceptions of worker processes
-    arrive as tracebacks.
+class EvaluationMapper:
+    """Map a dataset dict to a model's input, as Detectron2's mapper does, with our image reader.
+
+    It returns the message in place of a sample that cannot be read: exceptions of worker
+    processes arrive as tracebacks.
     """
 
-    def __init__(self, mapper: Callable[[dict], dict]):
-        self._mapper = mapper
+    def __init__(self, cfg: CfgNode):
+        """
+        Args:
+            cfg: INPUT is read.
+        """
+        augmentations = detection_utils.build_augmentation(cfg, is_train=False)
+        self._augmentations = T.AugmentationList(augmentations)
+        self._image_format = cfg.INPUT.FORMAT
 
     def __call__(self, dataset_dict: dict) -> dict | str:
-        errors = (OSError, SyntaxError, ValueError, SizeMismatchError, Image.DecompressionBombError)
+        """
+        Args:
+            dataset_dict: with ``file_name``.
+
+        Returns:
+            The dict without its annotations, with ``image`` (3, H, W) uint8; or why there is none.
+        """
+        kept = {k: v for k, v in dataset_dict.items() if k not in _ANNOTATIONS}
         try:
-            require_whole_image(dataset_dict["file_name"])
-            return self._mapper(dataset_dict)
-        except BadSampleError as e:
+            image = read_image(kept["file_name"], self._image_format)
+            detection_utils.check_image_size(kept, image)
+        except (BadSampleError, FileNotFoundError) as e:
             return str(e)
-        except errors as e:
-            return f"cannot read the image {dataset_dict['file_name']}: {e}."
+        except (OSError, detection_utils.SizeMismatchError) as e:
+            return f"cannot read the image {kept['file_name']}: {e}."
+        aug_input = T.AugInput(image)
+        self._augmentations(aug_input)
+        pixels = np.ascontiguousarray(aug_input.image.transpose(2, 0, 1))
+        return {**kept, "image": torch.from_numpy(pixels)}
+
+
+_ANNOTATIONS = ("annotations", "sem_seg_file_name")
 
 
 class TestLoader:
@@ -39,7 +64,7 @@ class TestLoader:
     def __init__(self, loader: Iterable[list]):
         """
         Args:
-            loader: Detectron2's, with a :class:`NamingMapper`.
+            loader: Detectron2's, with an :class:`EvaluationMapper`.
         """
         self._loader = loader
         self.dataset = loader.dataset

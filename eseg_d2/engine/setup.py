@@ -58,6 +58,7 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     _train_random_layers(cfg)
     register_own(cfg.DATASETS.PANOPTIC)
     _require_equal_classes(cfg)
+    _require_things(cfg)
     set_class_counts(cfg)
     return cfg
 
@@ -113,13 +114,14 @@ def autocast_dtype(cfg: CfgNode) -> torch.dtype | None:
 
 
 def set_class_counts(cfg: CfgNode) -> None:
-    """Set the NUM_CLASSES of the semantic and ROI heads from the first panoptic data set.
+    """Set what the first panoptic data set says: NUM_CLASSES of the heads, and IGNORE_VALUE.
 
     Args:
         cfg: changed in place; left alone if its data set is not a panoptic one.
     """
     for space in _label_spaces(cfg).values():
         cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = space.num_semantic
+        cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = space.ignore_label
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = space.num_things
         return
 
@@ -142,6 +144,18 @@ def _require_equal_classes(cfg: CfgNode) -> None:
             "the data sets of DATASETS.TRAIN and DATASETS.TEST must have the same classes in the "
             f"same order, with the same ids and isthing; got{classes}"
         )
+
+
+def _require_things(cfg: CfgNode) -> None:
+    for name, space in _label_spaces(cfg).items():
+        if not space.num_things and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
+            raise ValueError(
+                f"data set {name!r} has no things, only stuff ({', '.join(space.names[:3])}, ...), "
+                f"and MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} is for things. Take a "
+                "semantic model, with _BASE_ configs/Base-RSP-Semantic.yaml or "
+                "configs/Base-ESeg-Semantic.yaml; or give classes whose objects are told apart "
+                "isthing 1 (docs/data.md)"
+            )
 
 
 def require_inputs(cfg: CfgNode, *, eval_only: bool) -> None:

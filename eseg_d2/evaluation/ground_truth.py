@@ -1,5 +1,6 @@
 """The truth of a panoptic data set, as the evaluators ask for it."""
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -27,7 +28,7 @@ class GroundTruth:
         """
         metadata = MetadataCatalog.get(dataset_name)
         self.label_space = LabelSpace.from_metadata(metadata, semantic_classes)
-        records = _records(dataset_name, metadata.panoptic_json)
+        records = _records(dataset_name, DatasetCatalog[dataset_name])
         self.records = {record["file_name"]: record for record in records}
 
     def segment_map(self, file_name: str) -> np.ndarray:
@@ -50,9 +51,9 @@ class GroundTruth:
 
 
 @lru_cache(maxsize=4)
-def _records(dataset_name: str, panoptic_json: str) -> list[dict]:
-    # the path is part of the key: a name may be registered anew for other files
-    return DatasetCatalog.get(dataset_name)
+def _records(dataset_name: str, load: Callable[[], list[dict]]) -> list[dict]:
+    # the function is part of the key: a name may be registered anew, with other classes
+    return load()
 
 
 @lru_cache(maxsize=2)

@@ -5,7 +5,9 @@ import stat
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from eseg_d2.data.pixels import upright_rgb
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "read_image", "require_file"]
 
@@ -20,20 +22,13 @@ _FORMATS = tuple(
     {"JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF"} & Image.OPEN.keys()
 )
 MAX_PIXELS = 2**26  # a small file may claim to be huge
-_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 def read_image(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The (H, W, 3) uint8 BGR pixels of an image, the right way up.
 
-    - EXIF orientation is applied.
-    - Grey, palette and two-colour images become BGR.
-    - Transparent pixels are laid on white.
-    - 16 bit are scaled from 0 .. 65535 to 0 .. 255; the darkest and brightest values are not
-      sought, so that equal pixels stay equal over files.
-    - CMYK is converted without its colour profile; no profile is applied to RGB either.
-    - Of an animation or several pages the first is taken.
+    They are those that a model is trained with, see :func:`~eseg_d2.data.pixels.upright_rgb`. Of
+    an animation or several pages the first is taken.
 
     Args:
         path: JPEG, PNG, BMP, TIFF, WebP, GIF, PPM/PGM/PBM, JPEG 2000 or AVIF, whatever its suffix.
@@ -49,8 +44,7 @@ def read_image(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> np.n
             warnings.simplefilter("ignore")  # of PIL's own limit and of odd EXIF data
             with Image.open(path, formats=_FORMATS) as image:
                 _check_size(image, path, max_pixels)
-                image.load()
-                rgb = _to_rgb(_upright(image))
+                rgb = upright_rgb(image)
         return np.ascontiguousarray(np.asarray(rgb)[:, :, ::-1])
     except _TooLarge as e:
         raise ValueError(str(e)) from None
@@ -108,32 +102,3 @@ def _too_large(path, got: str, max_pixels: int) -> str:
         f"{os.fspath(path)} has {got} pixels; the limit is {max_pixels / 1e6:.0f} million "
         "(max_pixels, --max-pixels). Make it smaller, or raise the limit if you trust the file."
     )
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF data do not make the pixels unreadable
-        return image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _SIXTEEN_BIT:
-        return _from_sixteen_bit(np.asarray(image))
-    if image.mode == "I":
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("it has 32 bits a pixel; expected 8 or 16")
-        return _from_sixteen_bit(values)
-    if image.mode == "F":
-        raise ValueError("it has floating-point pixels; expected 8 or 16 bits: convert it")
-    if image.mode in _ALPHA or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_sixteen_bit(values: np.ndarray) -> Image.Image:
-    grey = (values.astype(np.uint32) * 255 + 32767) // 65535
-    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")

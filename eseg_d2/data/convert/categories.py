@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from eseg_d2.data.datasets.json_entries import CATEGORY_KEYS, wrong_in
+from eseg_d2.data.files import read_json, whole_number
 from eseg_d2.data.text import listing
 
-from .common import read_json, repeated
+from .common import repeated
 
 __all__ = [
     "category_index",
@@ -21,12 +23,22 @@ _KEPT = ("id", "name", "isthing", "supercategory", "color")
 _VALUES = 1 << 16  # that a pixel may have
 
 
-def read_categories(path: Path, isthing: int | None = None) -> list[dict]:
+class _Loader(yaml.SafeLoader):
+    """It makes integers of whole floats, as read_json does."""
+
+
+_Loader.add_constructor(
+    "tag:yaml.org,2002:float",
+    lambda loader, node: whole_number(loader.construct_yaml_float(node)),
+)
+
+
+def read_categories(path: Path, default_isthing: int | None = None) -> list[dict]:
     """Read a list of categories, or the ``categories`` of a COCO json.
 
     Args:
         path: a ``.json``, ``.yaml`` or ``.yml`` file.
-        isthing: see :func:`check_categories`.
+        default_isthing: see :func:`check_categories`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -36,7 +48,7 @@ def read_categories(path: Path, isthing: int | None = None) -> list[dict]:
         content = read_json(path)
     elif path.suffix in (".yaml", ".yml"):
         try:
-            content = yaml.safe_load(path.read_text())
+            content = yaml.load(path.read_text(), _Loader)
         except FileNotFoundError as e:
             raise FileNotFoundError(f"there is no file {path}") from e
         except (ValueError, yaml.YAMLError) as e:
@@ -45,17 +57,19 @@ def read_categories(path: Path, isthing: int | None = None) -> list[dict]:
         raise ValueError(f"{path}: categories are read from .json, .yaml or .yml")
     if isinstance(content, dict):
         content = content.get("categories")
-    return check_categories(content, path, isthing)
+    return check_categories(content, path, default_isthing)
 
 
-def check_categories(categories: list[dict], path: Path, isthing: int | None = None) -> list[dict]:
+def check_categories(
+    categories: list[dict], path: Path, default_isthing: int | None = None
+) -> list[dict]:
     """Check categories and keep of them what the panoptic format knows.
 
     Args:
         categories: dicts with ``id`` (dataset id, 0 or more), ``name``, ``isthing`` (0 or 1) and
             optionally ``supercategory`` and ``color`` (RGB, 0..255).
         path: of their file, for errors.
-        isthing: if given, all are of this kind, and need not say so.
+        default_isthing: of categories that do not say it; None if all must.
 
     Raises:
         ValueError: one is not like that, or two share an id or a name.
@@ -64,14 +78,14 @@ def check_categories(categories: list[dict], path: Path, isthing: int | None = N
         raise ValueError(f"{path}: expected a list of categories with id, name and isthing")
     checked = []
     for category in categories:
-        if isinstance(category, dict) and isthing is not None:
-            category = {"isthing": isthing, **category}
-        _check_category(category, path)
-        if isthing is not None and category["isthing"] != isthing:
+        if isinstance(category, dict) and default_isthing is not None:
+            category = {"isthing": default_isthing, **category}
+        wrong = wrong_in(category, CATEGORY_KEYS)
+        if wrong:
+            raise ValueError(f"{path}: the category {category} {wrong}")
+        if category["id"] < 0:
             raise ValueError(
-                f"{path}: category {category['name']!r} has isthing {category['isthing']}; "
-                f"expected {isthing}. Things come from the instances' json, stuff from the list of "
-                "stuff categories."
+                f"{path}: the category {category} has a negative id; expected 0, 1, .."
             )
         kept = {key: category[key] for key in _KEPT if key in category}
         checked.append({**kept, "isthing": int(kept["isthing"])})
@@ -95,23 +109,6 @@ def require_unique_categories(categories: list[dict], where: str) -> None:
                 f"{where}: several categories have the {key} {listing(shared)}; "
                 "each needs one of its own"
             )
-
-
-def _check_category(category: dict, path: Path) -> None:
-    if not isinstance(category, dict) or not {"id", "name", "isthing"} <= set(category):
-        raise ValueError(f"{path}: each category needs id, name and isthing; got {category}")
-    number, color = category["id"], category.get("color", [0, 0, 0])
-    if type(number) is not int or number < 0:
-        raise ValueError(f"{path}: a category has the id {number!r}; expected 0, 1, 2, ...")
-    if not isinstance(category["name"], str):
-        raise ValueError(f"{path}: category {number} has the name {category['name']!r}, no text")
-    if category["isthing"] not in (0, 1):
-        raise ValueError(
-            f"{path}: category {number}: isthing {category['isthing']!r} is not 0 or 1"
-        )
-    is_rgb = isinstance(color, list) and len(color) == 3
-    if not (is_rgb and all(type(c) is int and 0 <= c <= 255 for c in color)):
-        raise ValueError(f"{path}: category {number} has the color {color}; expected [R, G, B]")
 
 
 def check_ignored(ignore: tuple[int, ...], categories: list[dict], path: Path) -> None:

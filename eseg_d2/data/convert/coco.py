@@ -1,4 +1,4 @@
-"""A COCO instance json and stuff pngs to the COCO panoptic format."""
+"""A COCO instance json, and stuff in pngs or in a json, to the COCO panoptic format."""
 
 from collections import defaultdict
 from functools import partial
@@ -7,6 +7,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from eseg_d2.data.datasets.json_entries import (
+    ANNOTATION_KEYS,
+    IMAGE_KEYS,
+    SEGMENT_KEYS,
+    Rule,
+    wrong_in,
+)
+from eseg_d2.data.files import read_json
 from eseg_d2.data.text import listing
 
 from .categories import (
@@ -16,64 +24,88 @@ from .categories import (
     read_categories,
     require_unique_categories,
 )
-from .common import find_files, read_json, read_label_png, repeated
+from .coco_masks import to_rle
+from .common import find_files, read_label_png, repeated
 from .dataset import Conversion, Item, check_output, write_dataset
 from .segments import Segments
 
 __all__ = ["convert_coco"]
+
+_ANNOTATION_KEYS = {
+    "image_id": ANNOTATION_KEYS["image_id"],
+    "category_id": SEGMENT_KEYS["category_id"],
+    "iscrowd": SEGMENT_KEYS["iscrowd"],
+    "segmentation": Rule(lambda value: isinstance(value, list | dict), "polygons or an RLE"),
+}
 
 
 def convert_coco(
     *,
     images: Path,
     instances: Path,
-    stuff: Path,
-    stuff_categories: Path,
     output: Path,
-    ignore: tuple[int, ...] = (255,),
+    stuff: Path | None = None,
+    stuff_categories: Path | None = None,
+    ignore: tuple[int, ...] | None = None,
     workers: int | None = None,
 ) -> Conversion:
-    """Make ``panoptic/*.png`` and ``panoptic.json`` of COCO instances and stuff pngs.
+    """Make ``panoptic/*.png`` and ``panoptic.json`` of COCO instances and stuff.
 
-    The images are those that the json lists. The stuff png of ``city/a.jpg`` is ``city/a.png``.
-    Files of other images are left alone.
+    The images are those that `instances` lists. The stuff png of ``city/a.jpg`` is ``city/a.png``.
+    Stuff of other images is left alone.
 
-    How pixels become segments: stuff first, one segment a class; over it crowds, all of a class in
-    one image as one segment with ``iscrowd`` 1; over these the objects, each below every smaller
-    one, so that small ones do not disappear. Objects without a visible pixel are left out and
-    counted.
+    How pixels become segments: stuff first, one segment a class, in a json smaller annotations over
+    larger ones; over it crowds, all of a class in one image as one segment with ``iscrowd`` 1; over
+    these the objects, each below every smaller one, so that small ones do not disappear. Objects
+    without a visible pixel are left out and counted. What nothing covers is void.
 
     Args:
         images: folder; an image's ``file_name`` is a path in it.
-        instances: COCO instance json: ``images``, ``annotations`` with ``segmentation`` (polygons,
-            or RLE, compressed or not) and ``categories``, which are the things.
-        stuff: folder of pngs; a pixel is the dataset id of a stuff category. Read as
-            :func:`~eseg_d2.data.convert.common.read_label_png` does.
-        stuff_categories: file; see :func:`~eseg_d2.data.convert.categories.read_categories`.
+        instances: COCO json: ``images``, ``annotations`` with ``segmentation`` (polygons, or RLE,
+            compressed or not) and ``categories``. These are things, but for those with ``isthing``
+            0, which there may be if `stuff` is not given.
         output: folder that gets the results.
-        ignore: values in the stuff pngs of pixels without stuff.
+        stuff: folder of pngs, a pixel of which is the dataset id of a stuff category, read as
+            :func:`~eseg_d2.data.convert.common.read_label_png` does; or a COCO json whose
+            categories are all stuff, with the image ids of `instances`; None if `instances` has
+            the stuff as well.
+        stuff_categories: file of the categories of stuff pngs; see
+            :func:`~eseg_d2.data.convert.categories.read_categories`.
+        ignore: values in stuff pngs of pixels without stuff (by default 255), or ids of categories
+            in a json of stuff that are left out (by default none).
         workers: number of processes; by default one for each CPU.
 
     Raises:
         ValueError, FileNotFoundError: the inputs are not like that; file and fix are named.
         FileExistsError: `output` holds something else.
     """
-    content = _read_instances(instances)
-    things = check_categories(content["categories"], instances, isthing=1)
-    classes = things + read_categories(stuff_categories, isthing=0)
-    require_unique_categories(classes, f"{instances} and {stuff_categories} together")
-    check_ignored(ignore, classes[len(things) :], stuff_categories)
-    check_output(output, [images, stuff])
-    items = _items(content, instances, images, find_files(stuff, (".png",)), stuff)
-    _check_annotations(content, {c["id"] for c in things}, instances)
+    content = _read_coco(instances)
+    categories = check_categories(content["categories"], instances, default_isthing=1)
+    annotations = content["annotations"]
+    has_pngs = stuff is not None and stuff.suffix != ".json"
+    if has_pngs != (stuff_categories is not None):
+        raise ValueError(
+            f"got {stuff_categories or 'no file'} for the categories of stuff; it is needed with a "
+            "folder of stuff pngs (--stuff), and not used with a json"
+        )
+    if stuff is None:
+        others = []
+    elif has_pngs:
+        ignore = (255,) if ignore is None else ignore
+        others = read_categories(stuff_categories, default_isthing=0)
+        check_ignored(ignore, others, stuff_categories)
+    else:
+        others, more = _read_stuff(content, stuff, ignore or ())
+        annotations = annotations + more
+    _check_kinds(categories, others, instances, stuff_categories or stuff)
+    classes = categories + others
+    require_unique_categories(classes, f"{instances} and {stuff_categories or stuff} together")
+    _check_annotations(content["annotations"], categories, instances)
+    check_output(output, [images, stuff] if has_pngs else [images])
+    stuff_ids = [c["id"] for c in classes if not c["isthing"]]
     return write_dataset(
-        items,
-        partial(
-            _segments,
-            stuff_ids=[c["id"] for c in classes[len(things) :]],
-            ignore=ignore,
-            json_path=instances,
-        ),
+        _items(content["images"], annotations, instances, images, stuff if has_pngs else None),
+        partial(_segments, stuff_ids=stuff_ids, ignore=ignore, json_path=instances),
         output=output,
         categories=classes,
         settings=["coco", ignore],
@@ -81,49 +113,88 @@ def convert_coco(
     )
 
 
-def _read_instances(path: Path) -> dict:
+def _check_kinds(
+    categories: list[dict], others: list[dict], instances: Path, stuff: Path | None
+) -> None:
+    own = [c["name"] for c in categories if not c["isthing"]]
+    if stuff is None and not own:
+        raise ValueError(
+            f"nothing says what is stuff: no category of {instances} has isthing 0. Name pngs or a "
+            "json of stuff (--stuff), or write isthing into the categories."
+        )
+    if stuff is not None and own:
+        raise ValueError(
+            f"{instances} has stuff itself ({listing(own)} with isthing 0): make these things, or "
+            f"leave out {stuff}"
+        )
+    things = [c["name"] for c in others if c["isthing"]]
+    if things:
+        raise ValueError(
+            f"{stuff} has things ({listing(things)} with isthing 1); expected stuff alone. Things "
+            f"come from {instances}."
+        )
+
+
+def _read_stuff(
+    content: dict, path: Path, ignore: tuple[int, ...]
+) -> tuple[list[dict], list[dict]]:
+    """Return the categories and the annotations of a json of stuff, for the images of `content`."""
+    others = _read_coco(path)
+    known = {image["id"] for image in others["images"]}
+    wanted = {image["id"]: image["file_name"] for image in content["images"]}
+    alone = [name for id_, name in wanted.items() if id_ not in known]
+    if alone:
+        raise ValueError(f"{path} does not list the images {listing(alone)}, by their ids")
+    categories = check_categories(others["categories"], path, default_isthing=0)
+    _check_annotations(others["annotations"], categories, path)
+    annotations = [
+        annotation
+        for annotation in others["annotations"]
+        if annotation["image_id"] in wanted and annotation["category_id"] not in ignore
+    ]
+    return [category for category in categories if category["id"] not in ignore], annotations
+
+
+def _read_coco(path: Path) -> dict:
     content = read_json(path)
     keys = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in keys):
-        raise ValueError(f"{path} is no COCO instance json: it needs the lists {', '.join(keys)}")
-    for key, wanted in (
-        ("images", {"id", "file_name", "height", "width"}),
-        ("annotations", {"image_id", "category_id", "segmentation"}),
-    ):
-        for entry in content[key]:
-            if not isinstance(entry, dict) or not wanted <= set(entry):
-                number = entry.get("id") if isinstance(entry, dict) else entry
-                raise ValueError(
-                    f"{path}: each of its {key} needs {', '.join(sorted(wanted))}; "
-                    f"{number!r} lacks some"
-                )
+        raise ValueError(f"{path} is no COCO json: it needs the lists {', '.join(keys)}")
+    for key, rules in ("images", IMAGE_KEYS), ("annotations", _ANNOTATION_KEYS):
+        for index, entry in enumerate(content[key]):
+            wrong = wrong_in(entry, rules)
+            if wrong:
+                raise ValueError(f"{path}: {key}[{index}] {wrong}")
     if not content["images"]:
         raise ValueError(f"{path} lists no image")
     return content
 
 
 def _items(
-    content: dict, path: Path, images: Path, stuff: dict[str, Path], folder: Path
+    records: list[dict], annotations: list[dict], path: Path, images: Path, stuff: Path | None
 ) -> list[Item]:
-    annotations = defaultdict(list)
-    for annotation in content["annotations"]:
-        annotations[annotation["image_id"]].append(annotation)
-    names = [PurePosixPath(image["file_name"]) for image in content["images"]]
+    by_image = defaultdict(list)
+    for annotation in annotations:
+        by_image[annotation["image_id"]].append(annotation)
+    names = [PurePosixPath(image["file_name"]) for image in records]
     outside = [name for name in names if name.is_absolute() or ".." in name.parts]
     if outside:
         raise ValueError(f"{path}: expected paths below {images}, got {listing(outside)}")
     keys = [name.with_suffix("").as_posix() for name in names]
-    ids = [image["id"] for image in content["images"]]
+    ids = [image["id"] for image in records]
     for key, values in (("id", ids), ("file_name (but for the suffix)", keys)):
         shared = repeated(values)
         if shared:
             raise ValueError(f"{path}: several images have the {key} {listing(shared)}")
-    unknown = set(annotations) - set(ids)
+    unknown = set(by_image) - set(ids)
     if unknown:
         raise ValueError(f"{path} annotates the images {listing(unknown)}, which it does not list")
-    alone = [name for name, key in zip(names, keys, strict=True) if key not in stuff]
-    if alone:
-        raise FileNotFoundError(f"{folder} has no stuff png for {listing(alone)} of {path}")
+    pngs = {}
+    if stuff is not None:
+        pngs = find_files(stuff, (".png",))
+        alone = [name for name, key in zip(names, keys, strict=True) if key not in pngs]
+        if alone:
+            raise FileNotFoundError(f"{stuff} has no stuff png for {listing(alone)} of {path}")
     absent = [name for name in names if not (images / name).is_file()]
     if absent:
         raise FileNotFoundError(f"{images} does not hold {listing(absent)} of {path}")
@@ -132,17 +203,19 @@ def _items(
             image_id=image["id"],
             image=images / image["file_name"],
             file_name=image["file_name"],
-            sources=(stuff[key],),
-            annotations=tuple(annotations[image["id"]]),
+            label=pngs.get(key, path),
+            sources=(pngs[key],) if pngs else (),
+            annotations=tuple(by_image[image["id"]]),
             stated_size=(image["height"], image["width"]),
         )
-        for image, key in zip(content["images"], keys, strict=True)
+        for image, key in zip(records, keys, strict=True)
     ]
 
 
-def _check_annotations(content: dict, thing_ids: set[int], path: Path) -> None:
-    for annotation in content["annotations"]:
-        if annotation["category_id"] not in thing_ids:
+def _check_annotations(annotations: list[dict], categories: list[dict], path: Path) -> None:
+    known = {category["id"] for category in categories}
+    for annotation in annotations:
+        if annotation["category_id"] not in known:
             raise ValueError(
                 f"{path}: annotation {annotation.get('id')} has the category id "
                 f"{annotation['category_id']}, which its categories do not list"
@@ -152,29 +225,30 @@ def _check_annotations(content: dict, thing_ids: set[int], path: Path) -> None:
 def _segments(
     item: Item, *, stuff_ids: list[int], ignore: tuple[int, ...], json_path: Path
 ) -> Segments:
-    path = item.sources[0]
-    index = category_index(read_label_png(path), stuff_ids, ignore, path)
-    size = index.shape
-    if size != item.stated_size:
-        raise ValueError(
-            f"{json_path} says that {item.file_name} is {item.stated_size} (height, width), but "
-            f"{path} is {size}; they must be of the same size"
-        )
-    segment_map = index + 1
-    layers = [{"category_id": number, "iscrowd": 0} for number in stuff_ids]
-    crowds, objects = [], []
+    masks = []
     for annotation in item.annotations:
         where = f"{json_path}: annotation {annotation.get('id')} of {item.file_name}"
-        rle = _rle(annotation["segmentation"], *size, where)
-        group = crowds if annotation.get("iscrowd", 0) else objects
-        group.append((annotation["category_id"], rle))
+        rle = to_rle(annotation["segmentation"], *item.stated_size, where)
+        masks.append((annotation["category_id"], annotation.get("iscrowd", 0), rle))
+    masks.sort(key=lambda mask: coco_mask.area(mask[2]), reverse=True)
+    if item.sources:
+        segment_map = _stuff_of_png(item, stuff_ids, ignore, json_path)
+    else:
+        segment_map = np.zeros(item.stated_size, np.int64)
+        for category, _, rle in masks:
+            if category in stuff_ids:
+                segment_map[coco_mask.decode(rle) > 0] = stuff_ids.index(category) + 1
+    things = [mask for mask in masks if mask[0] not in stuff_ids]
+    layers = [{"category_id": number, "iscrowd": 0} for number in stuff_ids]
     numbers = {}
-    for category, rle in crowds:
-        if category not in numbers:
-            layers.append({"category_id": category, "iscrowd": 1})
-            numbers[category] = len(layers)
-        segment_map[coco_mask.decode(rle) > 0] = numbers[category]
-    for category, rle in sorted(objects, key=lambda o: coco_mask.area(o[1]), reverse=True):
+    for category, iscrowd, rle in things:
+        if iscrowd:
+            if category not in numbers:
+                layers.append({"category_id": category, "iscrowd": 1})
+                numbers[category] = len(layers)
+            segment_map[coco_mask.decode(rle) > 0] = numbers[category]
+    objects = [(category, rle) for category, iscrowd, rle in things if not iscrowd]
+    for category, rle in objects:
         layers.append({"category_id": category, "iscrowd": 0})
         segment_map[coco_mask.decode(rle) > 0] = len(layers)
     visible = np.bincount(segment_map.ravel(), minlength=len(layers) + 1)[1:] > 0
@@ -184,51 +258,15 @@ def _segments(
     return Segments(new_ids[segment_map], kept, int(hidden))
 
 
-def _rle(segmentation: list | dict, height: int, width: int, where: str) -> dict:
-    """Compressed RLE of polygons or of an RLE."""
-    if not isinstance(segmentation, dict):
-        return _polygons(segmentation, height, width, where)
-    size, counts = segmentation.get("size"), segmentation.get("counts")
-    if size != [height, width]:
+def _stuff_of_png(
+    item: Item, stuff_ids: list[int], ignore: tuple[int, ...], json_path: Path
+) -> np.ndarray:
+    """Return (H, W) int64: which of the stuff classes, from 1; 0 where there is none."""
+    (path,) = item.sources
+    index = category_index(read_label_png(path), stuff_ids, ignore, path)
+    if index.shape != item.stated_size:
         raise ValueError(
-            f"{where}: its RLE is of size {size}; expected {[height, width]} (height, width), as "
-            "the stuff png"
+            f"{json_path} says that {item.file_name} is {item.stated_size} (height, width), but "
+            f"{path} is {index.shape}; they must be of the same size"
         )
-    if isinstance(counts, str):
-        counts = _decompress(counts)
-    # pycocotools trusts them, and leaves what they do not reach as the memory was
-    is_list = isinstance(counts, list) and all(type(c) is int and c >= 0 for c in counts)
-    if not is_list or sum(counts) != height * width:
-        raise ValueError(f"{where}: the counts of its RLE do not add up to {height}x{width} pixels")
-    return coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)
-
-
-def _decompress(text: str) -> list[int]:
-    """Counts of COCO's compressed RLE: 5 bits a character, from the third on differences."""
-    counts, value, shift = [], 0, 0
-    for character in text.encode():
-        bits = character - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value, shift = 0, 0
-    return counts
-
-
-def _polygons(polygons: list, height: int, width: int, where: str) -> dict:
-    """Compressed RLE of polygons together; empty if none of them has three points."""
-    try:
-        numbers = [[float(number) for number in polygon] for polygon in polygons]
-    except (TypeError, ValueError) as e:
-        raise ValueError(f"{where}: expected polygons [[x, y, x, y, ...], ...] or an RLE") from e
-    if any(len(n) % 2 or not np.isfinite(n).all() for n in numbers):
-        raise ValueError(f"{where}: a polygon has an odd number of coordinates, or one not finite")
-    # pycocotools takes four numbers for a box
-    shapes = [n for n in numbers if len(n) >= 6]
-    if not shapes:
-        return coco_mask.encode(np.zeros((height, width), dtype=np.uint8, order="F"))
-    return coco_mask.merge(coco_mask.frPyObjects(shapes, height, width))
+    return index + 1

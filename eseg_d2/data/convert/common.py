@@ -1,6 +1,5 @@
-"""Files: by name, label pngs, sizes of images, json, and writing them whole or not at all."""
+"""Files: by name, label pngs, sizes of images, and writing them whole or not at all."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -10,20 +9,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eseg_d2.data.panoptic_png import oriented_size
+from eseg_d2.data.panoptic_png import GREY, HEADER_BYTES, PALETTE, png_header
+from eseg_d2.data.pixels import oriented_size
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "find_files",
     "image_size",
-    "read_json",
     "read_label_png",
     "repeated",
     "replacing",
 ]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-_GRAY, _PALETTE = 0, 3  # colour types of the PNG standard
 
 
 def repeated(values: Iterable) -> list:
@@ -67,7 +65,7 @@ def find_files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) of an image as Detectron2 reads it: turned as its EXIF data say.
+    """Return the (height, width) of an image as the loader reads it, turned as its EXIF data say.
 
     Raises:
         FileNotFoundError: no such file.
@@ -98,41 +96,25 @@ def read_label_png(path: Path) -> np.ndarray:
     """
     try:
         with open(path, "rb") as f:
-            header = f.read(26)
-            if header[:8] != b"\x89PNG\r\n\x1a\n" or len(header) < 26:
+            header = png_header(f.read(HEADER_BYTES))
+            if header is None:
                 raise ValueError(f"{path} is no png; labels must be stored as png")
-            depth, color_type = header[24], header[25]
-            if color_type not in (_GRAY, _PALETTE):
+            if header.color_type not in (GREY, PALETTE):
                 raise ValueError(
-                    f"{path} is a png in colours (colour type {color_type}); expected one channel "
-                    "whose pixels are ids: grey of 8 or 16 bit, or a palette. Map its colours to "
-                    "ids first."
+                    f"{path} is a png in colours (colour type {header.color_type}); expected one "
+                    "channel whose pixels are ids: grey of 8 or 16 bit, or a palette. Map its "
+                    "colours to ids first."
                 )
             f.seek(0)
             with Image.open(f) as image:
-                scaled = image.mode == "L" and depth < 8
+                scaled = image.mode == "L" and header.depth < 8
                 values = np.asarray(image).astype(np.int64)
     except FileNotFoundError as e:
         raise FileNotFoundError(f"there is no file {path}") from e
     except (OSError, SyntaxError) as e:
         raise ValueError(f"cannot read {path}: {e}. Is it complete?") from e
     # Pillow spreads grey of 2 and 4 bit over 0 .. 255
-    return values // (255 // (2**depth - 1)) if scaled else values
-
-
-def read_json(path: Path) -> dict | list:
-    """The content of a json file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is not valid.
-    """
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as e:
-        raise FileNotFoundError(f"there is no file {path}") from e
-    except ValueError as e:
-        raise ValueError(f"{path} is not valid json: {e}") from e
+    return values // (255 // (2**header.depth - 1)) if scaled else values
 
 
 @contextmanager

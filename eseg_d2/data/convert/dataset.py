@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eseg_d2.data.files import write_image, write_json
+from eseg_d2.data.files import read_json, write_image, write_json
 from eseg_d2.data.panoptic_png import segment_id_to_rgb
 from eseg_d2.data.parallel import map_in_processes, number_of_workers
 from eseg_d2.data.text import listing
 
-from .common import image_size, read_json, replacing
+from .common import image_size, replacing
 from .segments import Segments, segments_info
 
 __all__ = ["Conversion", "Item", "check_output", "require_partners", "write_dataset"]
@@ -32,7 +32,8 @@ class Item:
         image_id: in the json.
         image: its path.
         file_name: its path in the folder of images; the panoptic png is named after it.
-        sources: the files that its segments are made of.
+        label: the file that tells its segments, for errors.
+        sources: the files that its segments are made of, besides its annotations.
         annotations: what else they are made of.
         stated_size: (height, width) in pixels that the annotations are for, if they say so.
     """
@@ -40,7 +41,8 @@ class Item:
     image_id: int | str
     image: Path
     file_name: str
-    sources: tuple[Path, ...]
+    label: Path
+    sources: tuple[Path, ...] = ()
     annotations: tuple[dict, ...] = ()
     stated_size: tuple[int, int] | None = None
 
@@ -192,8 +194,8 @@ def _convert_one(
     size = image_size(item.image)
     if size != (height, width):
         raise ValueError(
-            f"{item.image} is {size[0]}x{size[1]} pixels (height x width), but {item.sources[0]} "
-            f"is {height}x{width}; they must be of the same size"
+            f"{item.image} is {size[0]}x{size[1]} pixels (height x width), but {item.label} "
+            f"has {height}x{width}; they must be of the same size"
         )
     record = {
         "digest": digest,
@@ -207,7 +209,7 @@ def _convert_one(
         "annotation": {
             "image_id": item.image_id,
             "file_name": item.png,
-            "segments_info": segments_info(found, item.sources[0]),
+            "segments_info": segments_info(found, item.label),
         },
     }
     record_path.unlink(missing_ok=True)

@@ -45,7 +45,8 @@ def convert_label_maps(
         images: folder of jpgs or pngs.
         labels: folder of pngs; a pixel is a dataset id. Read as
             :func:`~eseg_d2.data.convert.common.read_label_png` does.
-        categories: file; see :func:`~eseg_d2.data.convert.categories.read_categories`.
+        categories: file; see :func:`~eseg_d2.data.convert.categories.read_categories`. Without
+            `instances` all are stuff, and need not say so.
         output: folder that gets the results.
         instances: folder of pngs; a pixel is the number of an instance, 0 for none. Needed if a
             category is a thing, and only then.
@@ -56,7 +57,7 @@ def convert_label_maps(
         ValueError, FileNotFoundError: the inputs are not like that; file and fix are named.
         FileExistsError: `output` holds something else.
     """
-    classes = read_categories(categories)
+    classes = read_categories(categories, default_isthing=0 if instances is None else None)
     _check_classes(classes, categories, instances, ignore)
     folders = [folder for folder in (images, labels, instances) if folder is not None]
     check_output(output, folders)
@@ -70,6 +71,7 @@ def convert_label_maps(
             image_id=number,
             image=image,
             file_name=image.relative_to(images).as_posix(),
+            label=maps[0][key],
             sources=tuple(found[key] for found in maps),
         )
         for number, (key, image) in enumerate(pictures.items(), start=1)

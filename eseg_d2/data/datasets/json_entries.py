@@ -1,98 +1,130 @@
-"""What the entries of a panoptic json must be, whoever wrote it."""
+"""The rules for the entries of a panoptic json, whoever wrote it.
+
+The loader, the doctor, the converters and the registration of a user's data sets all use them.
+They are for jsons as :func:`~eseg_d2.data.files.read_json` reads them: whole floats are integers.
+"""
 
 import os
-from typing import Any
-
-from eseg_d2.data.text import listing
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 __all__ = [
     "ANNOTATION_KEYS",
+    "CATEGORY_KEYS",
     "IMAGE_KEYS",
     "LARGEST_SEGMENT_ID",
+    "SEGMENT_KEYS",
+    "Rule",
+    "is_flag",
     "is_id",
     "is_inside",
     "is_integer",
     "is_length",
+    "is_segment_id",
     "join_inside",
     "leaves_folder",
     "wrong_in",
-    "wrong_in_category",
 ]
 
 LARGEST_SEGMENT_ID = 0xFFFFFF
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value of a json is an integer of 64 bits; true and false are none."""
+    """Whether a value is an integer of 64 bits; true and false are none."""
     return type(value) is int and -(2**63) <= value < 2**63
 
 
 def is_length(value: Any) -> bool:
-    """Whether a value of a json is a number of pixels, 1 or more."""
+    """Whether a value is a number of pixels, 1 or more."""
     return is_integer(value) and value > 0
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
 def is_id(value: Any) -> bool:
-    """Whether a value of a json can be the id of an image."""
+    """Whether a value can be the id of an image."""
     return is_integer(value) or isinstance(value, str)
 
 
-# By key: whether a value is right, and what is expected
-IMAGE_KEYS = {
-    "id": (is_id, "an integer or a text"),
-    "file_name": (_is_name, "a text"),
-    "width": (is_length, "pixels, 1 or more"),
-    "height": (is_length, "pixels, 1 or more"),
+def is_segment_id(value: Any) -> bool:
+    """Whether a value can be the id of a segment: of 24 bits, and not void."""
+    return type(value) is int and 0 < value <= LARGEST_SEGMENT_ID
+
+
+def is_flag(value: Any) -> bool:
+    """Whether a value is 0 or 1; true and false may be written, too."""
+    return isinstance(value, int) and value in (0, 1)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_file_name(value: Any) -> bool:
+    try:
+        return _is_text(value) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+
+
+def _is_color(value: Any) -> bool:
+    is_rgb = isinstance(value, list) and len(value) == 3
+    return is_rgb and all(is_integer(v) and 0 <= v <= 255 for v in value)
+
+
+class Rule(NamedTuple):
+    """What a value must be.
+
+    Attributes:
+        is_right: tells whether a value is.
+        expected: the same in words.
+        is_required: whether the key may not be left out.
+    """
+
+    is_right: Callable[[Any], bool]
+    expected: str
+    is_required: bool = True
+
+
+_INTEGER = Rule(is_integer, "an integer")
+_ID = Rule(is_id, "an integer or a text")
+_FILE_NAME = Rule(_is_file_name, "the name of a file")
+_LENGTH = Rule(is_length, "pixels, 1 or more")
+_FLAG = Rule(is_flag, "0 or 1")
+
+CATEGORY_KEYS = {
+    "id": _INTEGER,
+    "name": Rule(_is_text, "a text"),
+    "isthing": _FLAG,
+    "color": Rule(_is_color, "three of 0 .. 255", is_required=False),
 }
+IMAGE_KEYS = {"id": _ID, "file_name": _FILE_NAME, "width": _LENGTH, "height": _LENGTH}
 ANNOTATION_KEYS = {
-    "image_id": (is_id, "an integer or a text"),
-    "file_name": (_is_name, "a text"),
-    "segments_info": (lambda value: isinstance(value, list), "a list"),
+    "image_id": _ID,
+    "file_name": _FILE_NAME,
+    "segments_info": Rule(lambda value: isinstance(value, list), "a list"),
+}
+SEGMENT_KEYS = {
+    "id": Rule(is_segment_id, f"an integer, 1 .. {LARGEST_SEGMENT_ID}"),
+    "category_id": _INTEGER,
+    "iscrowd": Rule(is_flag, "0 or 1", is_required=False),
 }
 
 
-def wrong_in(entry: Any, keys: dict) -> str:
-    """What is wrong with an entry; empty if nothing.
+def wrong_in(entry: Any, keys: dict[str, Rule]) -> str:
+    """Say what is wrong with an entry of a json; empty if nothing is.
 
     Args:
         entry: of the json.
-        keys: those that it needs, as :data:`IMAGE_KEYS`.
+        keys: its rules, such as :data:`IMAGE_KEYS`.
     """
     if not isinstance(entry, dict):
         return f"is a {type(entry).__name__}, expected an object"
-    for key, (is_right, expected) in keys.items():
+    for key, (is_right, expected, is_required) in keys.items():
         if key not in entry:
-            return f"lacks {key}"
-        if not is_right(entry[key]):
+            if is_required:
+                return f"lacks {key}"
+        elif not is_right(entry[key]):
             return f"has {key} {entry[key]!r}, expected {expected}"
     return ""
-
-
-def wrong_in_category(entry: Any) -> str:
-    """As :func:`wrong_in`, of an entry of the categories."""
-    if not isinstance(entry, dict):
-        return f"is a {type(entry).__name__}, expected an object"
-    missing = [key for key in ("id", "name", "isthing") if key not in entry]
-    if missing:
-        return f"lacks {listing(missing, limit=5)}"
-    if not is_integer(entry["id"]):
-        return f"has the id {entry['id']!r}, expected an integer"
-    if not isinstance(entry["name"], str) or not entry["name"]:
-        return f"has the name {entry['name']!r}, expected a text"
-    if entry["isthing"] not in (0, 1):
-        return f"has isthing {entry['isthing']!r}, expected 0 or 1"
-    color = entry.get("color", [0, 0, 0])
-    if not (isinstance(color, list) and len(color) == 3 and all(map(_is_byte, color))):
-        return f"has the color {color!r}, expected three of 0 .. 255"
-    return ""
-
-
-def _is_byte(value: Any) -> bool:
-    return is_integer(value) and 0 <= value <= 255
 
 
 def leaves_folder(path: str) -> bool:

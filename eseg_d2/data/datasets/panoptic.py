@@ -1,6 +1,5 @@
 """Load and register data sets in the COCO panoptic format."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 
@@ -9,11 +8,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from eseg_d2.data.datasets.json_entries import (
     ANNOTATION_KEYS,
     IMAGE_KEYS,
-    LARGEST_SEGMENT_ID,
-    is_integer,
+    SEGMENT_KEYS,
     join_inside,
     wrong_in,
 )
+from eseg_d2.data.files import read_json
 from eseg_d2.data.label_space import LabelSpace
 
 __all__ = [
@@ -25,15 +24,9 @@ __all__ = [
 ]
 
 ImagePath = Callable[[dict, dict], str]
-# where an image's file is, the image_path of a data set knows
+# The image_path of a data set knows whether it needs a file_name.
 _IMAGE_KEYS = {key: IMAGE_KEYS[key] for key in ("id", "width", "height")}
-_SEGMENT_KEYS = {
-    "id": (
-        lambda value: is_integer(value) and 0 <= value <= LARGEST_SEGMENT_ID,
-        f"an integer, 0 .. {LARGEST_SEGMENT_ID}",
-    ),
-    "category_id": (is_integer, "an integer"),
-}
+_FILE_NAME = {"file_name": IMAGE_KEYS["file_name"]}
 _IMAGE_PATHS: dict[str, ImagePath] = {}  # by name of the data set
 
 
@@ -73,17 +66,13 @@ def load_panoptic(
         try:
             records.append(_record(image, annotation, panoptic_root, image_path, label_space))
         except ValueError as e:
-            raise ValueError(f"{panoptic_json}, {name}: {e}") from e
+            raise ValueError(f"{panoptic_json}, {e}") from e
     return records
 
 
 def _read(panoptic_json: str) -> tuple[dict, list]:
-    """Images by id, and annotations; their keys are there and of the right kind."""
-    with open(panoptic_json) as f:
-        try:
-            content = json.load(f)
-        except (ValueError, RecursionError) as e:
-            raise ValueError(f"{panoptic_json} is not valid json: {e}") from e
+    """Return images by id, and annotations; their keys are there and of the right kind."""
+    content = read_json(panoptic_json)
     for name, keys in ("images", _IMAGE_KEYS), ("annotations", ANNOTATION_KEYS):
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
             raise ValueError(
@@ -105,25 +94,31 @@ def _record(
     image_path: ImagePath,
     label_space: LabelSpace,
 ) -> dict:
+    name = annotation["file_name"]
     try:
         file_name = image_path(image, annotation)
-    except (KeyError, TypeError, AttributeError) as e:
-        raise ValueError(f"the path of its image cannot be told: {type(e).__name__}: {e}") from e
+    except (KeyError, TypeError, AttributeError, ValueError) as e:
+        which = image.get("file_name") or image["id"]
+        raise ValueError(f"image {which!r}: its path cannot be told: {e}") from e
+    try:
+        png = join_inside(panoptic_root, name)
+        segments = _to_contiguous(annotation["segments_info"], label_space)
+    except ValueError as e:
+        raise ValueError(f"{name}: {e}") from e
     return {
         "file_name": file_name,
         "image_id": annotation["image_id"],
         "height": image["height"],
         "width": image["width"],
-        "pan_seg_file_name": join_inside(panoptic_root, annotation["file_name"]),
-        "segments_info": _to_contiguous(annotation["segments_info"], label_space),
+        "pan_seg_file_name": png,
+        "segments_info": segments,
     }
 
 
 def _to_contiguous(segments_info: list[dict], label_space: LabelSpace) -> list[dict]:
     for index, segment in enumerate(segments_info):
-        wrong = wrong_in(segment, _SEGMENT_KEYS)
-        if wrong or not isinstance(segment.get("iscrowd", 0), int):
-            wrong = wrong or f"has iscrowd {segment['iscrowd']!r}, expected 0 or 1"
+        wrong = wrong_in(segment, SEGMENT_KEYS)
+        if wrong:
             raise ValueError(f"segments_info[{index}] {wrong}")
     ids = label_space.to_contiguous([s["category_id"] for s in segments_info]).tolist()
     return [
@@ -156,7 +151,7 @@ def metadata_from_categories(categories: list[dict]) -> dict:
         "stuff_dataset_id_to_contiguous_id": {
             d: i for d, i in contiguous.items() if d not in things
         },
-        "ignore_label": 255,
+        "ignore_label": 255 if len(categories) <= 255 else 65535,
         "label_divisor": 1000,
     }
     if all("color" in c for c in categories):
@@ -193,8 +188,10 @@ def register_panoptic(
         label_space = LabelSpace.from_metadata(MetadataCatalog.get(name))
         return load_panoptic(panoptic_json, panoptic_root, _IMAGE_PATHS[name], label_space)
 
-    if name in DatasetCatalog.list():
+    if name in DatasetCatalog:
         DatasetCatalog.remove(name)
+    if name in MetadataCatalog:  # its entries cannot be changed
+        MetadataCatalog.remove(name)
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(
         image_root=image_root,
@@ -206,12 +203,14 @@ def register_panoptic(
 
 
 def path_in(image_root: str, image: dict, annotation: dict) -> str:
-    """The path of an image whose ``file_name`` is one in the folder of the images.
+    """Return the path of an image whose ``file_name`` is one in the folder of the images.
 
     Raises:
-        KeyError: it has none.
-        ValueError: that is absolute, or leads out of the folder.
+        ValueError: it has none, or one that is absolute or leads out of the folder.
     """
+    wrong = wrong_in(image, _FILE_NAME)
+    if wrong:
+        raise ValueError(f"the image {wrong}")
     return join_inside(image_root, image["file_name"])
 
 

@@ -1,12 +1,11 @@
 """Read a panoptic json that may be broken: its top level and its categories."""
 
-import json
-import os
 from typing import NamedTuple
 
-from eseg_d2.data.datasets.json_entries import is_integer, wrong_in_category
+from eseg_d2.data.datasets.json_entries import CATEGORY_KEYS, is_integer, wrong_in
 from eseg_d2.data.doctor.findings import Finding
 from eseg_d2.data.doctor.sources import Source
+from eseg_d2.data.files import DuplicateKeyError, read_json
 from eseg_d2.data.label_space import LabelSpace
 
 __all__ = ["Category", "Classes", "check_categories", "read_content"]
@@ -27,24 +26,25 @@ class Classes(NamedTuple):
     Attributes:
         by_id: the sound categories by dataset id.
         complete: no category is broken, so that any other id is unknown.
+        sound: nothing at all is wrong with them, so that they can be compared with others.
     """
 
     by_id: dict[int, Category]
     complete: bool
+    sound: bool
 
 
 def read_content(source: Source) -> tuple[dict | None, list[Finding]]:
     """The json of a data set, with its three lists, or None and what is wrong with it."""
     path = source.panoptic_json
     try:
-        with open(path, encoding="utf-8") as f:
-            content = json.load(f)
-    except FileNotFoundError:
-        where = f"there is no file {os.path.abspath(path)}"
-        return None, [Finding("json-missing", source.name, path, None, where)]
-    except (ValueError, OSError, RecursionError) as e:
-        message = f"{path} is not valid json: {e}"
-        return None, [Finding("json-invalid", source.name, path, None, message)]
+        content = read_json(path)
+    except FileNotFoundError as e:
+        return None, [Finding("json-missing", source.name, path, None, str(e))]
+    except DuplicateKeyError as e:
+        return None, [Finding("json-duplicate-key", source.name, path, None, str(e))]
+    except (ValueError, OSError) as e:
+        return None, [Finding("json-invalid", source.name, path, None, str(e))]
     if not isinstance(content, dict):
         wrong = [f"it is a {type(content).__name__}, expected an object"]
     else:
@@ -81,7 +81,7 @@ def check_categories(source: Source, categories: list) -> tuple[Classes, list[Fi
 
     complete = True
     for index, entry in enumerate(categories):
-        wrong = wrong_in_category(entry)
+        wrong = wrong_in(entry, CATEGORY_KEYS)
         number = entry.get("id") if isinstance(entry, dict) else None
         number = number if is_integer(number) else None
         if wrong:
@@ -100,10 +100,11 @@ def check_categories(source: Source, categories: list) -> tuple[Classes, list[Fi
                 )
             names.setdefault(name, number)
             by_id[number] = Category(name, bool(entry["isthing"]))
+    sound = not findings
     if complete and source.label_space:
         for number, message in _not_registered(by_id, source.label_space):
             report("category-not-registered", number, message)
-    return Classes(by_id, complete), findings
+    return Classes(by_id, complete, sound), findings
 
 
 def _not_registered(by_id: dict[int, Category], space: LabelSpace) -> list[tuple[int, str]]:

@@ -1,6 +1,7 @@
 """Check the images and annotations of a json, and join them as the loader does."""
 
 import os
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from eseg_d2.data.datasets.json_entries import (
@@ -48,6 +49,7 @@ class EntryCheck:
     Attributes:
         findings: what is wrong.
         records: of every annotation that is sound enough.
+        image_files: paths of the images, annotated or not, where they can be told.
     """
 
     def __init__(self, source: Source, content: dict, classes: Classes):
@@ -59,6 +61,7 @@ class EntryCheck:
         """
         self.findings: list[Finding] = []
         self.records: list[Record] = []
+        self.image_files: list[str] = []
         self._source = source
         self._classes = classes
         self._has_image_root = self._has_folder(source.image_root)
@@ -116,6 +119,7 @@ class EntryCheck:
         seen: dict[int | str, str] = {}
         names: dict[str, int | str] = {}
         all_known = True
+        by_text = {str(id_): id_ for id_ in self._images}
         for index, annotation in enumerate(annotations):
             id_ = _id_of(annotation, "image_id")
             wrong = wrong_in(annotation, ANNOTATION_KEYS)
@@ -132,13 +136,26 @@ class EntryCheck:
             seen[id_] = annotation.get("file_name")
             if id_ not in self._images and self._all_images_known:
                 message = f"{seen[id_]} is of image {id_!r}, which is not among the images"
+                if str(id_) in by_text:
+                    other = by_text[str(id_)]
+                    message += f"; {other!r} is, but a text is no integer"
+                    seen.setdefault(other, seen[id_])
                 self._report("annotation-without-image", id_, message)
             if not wrong:
                 self.records.append(self._record(id_, annotation, names))
+        self._collect_image_files()
         for id_ in self._images if all_known else ():
             if id_ not in seen:
                 name = self._images[id_].get("file_name")
                 self._report("image-without-annotation", id_, f"image {id_!r} ({name}) has none")
+
+    def _collect_image_files(self) -> None:
+        files = {record.image_id: record.image_file for record in self.records}
+        for id_, image in self._images.items():
+            if id_ not in files:
+                with suppress(KeyError, TypeError, AttributeError, ValueError):
+                    files[id_] = self._source.image_path(image, {"image_id": id_})
+        self.image_files = [path for path in files.values() if path]
 
     def _record(self, id_: int | str, annotation: dict, names: dict) -> Record:
         image = self._images.get(id_)
@@ -177,13 +194,14 @@ class EntryCheck:
             return None
         try:
             path = self._source.image_path(image, annotation)
-        except (KeyError, TypeError, AttributeError) as e:
-            if not wrong_in(image, IMAGE_KEYS):
+        except (KeyError, TypeError, AttributeError, ValueError) as e:
+            if wrong_in(image, IMAGE_KEYS):
+                return None
+            if isinstance(e, ValueError):
+                self._report_path(id_, f"the image {id_!r}", image["file_name"])
+            else:
                 message = f"the path of image {id_!r} cannot be told: {type(e).__name__}: {e}"
                 self._report("path-unknown", id_, message)
-            return None
-        except ValueError:
-            self._report_path(id_, f"the image {id_!r}", image.get("file_name"))
             return None
         if not is_inside(path, self._source.image_root):
             self._report_path(id_, f"the image {id_!r}", path)

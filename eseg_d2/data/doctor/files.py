@@ -18,16 +18,19 @@ from eseg_d2.data.doctor.pixels import (
     compare_segments,
 )
 from eseg_d2.data.panoptic_png import (
+    HEADER_BYTES,
     PADDING,
     VOID,
     count_segments,
-    oriented_size,
     rgb_to_segment_id,
+    wrong_png_format,
 )
+from eseg_d2.data.pixels import oriented_size, upright_rgb
 
 __all__ = ["FileCheck", "check_files", "internal"]
 
 Size = tuple[int, int]
+_RARE = ("I", "F")  # modes whose pixels may be no colours
 
 
 class FileCheck(NamedTuple):
@@ -133,8 +136,9 @@ def _read_bytes(path: str) -> bytes:
         data = Path(path).read_bytes()
     except FileNotFoundError as e:
         raise _Problem("missing", "there is no such file") from e
-    except OSError as e:
-        raise _Problem("unreadable", f"cannot be read: {e.strerror}") from e
+    except (OSError, ValueError) as e:  # a zero byte in the name is a ValueError
+        reason = getattr(e, "strerror", None) or e
+        raise _Problem("unreadable", f"cannot be read: {reason}") from e
     if not data:
         raise _Problem("zero-bytes", "the file is empty (0 bytes)")
     return data
@@ -156,21 +160,22 @@ def _decode(data: bytes) -> tuple[Image.Image, Size]:
 
 
 def _read_image(path: str) -> tuple[Size, bytes]:
-    """(width, height) as Detectron2 reads it, turned as EXIF says, and the digest of the bytes."""
+    """Return (width, height) as the loader turns the image, and the digest of its bytes."""
     data = _read_bytes(path)
     image, size = _decode(data)
+    if image.mode in _RARE:
+        try:
+            upright_rgb(image)
+        except ValueError as e:
+            raise _Problem("unreadable", f"cannot be used: {e}") from e
     return oriented_size(image, size), hashlib.sha1(data, usedforsecurity=False).digest()
 
 
 def _read_png(path: str) -> np.ndarray:
-    """(H, W) int32, segment ids."""
+    """Return (H, W) int32, segment ids."""
     data = _read_bytes(path)
     image, _ = _decode(data)
-    if image.format != "PNG":
-        raise _Problem("format", f"a file of the format {image.format}, expected PNG")
-    depth, color_type = data[24], data[25]  # of the header; PIL converts 16 bit silently
-    if (depth, color_type) != (8, 2):
-        kind = {0: "grey", 2: "RGB", 3: "palette", 4: "grey and alpha", 6: "RGBA"}
-        got = f"{kind.get(color_type, color_type)} of {depth} bit"
-        raise _Problem("format", f"a png with {got}, expected RGB of 8 bit")
-    return rgb_to_segment_id(np.asarray(image))
+    wrong = wrong_png_format(data[:HEADER_BYTES])
+    if wrong:
+        raise _Problem("format", wrong)
+    return rgb_to_segment_id(np.asarray(image)[..., :3])

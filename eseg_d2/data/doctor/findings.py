@@ -25,6 +25,9 @@ KINDS = {
     # the json as a whole
     "json-missing": Kind("error", "Check the path; datasets/README.md says where files belong."),
     "json-invalid": Kind("error", "Copy or download the json again, or repair its syntax."),
+    "json-duplicate-key": Kind(
+        "error", "Keep one of the two; parsers take the last one, silently."
+    ),
     "json-structure": Kind("error", "See https://cocodataset.org/#format-data, panoptic."),
     "folder-missing": Kind("error", "Check the path; datasets/README.md says where files belong."),
     # categories
@@ -51,6 +54,7 @@ KINDS = {
     "iscrowd-missing": Kind("warning", "Add iscrowd, 0 or 1; without it 0 is taken."),
     "iscrowd-invalid": Kind("error", "Set iscrowd to 0 or 1."),
     "crowd-stuff": Kind("warning", "Set iscrowd to 0: only things can be a crowd."),
+    "stuff-in-parts": Kind("warning", "Give a stuff class one segment an image; PQ counts each."),
     "area-missing": Kind("warning", f"panopticapi needs it. {_WRITE_JSON_AGAIN}"),
     "bbox-missing": Kind("warning", _WRITE_JSON_AGAIN),
     # files
@@ -61,12 +65,14 @@ KINDS = {
     "png-zero-bytes": Kind("error", _GET_AGAIN),
     "png-unreadable": Kind("error", _GET_AGAIN),
     "png-format": Kind("error", "Save the segment ids as an RGB png of 8 bits a channel."),
+    "png-bgr": Kind("error", "Write the pngs again, red first: cv2.imwrite wants blue first."),
     "size-mismatch": Kind("error", "Bring the image and the png to the same size."),
     "json-size": Kind("error", "Correct width and height in the json."),
     # pixels
     "unlisted-segment": Kind("error", "List them in segments_info, or set the pixels to 0 (void)."),
     "empty-segment": Kind("error", "Remove them from segments_info, or draw them in the png."),
     "all-void": Kind("error", "Check that this is the right png: none of its segments is there."),
+    "void-as-white": Kind("warning", "Write void as 0, 0, 0: white is taken for void here only."),
     "no-segments": Kind("warning", "Annotate the image, or remove it from the json."),
     "wrong-area": Kind("error", f"The json may be of another png. {_WRITE_JSON_AGAIN}"),
     "wrong-bbox": Kind("warning", _WRITE_JSON_AGAIN),
@@ -74,8 +80,10 @@ KINDS = {
     "duplicate-image": Kind("warning", "Keep one of them: equal images count double."),
     "image-in-train-and-val": Kind("warning", "Remove it from one: scores would be too good."),
     "class-only-in-val": Kind("warning", "Move images of it to train: it cannot be learnt."),
+    "class-crowd-only": Kind("warning", "Outline single objects in train, or make it stuff."),
     "class-absent": Kind("note", "Nothing, if this is known: these classes are never learnt."),
     "categories-differ": Kind("error", "Give train and val the same categories in equal order."),
+    "image-not-listed": Kind("note", "Nothing, if this is meant: the json decides what is used."),
     "internal": Kind("error", "Look at this file by hand; please report it if it is sound."),
 }
 """Every kind of finding by its code."""

@@ -54,6 +54,16 @@ def compare_segments(
     if not drawn and listed:
         return [report("all-void", image_id, f"all pixels of image {image_id!r} are void")]
     findings = []
+    if drawn != listed and {_swapped(id_) for id_ in drawn} == listed:
+        message = "the ids are those of segments_info if red and blue are swapped"
+        return [report("png-bgr", image_id, f"{message} (image {image_id!r})")]
+    if PADDING in found and PADDING not in listed and expected.ids_complete:
+        share = found[PADDING].area / sum(pixels.area for pixels in found.values())
+        message = (
+            f"{found[PADDING].area} pixels ({share:.0%}) are 255, 255, 255 (id {PADDING}), which "
+            "segments_info does not list: they are taken for void"
+        )
+        findings.append(report("void-as-white", PADDING, message))
     unlisted = sorted(drawn - listed) if expected.ids_complete else []
     if unlisted:
         texts = listing((f"{id_} ({found[id_].area} pixels)" for id_ in unlisted), limit=5)
@@ -75,6 +85,10 @@ def compare_segments(
             ]
             findings.append(report(code, wrong[0]["id"], listing(texts)))
     return findings
+
+
+def _swapped(id_: int) -> int:
+    return (id_ & 255) << 16 | id_ & 0xFF00 | id_ >> 16
 
 
 def _plain(value: int | tuple) -> str:

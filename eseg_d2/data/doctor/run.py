@@ -17,6 +17,7 @@ from eseg_d2.data.doctor.findings import SEVERITIES, Finding, sort_findings
 from eseg_d2.data.doctor.pool import WorkerDied, run_in_processes
 from eseg_d2.data.doctor.sources import Source
 from eseg_d2.data.doctor.statistics import DatasetStatistics, compare_datasets
+from eseg_d2.data.doctor.unlisted import find_unlisted
 from eseg_d2.data.parallel import number_of_workers
 
 __all__ = ["JsonCheck", "Report", "check_datasets", "check_json", "classes_of", "make_report"]
@@ -57,11 +58,19 @@ class Report:
 
 @dataclass
 class JsonCheck:
-    """What the json of one data set told."""
+    """What the json of one data set told.
+
+    Attributes:
+        findings: what is wrong.
+        records: its annotated images.
+        statistics: of its classes.
+        image_files: paths of all its images, annotated or not.
+    """
 
     findings: list[Finding]
     records: list[Record]
     statistics: DatasetStatistics
+    image_files: list[str]
 
 
 @contextmanager
@@ -82,13 +91,16 @@ def check_json(source: Source) -> JsonCheck:
     statistics = DatasetStatistics(source)
     content, findings = read_content(source)
     if content is None:
-        return JsonCheck(findings, [], statistics)
+        return JsonCheck(findings, [], statistics, [])
     classes, wrong = check_categories(source, content["categories"])
-    statistics.categories = classes.by_id
+    statistics.categories, statistics.comparable = classes.by_id, classes.sound
     entries = EntryCheck(source, content, classes)
+    statistics.complete = all(finding.severity != "error" for finding in entries.findings)
     for record in entries.records:
         statistics.add_segments(record.segments)
-    return JsonCheck(findings + wrong + entries.findings, entries.records, statistics)
+    return JsonCheck(
+        findings + wrong + entries.findings, entries.records, statistics, entries.image_files
+    )
 
 
 def check_datasets(sources: Sequence[Source], *, workers: int | None = None) -> Report:
@@ -112,7 +124,10 @@ def check_datasets(sources: Sequence[Source], *, workers: int | None = None) -> 
                 result = FileCheck([internal(records[index], str(result))])
             results[index] = result
             bar.update()
-    return make_report(jsons, records, results)
+    report = make_report(jsons, records, results)
+    files = {check.statistics.source: check.image_files for check in jsons}
+    report.findings = sort_findings(report.findings + find_unlisted(files, report.findings))
+    return report
 
 
 def classes_of(jsons: Sequence[JsonCheck]) -> dict[str, dict[int, Category]]:

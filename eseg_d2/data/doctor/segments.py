@@ -4,7 +4,12 @@ from collections import Counter
 from numbers import Real
 from typing import Any, NamedTuple
 
-from eseg_d2.data.datasets.json_entries import LARGEST_SEGMENT_ID, is_integer
+from eseg_d2.data.datasets.json_entries import (
+    LARGEST_SEGMENT_ID,
+    is_flag,
+    is_integer,
+    is_segment_id,
+)
 from eseg_d2.data.doctor.content import Classes
 from eseg_d2.data.doctor.findings import Finding
 from eseg_d2.data.text import listing
@@ -52,18 +57,21 @@ def check_segments(
         What is sound, and what is wrong: at most one finding of each kind.
     """
     broken = [i for i, s in enumerate(segments) if not _is_sound(s, classes.by_id)]
-    ids = [] if broken else [s["id"] for s in segments]
-    if not broken and len(set(ids)) == len(ids):
-        return SegmentCheck(segments, ids, ids_complete=True), []
+    if not broken:
+        ids = [s["id"] for s in segments]
+        stuff = _stuff(segments, classes)
+        if len(set(ids)) == len(ids) and len(set(stuff)) == len(stuff):
+            return SegmentCheck(segments, ids, ids_complete=True), []
     flaws = [(i, *flaw) for i in broken for flaw in _flaws(segments[i], classes)]
     flaws += _duplicates(segments)
+    wrong = {i for i, code, *_ in flaws if code in _ABOUT_ID}
+    listed = [s for i, s in enumerate(segments) if i not in wrong]
+    usable = [s for s in listed if s["category_id"] in classes.by_id]
+    flaws += _stuff_in_parts(usable, classes)
     findings = [
         _merge(code, [f[2:] for f in flaws if f[1] == code], dataset, path, name)
         for code in dict.fromkeys(f[1] for f in flaws)
     ]
-    wrong = {i for i, code, *_ in flaws if code in _ABOUT_ID}
-    listed = [s for i, s in enumerate(segments) if i not in wrong]
-    usable = [s for s in listed if s["category_id"] in classes.by_id]
     return SegmentCheck(usable, [s["id"] for s in listed], not wrong), findings
 
 
@@ -75,10 +83,12 @@ def _is_sound(segment: Any, by_id: dict) -> bool:
     try:
         number, crowd = segment["id"], segment["iscrowd"]
         x, y, w, h = segment["bbox"]
-        is_thing = by_id[segment["category_id"]].is_thing
+        category = segment["category_id"]
+        is_thing = by_id[category].is_thing
         return (
             type(number) is int
             and 0 < number <= LARGEST_SEGMENT_ID
+            and type(category) is int
             and (crowd == 0 or (crowd == 1 and is_thing))
             and segment["area"] >= 0
             and x + y + w + h >= 0
@@ -100,7 +110,7 @@ def _flaws(segment: Any, classes: Classes) -> list[tuple[str, Any, str]]:
             (f"{key} {segment[key]!r}" if key in segment else f"no {key}" for key in wrong), limit=5
         )
         return [("segment-incomplete", id_, f"segment {number!r} has {got}")]
-    if not 0 < number <= LARGEST_SEGMENT_ID:
+    if not is_segment_id(number):
         return [
             ("segment-id-range", number, f"segment {number} is not in 1 .. {LARGEST_SEGMENT_ID}")
         ]
@@ -111,7 +121,7 @@ def _flaws(segment: Any, classes: Classes) -> list[tuple[str, Any, str]]:
     found = []
     if "iscrowd" not in segment:
         found.append(("iscrowd-missing", f"segment {number} lacks iscrowd"))
-    elif segment["iscrowd"] not in (0, 1):
+    elif not is_flag(segment["iscrowd"]):
         got = segment["iscrowd"]
         found.append(("iscrowd-invalid", f"segment {number} has iscrowd {got!r}, expected 0 or 1"))
     elif segment["iscrowd"] and not classes.by_id[category].is_thing:
@@ -133,6 +143,22 @@ def _duplicates(segments: list) -> list[tuple[int, str, int, str]]:
         (i, "segment-duplicate-id", number, f"{counts[number]} segments have the id {number}")
         for i, number in enumerate(ids)
         if is_integer(number) and counts[number] > 1
+    ]
+
+
+def _stuff(segments: list[dict], classes: Classes) -> list[int]:
+    """Return the category of each segment that is stuff."""
+    ids = [segment["category_id"] for segment in segments]
+    return [id_ for id_ in ids if not classes.by_id[id_].is_thing]
+
+
+def _stuff_in_parts(segments: list[dict], classes: Classes) -> list[tuple[int, str, int, str]]:
+    """Return what :func:`_duplicates` does, of the stuff classes with several segments."""
+    counts = Counter(_stuff(segments, classes))
+    return [
+        (-1, "stuff-in-parts", id_, f"{count} segments are {classes.by_id[id_].name!r} ({id_})")
+        for id_, count in counts.items()
+        if count > 1
     ]
 
 

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from eseg_d2.data.datasets.availability import require_datasets
+from eseg_d2.data.datasets.own import check_own
 from eseg_d2.data.datasets.panoptic import image_path_of, path_in
 from eseg_d2.data.label_space import LabelSpace
 
@@ -89,11 +90,10 @@ def sources_from_config(cfg: CfgNode, *, eval_only: bool = False) -> list[Source
         eval_only: leave DATASETS.TRAIN out.
 
     Raises:
-        ValueError: as of :func:`source_of`, or an entry of DATASETS.PANOPTIC lacks a key.
+        ValueError: as of :func:`source_of`, or an entry of DATASETS.PANOPTIC is wrong.
     """
-    own = {}
-    for entry in cfg.DATASETS.PANOPTIC:
-        own.update(_own(entry))
+    check_own(cfg.DATASETS.PANOPTIC)
+    own = {entry["name"]: _own(entry) for entry in cfg.DATASETS.PANOPTIC}
     roles = dict.fromkeys(() if eval_only else cfg.DATASETS.TRAIN, "train")
     roles |= {name: "val" for name in cfg.DATASETS.TEST if name not in roles}
     sources = []
@@ -107,13 +107,14 @@ def sources_from_config(cfg: CfgNode, *, eval_only: bool = False) -> list[Source
     return sources
 
 
-def _own(entry: dict) -> dict[str, Source]:
-    """An entry of DATASETS.PANOPTIC, by its name."""
-    try:
-        name, images = entry["name"], entry["images"]
-        files = {"panoptic_json": entry["panoptic_json"], "panoptic_root": entry["panoptic_png"]}
-    except (KeyError, TypeError) as e:
-        raise ValueError(f"DATASETS.PANOPTIC has the entry {entry}; it lacks {e}") from e
-    path = partial(path_in, images)
-    own = Source(name, "", "", image_root=images, image_path=path, label_space=None, **files)
-    return {name: own}
+def _own(entry: dict) -> Source:
+    return Source(
+        entry["name"],
+        role="",
+        group="",
+        panoptic_json=entry["panoptic_json"],
+        panoptic_root=entry["panoptic_png"],
+        image_root=entry["images"],
+        image_path=partial(path_in, entry["images"]),
+        label_space=None,
+    )

@@ -23,7 +23,10 @@ class DatasetStatistics:
         source: the data set.
         categories: sound ones, in the json's order, by dataset id.
         records: annotated images.
+        comparable: nothing is wrong with the categories.
+        complete: the entries have no error, so that the numbers below are those of the data set.
         segments, images: segments of each class, and images that have one; from the json.
+        objects: segments that are no crowds.
         checked: images whose pngs were counted; the rest is from those.
         pixels: of each class.
         tiny: things of fewer than :data:`TINY_AREA` pixels, no crowds.
@@ -32,9 +35,12 @@ class DatasetStatistics:
 
     source: Source
     categories: dict[int, Category] = field(default_factory=dict)
+    comparable: bool = True
+    complete: bool = True
     records: int = 0
     segments: Counter = field(default_factory=Counter)
     images: Counter = field(default_factory=Counter)
+    objects: Counter = field(default_factory=Counter)
     checked: int = 0
     pixels: Counter = field(default_factory=Counter)
     tiny: Counter = field(default_factory=Counter)
@@ -47,6 +53,7 @@ class DatasetStatistics:
         self.records += 1
         self.segments.update(ids)
         self.images.update(set(ids))
+        self.objects.update(s["category_id"] for s in check.usable if not s.get("iscrowd"))
 
     def add_files(self, check: FileCheck) -> None:
         """Count the pixels of one png."""
@@ -96,11 +103,14 @@ def compare_datasets(datasets: Iterable[DatasetStatistics]) -> list[Finding]:
     for group in groups.values():
         train = [d for d in group if d.source.role == "train"]
         val = [d for d in group if d.source.role == "val"]
-        different = [pair for pair in product(train, val) if not _same_classes(*pair)]
+        pairs = [(a, b) for a, b in product(train, val) if a.comparable and b.comparable]
+        different = [pair for pair in pairs if not _same_classes(*pair)]
         findings += [_categories_differ(*pair) for pair in different]
-        if train and not different:
-            findings += [finding for d in val for finding in _only_in_val(train, d)]
-        findings += _absent(group)
+        if all(dataset.comparable and dataset.complete for dataset in group):
+            if train and not different:
+                findings += [finding for d in val for finding in _only_in_val(train, d)]
+            findings += _crowd_only(train)
+            findings += _absent(group)
     return findings
 
 
@@ -141,6 +151,25 @@ def _only_in_val(train: list[DatasetStatistics], val: DatasetStatistics) -> list
         )
         for id_ in val.categories
         if id_ in val.segments and id_ not in seen
+    ]
+
+
+def _crowd_only(train: list[DatasetStatistics]) -> list[Finding]:
+    segments = sum((dataset.segments for dataset in train), Counter())
+    objects = sum((dataset.objects for dataset in train), Counter())
+    categories = {id_: c for dataset in train for id_, c in dataset.categories.items()}
+    names = listing((dataset.source.name for dataset in train), limit=5)
+    return [
+        Finding(
+            "class-crowd-only",
+            train[0].source.name,
+            train[0].source.panoptic_json,
+            id_,
+            f"{train[0].source.panoptic_json}: class {id_} ({name}) is a thing, but all its "
+            f"{segments[id_]} segments in {names} are crowds: no object of it can be learnt",
+        )
+        for id_, (name, is_thing) in categories.items()
+        if is_thing and segments[id_] and not objects[id_]
     ]
 
 

@@ -1,4 +1,4 @@
-"""Cityscapes: what is made of the downloaded files, by cityscapesscripts, image by image."""
+"""Cityscapes: what is made of the downloaded instanceIds pngs, image by image."""
 
 import contextlib
 import io
@@ -10,8 +10,11 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from eseg_d2.data.convert.common import read_json, replacing
-from eseg_d2.data.files import write_json
+import numpy as np
+from PIL import Image
+
+from eseg_d2.data.convert.common import read_label_png, replacing
+from eseg_d2.data.files import read_json, write_json
 from eseg_d2.data.parallel import map_in_processes, number_of_workers
 from eseg_d2.data.text import listing
 
@@ -25,13 +28,14 @@ def prepare_cityscapes(
 ) -> dict[str, int]:
     """Make label maps of train ids and the panoptic files of Cityscapes.
 
-    For each image ``*_gtFine_labelTrainIds.png``, which Detectron2's semantic loader reads, as
-    cityscapesscripts' ``createTrainIdLabelImgs`` makes it; and ``cityscapes_panoptic_SPLIT/*.png``
-    with a json, with label ids, as its ``convert2panoptic`` makes them. What is there is not made
-    again. The json is written last: if it is there, so is everything.
+    For each image ``*_gtFine_labelTrainIds.png``, which Detectron2's semantic loader reads: what
+    cityscapesscripts' ``createTrainIdLabelImgs`` makes of the polygons, which are not needed; and
+    ``cityscapes_panoptic_SPLIT/*.png`` with a json, with label ids, as its ``convert2panoptic``
+    makes them. What is there is not made again. The json is written last: if it is there, so is
+    everything.
 
     Args:
-        root: folder with ``leftImg8bit`` and ``gtFine``.
+        root: folder with ``leftImg8bit`` and ``gtFine`` (``*_instanceIds.png``).
         splits: of ``train``, ``val``.
         workers: number of processes; by default one for each CPU.
 
@@ -55,7 +59,7 @@ def prepare_cityscapes(
 
 
 def _instance_files(root: Path, split: str) -> list[Path]:
-    """The instanceIds pngs of a split in cityscapesscripts' order, all with their partners."""
+    """Return the instanceIds pngs of a split in cityscapesscripts' order, all with their images."""
     for kind in "leftImg8bit", "gtFine":
         if not (root / kind / split).is_dir():
             raise FileNotFoundError(
@@ -69,22 +73,16 @@ def _instance_files(root: Path, split: str) -> list[Path]:
             f"in {root}"
         )
     images = root / "leftImg8bit" / split
-    partners = {
-        "gtFine_trainvaltest.zip": [_polygon_path(path) for path in paths],
-        "leftImg8bit_trainvaltest.zip": [
-            images / path.parent.name / path.name.replace(_INSTANCES, "_leftImg8bit.png")
-            for path in paths
-        ],
-    }
-    for archive, wanted in partners.items():
-        missing = [path for path in wanted if not path.exists()]
-        if missing:
-            raise FileNotFoundError(f"{archive} holds, but there is no {listing(missing)}")
+    wanted = [
+        images / path.parent.name / path.name.replace(_INSTANCES, "_leftImg8bit.png")
+        for path in paths
+    ]
+    missing = [path for path in wanted if not path.exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"leftImg8bit_trainvaltest.zip holds, but there is no {listing(missing)}"
+        )
     return paths
-
-
-def _polygon_path(path: Path) -> Path:
-    return path.with_name(path.name.replace(_INSTANCES, "_gtFine_polygons.json"))
 
 
 def _train_id_path(path: Path) -> Path:
@@ -101,8 +99,8 @@ def _unfinished(gt_fine: Path, split: str) -> Path:
 
 
 @contextlib.contextmanager
-def _silent(path: Path) -> Iterator[None]:
-    """Takes what cityscapesscripts prints; names the file in its errors."""
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in errors, with what cityscapesscripts has printed."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
@@ -111,17 +109,26 @@ def _silent(path: Path) -> Iterator[None]:
         if isinstance(e, OSError) and e.errno:  # a full disk, say; Pillow's own have no number
             raise
         raise ValueError(
-            f"cityscapesscripts cannot convert {path}: {e!r} {printed.getvalue().strip()}. "
+            f"cannot convert {path}: {e!r} {printed.getvalue().strip()}. "
             "Is the file as published, and complete?"
         ) from e
 
 
 def _write_train_ids(path: Path) -> None:
-    from cityscapesscripts.preparation.json2labelImg import json2labelImg
+    from cityscapesscripts.helpers.labels import id2label
 
-    polygons = _polygon_path(path)
-    with _silent(polygons), replacing(_train_id_path(path)) as target:
-        json2labelImg(str(polygons), str(target), "trainIds")
+    table = np.full(max(id2label) + 1, 255, np.uint8)
+    for id_, label in id2label.items():
+        if id_ >= 0:  # -1 is never drawn
+            table[id_] = label.trainId
+    with _named(path), replacing(_train_id_path(path)) as target:
+        numbers = read_label_png(path)
+        ids = np.where(numbers < 1000, numbers, numbers // 1000)
+        if ids.max(initial=0) >= len(table):
+            raise ValueError(
+                f"a pixel has the label id {ids.max()}; expected 0 .. {len(table) - 1}"
+            )
+        Image.fromarray(table[ids]).save(target, format="PNG")
 
 
 def _is_made(gt_fine: Path, split: str, paths: list[Path]) -> bool:
@@ -163,7 +170,7 @@ def _convert_one(path: Path, *, split: str, folder: Path, unfinished: Path) -> d
     if part.exists() and (folder / name).exists():
         return read_json(part)
     # it converts a whole folder at once: give it one with this image alone
-    with tempfile.TemporaryDirectory(dir=unfinished) as work, _silent(path):
+    with tempfile.TemporaryDirectory(dir=unfinished) as work, _named(path):
         city = Path(work, split, path.parent.name)
         city.mkdir(parents=True)
         (city / path.name).symlink_to(path.resolve())

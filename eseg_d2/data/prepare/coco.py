@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from eseg_d2.data.convert.common import read_json
+from eseg_d2.data.files import read_json
 from eseg_d2.data.text import listing
 
 __all__ = ["SplitCheck", "check_coco"]

@@ -155,7 +155,7 @@ def test_categories_are_read_from_yaml_and_json(tmp_path):
     assert read_categories(tmp_path / "c.yaml") == CHECKED
     assert read_categories(tmp_path / "c.json") == CHECKED
     (tmp_path / "s.yml").write_text("[{id: 3, name: sky}]")
-    assert read_categories(tmp_path / "s.yml", isthing=0) == [
+    assert read_categories(tmp_path / "s.yml", default_isthing=0) == [
         {"id": 3, "name": "sky", "isthing": 0}
     ]
 
@@ -166,16 +166,16 @@ def test_categories_are_read_from_yaml_and_json(tmp_path):
         ("[]", "expected a list"),
         ("a: 1", "expected a list"),
         ("", "expected a list"),
-        ("[1]", "needs id, name and isthing; got 1"),
-        ("[{id: 1, name: a}]", "needs id, name and isthing"),
-        ("[{id: -1, name: a, isthing: 0}]", "id -1; expected 0"),
-        ("[{id: '1', name: a, isthing: 0}]", "id '1'"),
-        ("[{id: true, name: a, isthing: 0}]", "id True"),
-        ("[{id: 1, name: 2, isthing: 0}]", "name 2, no text"),
-        ("[{id: 1, name: a, isthing: 2}]", "isthing 2 is not 0 or 1"),
+        ("[1]", "is a int, expected an object"),
+        ("[{id: 1, name: a}]", "lacks isthing"),
+        ("[{id: -1, name: a, isthing: 0}]", "a negative id"),
+        ("[{id: '1', name: a, isthing: 0}]", "has id '1', expected an integer"),
+        ("[{id: true, name: a, isthing: 0}]", "has id True"),
+        ("[{id: 1, name: 2, isthing: 0}]", "name 2, expected a text"),
+        ("[{id: 1, name: a, isthing: 2}]", "isthing 2, expected 0 or 1"),
         ("[{id: 1, name: a, isthing: 'yes'}]", "isthing 'yes'"),
-        ("[{id: 1, name: a, isthing: 0, color: red}]", r"expected \[R, G, B\]"),
-        ("[{id: 1, name: a, isthing: 0, color: [0, 0, 256]}]", r"expected \[R, G, B\]"),
+        ("[{id: 1, name: a, isthing: 0, color: red}]", "expected three of 0 .. 255"),
+        ("[{id: 1, name: a, isthing: 0, color: [0, 0, 256]}]", "expected three of 0 .. 255"),
         ("[{id: 1, name: a, isthing: 0}, {id: 1, name: b, isthing: 0}]", "the id 1"),
         ("[{id: 1, name: a, isthing: 0}, {id: 2, name: a, isthing: 0}]", "the name a"),
         ("[{", "not valid yaml"),
@@ -187,10 +187,16 @@ def test_bad_categories_are_named(tmp_path, content, message):
         read_categories(tmp_path / "c.yaml")
 
 
-def test_a_thing_among_stuff_is_named(tmp_path):
-    (tmp_path / "c.yaml").write_text(CATEGORIES)
-    with pytest.raises(ValueError, match="'car' has isthing 1; expected 0"):
-        read_categories(tmp_path / "c.yaml", isthing=0)
+def test_whole_floats_are_integers_in_json_and_yaml(tmp_path):
+    (tmp_path / "c.yaml").write_text("[{id: 3.0, name: sky, isthing: 0.0, color: [1.0, 2, 3]}]")
+    (tmp_path / "c.json").write_text('[{"id": 3.0, "name": "sky", "isthing": 0.0}]')
+    for name in "c.yaml", "c.json":
+        (category,) = read_categories(tmp_path / name)
+        assert (category["id"], category["isthing"]) == (3, 0)
+        assert type(category["id"]) is int
+    (tmp_path / "c.yaml").write_text("[{id: 3.5, name: sky, isthing: 0}]")
+    with pytest.raises(ValueError, match="has id 3.5, expected an integer"):
+        read_categories(tmp_path / "c.yaml")
 
 
 def test_other_files_of_categories_are_refused(tmp_path):

@@ -218,7 +218,7 @@ def test_faults_of_files_are_named(inputs):
     inputs.write("labels", "deep/b", np.array([[0, 40, 40]]))
     fails(ValueError, r"instances.deep.b.png is 1x2(.|\n)*labels.deep.b.png is 1x3")
     inputs.write("instances", "deep/b", np.array([[0, 40, 40]]))
-    fails(ValueError, r"images.deep.b.jpg is 1x2(.|\n)*labels.deep.b.png is 1x3")
+    fails(ValueError, r"images.deep.b.jpg is 1x2(.|\n)*labels.deep.b.png has 1x3")
     Image.new("RGB", (2, 1)).save(inputs.root / "labels" / "deep" / "b.png")
     fails(ValueError, r"labels.deep.b.png is a png in colours")
     (inputs.root / "labels" / "deep" / "b.png").unlink()

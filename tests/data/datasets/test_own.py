@@ -1,12 +1,16 @@
 import json
+import re
 
 import pytest
+import torch
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.data.datasets.own import register_own
-from eseg_d2.engine import load_config
+from eseg_d2.engine import Trainer, load_config
+from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.evaluation.semantic import SemanticEvaluator
 
 CAT = '{"id": 1, "name": "cat", "isthing": 1}'
 
@@ -71,19 +75,83 @@ def test_faults_name_the_data_set(entries, tmp_path):
     entry = entries[0]
     with pytest.raises(ValueError, match="name, images, panoptic_png, panoptic_json"):
         register_own([{"name": "x"}])
+    with pytest.raises(ValueError, match="its images is 5, expected a text"):
+        register_own([{**entry, "images": 5}])
+    with pytest.raises(ValueError, match="several entries with the name test_mine_train"):
+        register_own([entry, entry])
     with pytest.raises(FileNotFoundError, match="test_mine_train(.|\n)*nowhere.json"):
         register_own([{**entry, "panoptic_json": "nowhere.json"}])
     path = tmp_path / "bad.json"
     for content, message in (
-        ("{", "no json with categories"),
-        ("[]", "no json with categories"),
-        ('{"categories": []}', "no category"),
-        ('{"categories": {"id": 1}}', "no category"),
+        ("{", "bad.json is not valid json"),
+        ("[]", "no categories"),
+        ('{"categories": []}', "no categories"),
+        ('{"categories": {"id": 1}}', "no categories"),
         ('{"categories": [{"id": 1, "name": "a"}]}', "category 0 in .*bad.json lacks isthing"),
-        ('{"categories": [{"id": [], "name": "a", "isthing": 1}]}', r"bad.json has the id \[\]"),
+        ('{"categories": [{"id": [], "name": "a", "isthing": 1}]}', r"bad.json has id \[\]"),
         (f'{{"categories": [{CAT}, {CAT}]}}', r"bad.json share an id: \[1, 1\]"),
-        ("[" * 200_000, "no json with categories"),
+        ("[" * 200_000, "bad.json is not valid json"),
     ):
         path.write_text(content)
         with pytest.raises(ValueError, match=message):
             register_own([{**entry, "panoptic_json": str(path)}])
+
+
+@pytest.mark.parametrize("kind", ["PanopticRCNN", "GeneralizedRCNN", "RetinaNet"])
+def test_a_model_of_things_for_stuff_alone_is_refused_at_start(root, entries, tmp_path, kind):
+    for entry in entries:
+        with open(entry["panoptic_json"]) as f:
+            content = json.load(f)
+        for category in content["categories"]:
+            category["isthing"] = 0
+        entry["panoptic_json"] = str(tmp_path / f"{entry['name']}.json")
+        (tmp_path / f"{entry['name']}.json").write_text(json.dumps(content))
+    path = config(root, tmp_path, entries)
+    with pytest.raises(ValueError, match="'test_mine_train' has no things") as error:
+        load_config(path, ["MODEL.META_ARCHITECTURE", kind])
+    bases = re.findall(r"configs/[\w-]+.yaml", str(error.value))
+    assert len(bases) == 2
+    for base in bases:
+        content = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+        content["_BASE_"] = str(root / base)
+        (tmp_path / "semantic.yaml").write_text(yaml.safe_dump(content))
+        options = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.EFFICIENTNET.PRETRAINED", ""]
+        cfg = load_config(str(tmp_path / "semantic.yaml"), options)
+        model = Trainer.build_model(cfg).eval()
+        with torch.no_grad():
+            (output,) = model([{"image": torch.zeros(3, 64, 96)}])
+        assert output["sem_seg"].shape == (cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, 64, 96)
+
+
+def test_more_classes_than_bytes(root, entries, tmp_path):
+    """255 is then a class, and void another label: it is trained, and it is evaluated."""
+    for entry in entries:
+        with open(entry["panoptic_json"]) as f:
+            content = json.load(f)
+        first = content["categories"]
+        more = [
+            {"id": 1000 + i, "name": f"class {i}", "isthing": 0} for i in range(264 - len(first))
+        ]
+        content["categories"] = more[:255] + first + more[255:]
+        entry["panoptic_json"] = str(tmp_path / f"{entry['name']}.json")
+        (tmp_path / f"{entry['name']}.json").write_text(json.dumps(content))
+    path = config(root, tmp_path, entries)
+    options = ["MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.DEVICE", "cpu"]
+    options += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"]
+    cfg = load_config(path, options)
+    head = cfg.MODEL.SEM_SEG_HEAD
+    assert (head.NUM_CLASSES, head.IGNORE_VALUE) == (264, 65535)
+    batch = next(iter(Trainer.build_train_loader(cfg)))
+    labels = torch.cat([sample["sem_seg"].flatten() for sample in batch]).unique()
+    assert 255 in labels and 65535 in labels
+    model = Trainer.build_model(cfg).train()
+    losses = model(batch)
+    assert all(loss.isfinite() for loss in losses.values())
+    evaluator = SemanticEvaluator("test_mine_val", distributed=False)
+    truth = GroundTruth("test_mine_val")
+    for name in truth.records:
+        target = torch.from_numpy(truth.semantic_map(name))
+        target[target == 65535] = 0
+        logits = torch.nn.functional.one_hot(target, 264).permute(2, 0, 1)
+        evaluator.process([{"file_name": name}], [{"sem_seg": logits}])
+    assert evaluator.evaluate()["sem_seg"]["mIoU"] == pytest.approx(100)

@@ -18,6 +18,7 @@ from eseg_d2.data.datasets.panoptic import (
 )
 from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.data.panoptic_png import read_panoptic_png
+from eseg_d2.evaluation.ground_truth import GroundTruth
 
 CATEGORIES = [
     {"id": 12, "name": "tree", "isthing": 0, "color": [0, 255, 0]},
@@ -81,6 +82,37 @@ def test_records_speak_contiguous_ids(tree):
     assert np.unique(read_panoptic_png(record["pan_seg_file_name"])).tolist() == [9, 256]
 
 
+def test_registering_again_replaces_everything(tree):
+    """As in a notebook, whose cell is run again with other categories."""
+    folder, content = tree
+    entry = {
+        "name": "test_again",
+        "images": str(folder / "images"),
+        "panoptic_png": str(folder / "panoptic"),
+        "panoptic_json": str(folder / "panoptic.json"),
+    }
+    try:
+        for names in ("tree", "cat"), ("shrub", "dog", "sky"):
+            content["categories"] = [
+                {"id": id_, "name": name, "isthing": int(id_ == 3)}
+                for id_, name in zip((12, 3, 40), names, strict=False)
+            ]
+            (folder / "panoptic.json").write_text(json.dumps(content))
+            register_own([entry])
+            assert MetadataCatalog.get("test_again").stuff_classes == list(names)
+            assert "thing_colors" not in MetadataCatalog.get("test_again").as_dict()
+            assert len(DatasetCatalog.get("test_again")) == 1
+        content["categories"] = content["categories"][::-1]
+        truth = [GroundTruth("test_again").semantic_map(str(folder / "images" / "a.jpg"))]
+        (folder / "panoptic.json").write_text(json.dumps(content))
+        register_own([entry])
+        truth += [GroundTruth("test_again").semantic_map(str(folder / "images" / "a.jpg"))]
+        assert [np.unique(labels).tolist() for labels in truth] == [[0, 1], [1, 2]]
+    finally:
+        DatasetCatalog.remove("test_again")
+        MetadataCatalog.remove("test_again")
+
+
 def test_errors_name_file_and_id(tree):
     folder, content = tree
     with pytest.raises(ValueError, match="panoptic.json is not valid json"):
@@ -91,6 +123,15 @@ def test_errors_name_file_and_id(tree):
         load(folder, {**content, "annotations": []})
     with pytest.raises(ValueError, match="a.png is of image 1, which is not"):
         load(folder, {**content, "images": []})
+    name = content["images"][0].pop("file_name")
+    with pytest.raises(ValueError, match="panoptic.json, image 1: .* lacks file_name"):
+        load(folder, content)
+    content["images"][0]["file_name"] = f"{name}\0"
+    with pytest.raises(
+        ValueError, match=r"panoptic.json, image 'a.jpg\\x00': .*the name of a file"
+    ):
+        load(folder, content)
+    content["images"][0]["file_name"] = name
     content["annotations"][0]["segments_info"][0]["category_id"] = 99
     with pytest.raises(ValueError, match=r"panoptic.json, a.png: unknown category ids \[99\]"):
         load(folder, content)
@@ -224,7 +265,7 @@ def test_broken_jsons_are_named(tree, data):
         for key, root in ("file_name", "images"), ("pan_seg_file_name", "panoptic"):
             assert os.path.normpath(record[key]).startswith(str(folder / root))
         assert record["height"] > 0 and record["width"] > 0
-        assert all(0 <= s["id"] <= 0xFFFFFF for s in record["segments_info"])
+        assert all(0 < s["id"] <= 0xFFFFFF for s in record["segments_info"])
     entry = {
         "name": "test_tree",
         "images": str(folder / "images"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 HEIGHT, WIDTH = 24, 40
@@ -130,5 +131,10 @@ class Tiny:
 
 
 @pytest.fixture
-def tiny(tmp_path) -> Tiny:
-    return Tiny(tmp_path)
+def tiny(tmp_path):
+    """The two splits; not registered, and if a test registers them, not for the next one."""
+    yield Tiny(tmp_path)
+    for catalog in DatasetCatalog, MetadataCatalog:
+        for name in "tiny_train", "tiny_val":
+            if name in catalog:
+                catalog.remove(name)

@@ -5,11 +5,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
 
 from eseg_d2.data.datasets.panoptic import metadata_from_categories, register_panoptic
 from eseg_d2.data.doctor import check_datasets, sources_from_config, sources_from_names
+from eseg_d2.data.panoptic_png import read_panoptic_png, segment_id_to_rgb
 
 
 def only(report):
@@ -18,12 +21,14 @@ def only(report):
 
 
 def without_class(split, category_id):
+    """Without its segments, which become void."""
     for index, annotation in enumerate(split.annotations):
         segments = annotation["segments_info"]
-        for segment in segments:
-            if segment["category_id"] == category_id:
-                segment["category_id"] = 7 if segment["id"] < 70000 else 90
-        split.annotations[index]["segments_info"] = segments
+        gone = [s["id"] for s in segments if s["category_id"] == category_id]
+        annotation["segments_info"] = [s for s in segments if s["id"] not in gone]
+        ids = read_panoptic_png(str(split.png(index)))
+        ids[np.isin(ids, gone)] = 0
+        Image.fromarray(segment_id_to_rgb(ids)).save(split.png(index))
 
 
 def test_class_only_in_val(tiny):
@@ -174,7 +179,7 @@ def test_unknown_data_set_is_wrong_usage(tiny):
         sources_from_names(["coco_2017_train"])
     cfg = tiny.config()
     cfg.DATASETS.PANOPTIC = [{"name": "tiny_train"}]
-    with pytest.raises(ValueError, match="lacks 'images'"):
+    with pytest.raises(ValueError, match="expected the keys name, images"):
         sources_from_config(cfg)
 
 

@@ -5,7 +5,9 @@ import io
 import json
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from eseg_d2.data.prepare import check_coco, cityscapes, prepare_cityscapes
 
@@ -106,8 +108,6 @@ def test_missing_downloads_are_named(downloaded):
         with pytest.raises(FileNotFoundError, match=message):
             prepare_cityscapes(downloaded, ["val"], workers=1)
 
-    next((downloaded / "gtFine" / "val").rglob("*_polygons.json")).unlink()
-    fails("gtFine_trainvaltest.zip holds(.|\n)*_polygons.json")
     next((downloaded / "leftImg8bit" / "val").rglob("*.png")).unlink()
     shutil.rmtree(downloaded / "gtFine" / "val")
     fails("gtFine.val. Download gtFine_trainvaltest.zip from https://")
@@ -125,19 +125,26 @@ def test_a_missing_image_is_named(downloaded):
 
 
 def test_damaged_downloads_are_named(downloaded):
-    polygons = next((downloaded / "gtFine" / "val").rglob("*_polygons.json"))
-    content = polygons.read_text()
-    for spoiled in content[:50], content.replace('"sky"', '"heaven"'):
-        polygons.write_text(spoiled)
-        with pytest.raises(ValueError, match=f"{polygons.name}(.|\n)*as published"):
-            prepare_cityscapes(downloaded, ["val"], workers=1)
-        train_ids = polygons.name.replace("polygons.json", "labelTrainIds.png")
-        assert not (polygons.parent / train_ids).exists()
-    polygons.write_text(content)
     instances = next((downloaded / "gtFine" / "val").rglob("*_instanceIds.png"))
-    instances.write_bytes(instances.read_bytes()[:200])
-    with pytest.raises(ValueError, match=f"{instances.name}(.|\n)*as published"):
-        prepare_cityscapes(downloaded, ["val"], workers=2)
+    content = instances.read_bytes()
+    Image.fromarray(np.full((64, 128), 77, np.uint16)).save(instances)
+    unknown = instances.read_bytes()
+    for spoiled in content[:200], unknown:
+        instances.write_bytes(spoiled)
+        with pytest.raises(ValueError, match=f"{instances.name}(.|\n)*as published"):
+            prepare_cityscapes(downloaded, ["val"], workers=2)
+        train_ids = instances.name.replace("instanceIds", "labelTrainIds")
+        assert not (instances.parent / train_ids).exists()
+
+
+def test_polygons_are_not_needed(downloaded, tmp_path):
+    shutil.copytree(downloaded, tmp_path / "whole")
+    prepare_cityscapes(tmp_path / "whole", ["val"], workers=1)
+    for path in downloaded.rglob("*_polygons.json"):
+        path.unlink()
+    prepare_cityscapes(downloaded, ["val"], workers=1)
+    whole = files_of(tmp_path / "whole")
+    assert files_of(downloaded) == {k: v for k, v in whole.items() if "polygons" not in k}
 
 
 @pytest.fixture
