@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from eseg_d2.data.convert import convert_label_maps
-from eseg_d2.data.convert.common import find_files, read_json, replacing
+from eseg_d2.data.convert.common import find_files, replacing
 from eseg_d2.data.datasets.camvid import CAMVID_CATEGORIES, CAMVID_SOURCE
-from eseg_d2.data.files import write_json
+from eseg_d2.data.files import read_json, write_json
 
 __all__ = ["CAMVID_IMAGES", "prepare_camvid"]
 
