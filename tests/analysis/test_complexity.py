@@ -139,8 +139,8 @@ def test_unknown_config_is_one_line(root):
         ("eseg_l", (1024, 2048), 70.51e6, 341.7e9),
         # our configurations
         ("eseg_lite_s", (512, 1024), 3.12e6, 4.0e9),
-        ("eseg_lite_m", (640, 1280), 5.28e6, 9.5e9),
-        ("eseg_lite_l", (1024, 2048), 8.78e6, 41.5e9),
+        ("eseg_lite_m", (640, 1280), 4.03e6, 8.4e9),
+        ("eseg_lite_l", (1024, 2048), 6.98e6, 37.2e9),
     ],
 )
 def test_eseg_sizes(root, name, size, params, macs):
