@@ -153,7 +153,9 @@ def _add_data(cfg: CN) -> None:
 
 def _add_training(cfg: CN) -> None:
     # Parts that the batch of one update is computed in, one after the other: their gradients are
-    # added. An update sees IMS_PER_BATCH * ACCUMULATE_STEPS images; MAX_ITER counts updates.
+    # added. An update sees IMS_PER_BATCH * ACCUMULATE_STEPS images; MAX_ITER counts updates. The
+    # cross entropy of our semantic heads is that of the whole batch; other losses (boxes, masks,
+    # hard_pixel_mining) are means over each part.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     # With SOLVER.AMP.ENABLED: "float16" (with a gradient scaler) or "bfloat16", which CPUs take
     # in any case.
