@@ -72,17 +72,19 @@ def _add_efficientnet(cfg: CN) -> None:
     # For MODEL.BIFPN.BOTTOM_UP or MODEL.BACKBONE.NAME "build_efficientnet_backbone", or
     # MODEL.BACKBONE.NAME "build_efficientnet_fpn_backbone" with the keys of MODEL.FPN.
     cfg.MODEL.EFFICIENTNET = CN()
-    # A timm model: "efficientnet_b0" .. "efficientnet_b7", "tf_efficientnet_b0",
-    # "efficientnet_lite0", "tf_efficientnetv2_s" ...; a tag may follow, "efficientnet_b0.ra_in1k".
-    cfg.MODEL.EFFICIENTNET.NAME = "efficientnet_b0"
+    # A timm model and, after a dot, the tag of its weights: "efficientnet_b0.ra_in1k",
+    # "tf_efficientnet_lite0.in1k", "tf_efficientnet_b7.ra_in1k", ... Which weights a name without
+    # a tag stands for depends on timm's version.
+    cfg.MODEL.EFFICIENTNET.NAME = "efficientnet_b0.ra_in1k"
     # Features it gives, of res1 .. res5 (strides 2 .. 32).
     cfg.MODEL.EFFICIENTNET.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # ImageNet weights: "timm" downloads those of NAME; a file with its state dict; "" for none.
-    # Loaded only if MODEL.WEIGHTS is empty.
+    # Loaded only if MODEL.WEIGHTS is empty. MODEL.PIXEL_MEAN and MODEL.PIXEL_STD must be those that
+    # these weights were trained with. (For a file with weights of your own leave the tag out.)
     cfg.MODEL.EFFICIENTNET.PRETRAINED = ""
-    # False: without squeeze-and-excitation (ESeg-Lite).
+    # False: without squeeze-and-excitation. (timm's Lite models never have it.)
     cfg.MODEL.EFFICIENTNET.SQUEEZE_EXCITE = True
-    # "relu" (ESeg-Lite) or "swish" in place of the model's own; "" for that.
+    # "relu" or "swish" in place of the model's own; "" for that.
     cfg.MODEL.EFFICIENTNET.ACTIVATION = ""
     # "BN", or "SyncBN" over all processes.
     cfg.MODEL.EFFICIENTNET.NORM = "BN"
@@ -151,7 +153,9 @@ def _add_data(cfg: CN) -> None:
 
 def _add_training(cfg: CN) -> None:
     # Parts that the batch of one update is computed in, one after the other: their gradients are
-    # added. An update sees IMS_PER_BATCH * ACCUMULATE_STEPS images; MAX_ITER counts updates.
+    # added. An update sees IMS_PER_BATCH * ACCUMULATE_STEPS images; MAX_ITER counts updates. The
+    # cross entropy of our semantic heads is that of the whole batch; other losses (boxes, masks,
+    # hard_pixel_mining) are means over each part.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     # With SOLVER.AMP.ENABLED: "float16" (with a gradient scaler) or "bfloat16", which CPUs take
     # in any case.

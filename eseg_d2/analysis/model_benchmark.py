@@ -120,7 +120,7 @@ def build_predictor(source: str, size: tuple[int, int], device: str, **options):
         return TorchvisionPredictor(
             name, num_classes=19, device=device, channels_last=channels_last
         )
-    keys = ["MODEL.DEVICE", device, "INPUT.CROP.ENABLED", "False"]
+    keys = ["MODEL.DEVICE", device]
     keys += ["INPUT.MIN_SIZE_TEST", str(min(size)), "INPUT.MAX_SIZE_TEST", str(max(size))]
     cfg = load_config(source, keys)
     cfg.MODEL.WEIGHTS = ""  # the weights do not matter to the speed

@@ -16,7 +16,7 @@ __all__ = ["SemanticPredictor", "logits_at_stride"]
 
 
 class SemanticPredictor:
-    """As Detectron2's ``DefaultPredictor``, for a semantic model, giving labels and no logits.
+    """Like Detectron2's ``DefaultPredictor``, for a semantic model; gives labels, not logits.
 
     The three steps can be called one by one: :meth:`preprocess`, :meth:`network`,
     :meth:`postprocess`.
@@ -90,12 +90,16 @@ class SemanticPredictor:
 
     @torch.no_grad()
     def network(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits at the head's resolution: (1, num_classes, H' / stride, W' / stride), fp32."""
+        """Return logits at the head's resolution: (1, num_classes, H' / stride, W' / stride), fp32.
+
+        They are the caller's own: a later call does not change them.
+        """
         context = contextlib.nullcontext()
         if self._autocast is not None:
             context = torch.autocast(self.device.type, dtype=self._autocast)
         with context:
-            return self._run(x).float()
+            # a copy: with CUDA graphs the network writes into the same memory at each call
+            return self._run(x).to(torch.float32, copy=True)
 
     @torch.no_grad()
     def postprocess(

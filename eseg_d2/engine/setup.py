@@ -15,7 +15,7 @@ from eseg_d2.data.datasets.availability import require_datasets
 from eseg_d2.data.datasets.own import register_own
 from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.layers.choices import check_choice
-from eseg_d2.modeling.backbone.efficientnet import fetch_pretrained
+from eseg_d2.modeling.backbone.efficientnet_weights import fetch_pretrained
 
 __all__ = [
     "all_keys",
@@ -162,12 +162,13 @@ def require_inputs(cfg: CfgNode, *, eval_only: bool) -> None:
     """Check that the data sets and the initial weights can be had, before anything is built.
 
     Args:
-        cfg: DATASETS and MODEL.WEIGHTS are read.
+        cfg: DATASETS, MODEL.WEIGHTS and MODEL.EFFICIENTNET.PRETRAINED are read.
         eval_only: then only DATASETS.TEST is needed.
 
     Raises:
         FileNotFoundError: a data set or the weights are missing.
-        ValueError: a data set is not registered, or TEST.AUG is not for this model.
+        ValueError: a data set is not registered, TEST.AUG is not for this model, or the ImageNet
+            weights were trained with another normalisation.
     """
     if cfg.TEST.AUG.ENABLED and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
         raise ValueError(
@@ -176,14 +177,17 @@ def require_inputs(cfg: CfgNode, *, eval_only: bool) -> None:
         )
     require_datasets(cfg.DATASETS.TEST if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     fetch_weights(cfg.MODEL.WEIGHTS)
-    options = cfg.MODEL.EFFICIENTNET
-    if _has_efficientnet(cfg) and options.PRETRAINED and not cfg.MODEL.WEIGHTS and not eval_only:
-        fetch_pretrained(options.NAME, options.PRETRAINED)
+    if not (cfg.MODEL.WEIGHTS or eval_only) and _has_pretrained_efficientnet(cfg):
+        fetch_pretrained(cfg)
 
 
 def _has_efficientnet(cfg: CfgNode) -> bool:
     name = cfg.MODEL.BACKBONE.NAME
     return "efficientnet" in (cfg.MODEL.BIFPN.BOTTOM_UP if name == "build_bifpn_backbone" else name)
+
+
+def _has_pretrained_efficientnet(cfg: CfgNode) -> bool:
+    return _has_efficientnet(cfg) and bool(cfg.MODEL.EFFICIENTNET.PRETRAINED)
 
 
 def fetch_weights(weights: str) -> None:
@@ -209,16 +213,19 @@ def fetch_weights(weights: str) -> None:
 
 def _train_random_layers(cfg: CfgNode) -> None:
     """Frozen layers without weights learn nothing, and frozen norms let the loss diverge."""
-    frozen = cfg.MODEL.BACKBONE.FREEZE_AT > 0 or cfg.MODEL.RESNETS.NORM == "FrozenBN"
-    pretrained = _has_efficientnet(cfg) and cfg.MODEL.EFFICIENTNET.PRETRAINED
-    if cfg.MODEL.WEIGHTS or pretrained or not frozen:
+    if cfg.MODEL.WEIGHTS or _has_pretrained_efficientnet(cfg):
         return
-    cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    cfg.MODEL.RESNETS.NORM = "BN"
-    logger.warning(
-        "MODEL.WEIGHTS is empty: all layers start from random weights, so none is frozen "
-        "(MODEL.BACKBONE.FREEZE_AT 0, MODEL.RESNETS.NORM BN)."
-    )
+    changes = {}
+    if cfg.MODEL.BACKBONE.FREEZE_AT > 0:
+        changes["MODEL.BACKBONE.FREEZE_AT"] = 0
+    if cfg.MODEL.RESNETS.NORM == "FrozenBN" and not _has_efficientnet(cfg):
+        changes["MODEL.RESNETS.NORM"] = "BN"
+    if changes:
+        cfg.merge_from_list([word for change in changes.items() for word in change])
+        logger.warning(
+            "MODEL.WEIGHTS is empty: all layers start from random weights, so none is frozen (%s).",
+            ", ".join(f"{key} {value}" for key, value in changes.items()),
+        )
 
 
 def _explain(cfg: CfgNode, error: Exception) -> str:

@@ -31,7 +31,8 @@ from eseg_d2.engine.setup import autocast_dtype
 from eseg_d2.engine.train_step import NotFiniteError, TrainStep
 from eseg_d2.engine.writers import build_writers
 from eseg_d2.errors import RunError
-from eseg_d2.modeling.backbone.efficientnet import EfficientNet, load_pretrained
+from eseg_d2.modeling.backbone.efficientnet import EfficientNet
+from eseg_d2.modeling.backbone.efficientnet_weights import load_pretrained
 
 __all__ = ["Trainer"]
 
@@ -122,14 +123,14 @@ class Trainer(ConfiguredTrainer):
         return scaled
 
     def _load_initial_weights(self) -> None:
-        model, options = self.checkpointer.model, self.cfg.MODEL.EFFICIENTNET
+        model = self.checkpointer.model
         summary = self.checkpointer.load_weights(self.cfg.MODEL.WEIGHTS)
         if summary:
             summary.require_similar_model()
-        elif options.PRETRAINED:
+        elif self.cfg.MODEL.EFFICIENTNET.PRETRAINED:
             for module in model.modules():
                 if isinstance(module, EfficientNet):
-                    load_pretrained(module, options.NAME, options.PRETRAINED)
+                    load_pretrained(module, self.cfg)
         if self.ema:
             self.ema.start_from_average()
         if comm.is_main_process() and self.checkpointer.has_checkpoint():

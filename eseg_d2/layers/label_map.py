@@ -18,7 +18,8 @@ def label_map(
     """The argmax over classes of the logits as Detectron2 brings them to the output's size.
 
     That is: upsampled (bilinear) by the stride, cropped to the image, and, where the output has
-    another size, resized (bilinear) to that. It is done for strips of output rows.
+    another size, resized (bilinear) to that. It is done for strips of output rows, in float32 at
+    least: half precision can neither number the rows of large images nor tell close logits apart.
 
     Args:
         logits: (B, num_classes, h, w), floating point.
@@ -45,7 +46,7 @@ def _rows(logits, stride, image_size, output_size, top, bottom):
         return _image_rows(logits, stride, image_size, top, bottom)
     # the source rows of PyTorch's bilinear interpolation without aligned corners
     scale = image_size[0] / output_size[0]
-    source = torch.arange(top, bottom, device=logits.device, dtype=logits.dtype)
+    source = torch.arange(top, bottom, device=logits.device, dtype=_precision(logits))
     source = ((source + 0.5) * scale - 0.5).clamp(0, image_size[0] - 1)
     upper = source.floor().long()
     first, last = int(upper[0]), min(int(upper[-1]) + 1, image_size[0] - 1)
@@ -65,7 +66,10 @@ def _image_rows(logits, stride, image_size, top, bottom):
     """
     first = max(top // stride - 2, 0)
     last = min(-(-bottom // stride) + 2, logits.shape[2])
-    part = F.interpolate(
-        logits[:, :, first:last], scale_factor=stride, mode="bilinear", align_corners=False
-    )
+    part = logits[:, :, first:last].to(_precision(logits))
+    part = F.interpolate(part, scale_factor=stride, mode="bilinear", align_corners=False)
     return part[:, :, top - first * stride : bottom - first * stride, : image_size[1]]
+
+
+def _precision(logits: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)

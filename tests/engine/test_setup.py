@@ -144,3 +144,23 @@ def test_files_that_are_no_config(tmp_path, content):
 def test_proposal_files_are_refused():
     with pytest.raises(ValueError, match="LOAD_PROPOSALS is True.*can run code"):
         load_config(CONFIG, ["MODEL.LOAD_PROPOSALS", "True"])
+
+
+@pytest.mark.parametrize(
+    "config, frozen",
+    [
+        ("cityscapes/eseg_s", "MODEL.BACKBONE.FREEZE_AT 0"),
+        ("cityscapes/rsp_semantic_R50", "MODEL.BACKBONE.FREEZE_AT 0, MODEL.RESNETS.NORM BN"),
+    ],
+)
+def test_random_layers_are_not_frozen_and_the_log_names_what_the_model_has(config, frozen, caplog):
+    keys = ["MODEL.WEIGHTS", "", "MODEL.EFFICIENTNET.PRETRAINED", ""]
+    cfg = load_config(f"configs/{config}.yaml", [*keys, "MODEL.BACKBONE.FREEZE_AT", "2"])
+    assert cfg.MODEL.BACKBONE.FREEZE_AT == 0
+    (line,) = [r.getMessage() for r in caplog.records if "random weights" in r.getMessage()]
+    assert line.endswith(f"none is frozen ({frozen}).")
+
+
+def test_nothing_frozen_says_nothing(caplog):
+    load_config("configs/scenes/eseg_s.yaml", [])
+    assert not [r for r in caplog.records if "random weights" in r.getMessage()]

@@ -179,6 +179,7 @@ def test_pretrained_efficientnet_is_loaded(root, scenes, tmp_path):
     source = timm.create_model("efficientnet_b0")
     torch.save(source.state_dict(), tmp_path / "b0.pth")
     options = ["MODEL.EFFICIENTNET.PRETRAINED", str(tmp_path / "b0.pth")]
+    options += ["MODEL.EFFICIENTNET.NAME", "efficientnet_b0"]
     trainer = ema_trainer(root, tmp_path, *options)
     trainer.resume_or_load(resume=False)
     for model in trainer.model, trainer.ema.model:

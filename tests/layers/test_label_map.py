@@ -50,6 +50,17 @@ def test_same_labels_with_resizing(size, output, strip):
     assert torch.equal(labels, plain(logits, 4, image, output))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("output", [(2500, 12), (4400, 12)])
+def test_half_precision_gives_the_labels_of_the_same_logits_in_float32(dtype, output):
+    """On maps with more rows than half precision can number."""
+    torch.manual_seed(0)
+    logits = torch.randn(1, 5, 550, 3).to(dtype)
+    labels = label_map(logits, stride=8, image_size=(4400, 24), output_size=output)
+    expected = plain(logits.float(), 8, (4400, 24), output)
+    assert (labels == expected).float().mean() > 0.9999
+
+
 @pytest.mark.parametrize("output", [(1024, 2048), (900, 1800)])
 def test_a_quarter_of_the_memory(output):
     logits = torch.randn(1, 19, 128, 256)

@@ -1,7 +1,5 @@
 """EfficientNets of timm as Detectron2 backbones."""
 
-import os
-
 import timm
 import torch
 from detectron2.config import CfgNode
@@ -14,13 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from eseg_d2.layers.choices import check_choice
 
-__all__ = [
-    "EfficientNet",
-    "build_efficientnet_backbone",
-    "build_efficientnet_fpn_backbone",
-    "fetch_pretrained",
-    "load_pretrained",
-]
+__all__ = ["EfficientNet", "build_efficientnet_backbone", "build_efficientnet_fpn_backbone"]
 
 _ACTIVATIONS = {"": None, "relu": nn.ReLU, "swish": nn.SiLU}
 _NORMS = ("BN", "SyncBN")
@@ -30,7 +22,7 @@ _STAGES = ("res1", "res2", "res3", "res4", "res5")
 class EfficientNet(Backbone):
     """Features of a timm EfficientNet (B0 .. B7, Lite, V2, and their TensorFlow ports "tf_...").
 
-    They are named as Detectron2 names a ResNet's: "res2" has stride 4, "res5" 32 ("res1", stride
+    They are named like those of Detectron2's ResNet: "res2" has stride 4, "res5" 32 ("res1", stride
     2, is there as well). A feature is the output of the last block of its stride, before the
     expansion of the next one: 24, 40, 112 and 320 channels for B0.
 
@@ -52,19 +44,20 @@ class EfficientNet(Backbone):
     ):
         """
         Args:
-            name: a timm model, such as "efficientnet_b0" or "tf_efficientnetv2_s".
+            name: a timm model, such as "efficientnet_b0" or "tf_efficientnetv2_s"; the tag of
+                its weights may follow, "efficientnet_b0.ra_in1k".
             out_features: of "res1" .. "res5".
             squeeze_excite: False leaves the squeeze-and-excitation blocks out.
             activation: "relu" or "swish" in place of the model's own, or "" for that.
             norm: "BN", or "SyncBN" over all processes (on one process the same as "BN").
             drop_path_rate: chance that the last residual block is skipped in training; those
                 before it less often, down to 0 (stochastic depth).
-            freeze_at: as in Detectron2's ResNet: 1 freezes the stem, 2 all up to "res2", and so
-                on to 5. Frozen norms keep their running statistics.
+            freeze_at: like Detectron2's MODEL.BACKBONE.FREEZE_AT: 1 freezes the stem, 2 all up to
+                "res2", and so on to 5. Frozen norms keep their running statistics.
             in_channels: of the image.
 
         Raises:
-            ValueError: an argument is none of those.
+            ValueError: an argument is not one of those, or timm has no weights with this tag.
         """
         super().__init__()
         _check(name, out_features, activation, norm, freeze_at)
@@ -119,7 +112,8 @@ class EfficientNet(Backbone):
 def build_efficientnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EfficientNet:
     """Build an :class:`EfficientNet` from ``cfg.MODEL.EFFICIENTNET``, with random weights.
 
-    The trainer loads MODEL.EFFICIENTNET.PRETRAINED, by :func:`load_pretrained`.
+    The trainer loads MODEL.EFFICIENTNET.PRETRAINED, by
+    :func:`~eseg_d2.modeling.backbone.efficientnet_weights.load_pretrained`.
 
     Args:
         cfg: a Detectron2 config with our keys.
@@ -145,7 +139,7 @@ def build_efficientnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Efficie
 def build_efficientnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build Detectron2's FPN, of ``cfg.MODEL.FPN``, over an :class:`EfficientNet`.
 
-    As Detectron2's ``build_resnet_fpn_backbone``: a max pool makes one level above the last.
+    A max pool makes one level above the last, like in Detectron2's ``build_resnet_fpn_backbone``.
 
     Args:
         cfg: a Detectron2 config with our keys.
@@ -161,67 +155,17 @@ def build_efficientnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN
     )
 
 
-def fetch_pretrained(name: str, source: str) -> dict[str, torch.Tensor]:
-    """ImageNet weights of a timm model.
-
-    Args:
-        name: the timm model.
-        source: "timm" for the weights that timm downloads (and keeps) for this name, which may end
-            in a tag, "tf_efficientnet_b0.ns_jft_in1k"; or a file with a state dict of the model.
-
-    Raises:
-        FileNotFoundError: the file is not there, or the download failed.
-    """
-    if source == "timm":
-        try:
-            return timm.create_model(name, pretrained=True).state_dict()
-        except Exception as e:  # timm's and its hub's errors are of many kinds
-            raise FileNotFoundError(
-                f"cannot get timm's weights for MODEL.EFFICIENTNET.NAME {name!r}: "
-                f"{type(e).__name__}: {e}\n"
-                "  Without a connection set MODEL.EFFICIENTNET.PRETRAINED to a file with the state "
-                "dict of that timm model, or to '' for random weights."
-            ) from e
-    if not os.path.isfile(source):
-        raise FileNotFoundError(
-            f"MODEL.EFFICIENTNET.PRETRAINED is {source!r}: no such file. Give a file with the "
-            "state dict of the timm model, 'timm' to download it, or '' for random weights."
-        )
-    state = torch.load(source, map_location="cpu", weights_only=True)
-    return state.get("state_dict", state)
-
-
-def load_pretrained(backbone: EfficientNet, name: str, source: str) -> None:
-    """Load ImageNet weights. What the backbone has no place for is left out (the classifier; the
-    squeeze-and-excitation if it was switched off); all that it has must be there.
-
-    Args:
-        backbone: changed in place.
-        name, source: see :func:`fetch_pretrained`.
-
-    Raises:
-        FileNotFoundError: see :func:`fetch_pretrained`.
-        ValueError: the weights are those of another model.
-    """
-    state = fetch_pretrained(name, source)
-    own = backbone.network.state_dict()
-    unlike = [
-        key for key, value in own.items() if key not in state or state[key].shape != value.shape
-    ]
-    if unlike:
-        raise ValueError(
-            f"MODEL.EFFICIENTNET.PRETRAINED {source!r} does not fit {name}: {len(unlike)} of "
-            f"{len(own)} weights are missing or of another shape, such as {unlike[0]}"
-        )
-    backbone.network.load_state_dict({key: state[key] for key in own})
-
-
 def _check(name: str, out_features: list[str], activation: str, norm: str, freeze_at: int) -> None:
-    model = name.split(".")[0]
+    model, _, tag = name.partition(".")
     if not timm.is_model(model) or "efficientnet" not in model:
         raise ValueError(
             f"MODEL.EFFICIENTNET.NAME is {name!r}; expected an EfficientNet of timm, such as "
             "'efficientnet_b0', 'tf_efficientnet_b7', 'efficientnet_lite0', 'tf_efficientnetv2_s'"
+        )
+    tagged = timm.list_models(f"{model}.*", include_tags=True)
+    if tag and name not in tagged:
+        raise ValueError(
+            f"MODEL.EFFICIENTNET.NAME is {name!r}; {model} has the tags {', '.join(tagged)}"
         )
     unknown = [feature for feature in out_features if feature not in _STAGES]
     if unknown or not out_features:

@@ -3,10 +3,8 @@
 import torch
 from detectron2.config import configurable
 from detectron2.data import MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_sem_seg_head
+from detectron2.modeling import META_ARCH_REGISTRY, PanopticFPN
 from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
-from detectron2.structures import ImageList
-from torch import nn
 
 from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.modeling.meta_arch.merge import merge_panoptic
@@ -15,39 +13,28 @@ __all__ = ["PanopticRCNN"]
 
 
 @META_ARCH_REGISTRY.register()
-class PanopticRCNN(GeneralizedRCNN):
+class PanopticRCNN(PanopticFPN):
     """Mask R-CNN and a semantic head on one backbone, merged into panoptic segmentation.
 
-    As Detectron2's ``PanopticFPN``, with two differences that make it work on any panoptic data
+    It is Detectron2's ``PanopticFPN`` with two differences that make it work on any panoptic data
     set, Cityscapes included: the label space of the data set says what is a thing, and every
     class id in the output is a contiguous id, by which the data set's metadata names classes.
     """
 
     @configurable
-    def __init__(
-        self,
-        *,
-        sem_seg_head: nn.Module,
-        label_space: LabelSpace,
-        overlap_threshold: float = 0.5,
-        stuff_area_limit: int = 4096,
-        score_threshold: float = 0.5,
-        **kwargs,
-    ):
+    def __init__(self, *, label_space: LabelSpace, **kwargs):
         """
         Args:
-            sem_seg_head: a Detectron2 semantic head with an ``ignore_value``.
             label_space: of the data set.
-            overlap_threshold, stuff_area_limit, score_threshold: see :func:`merge_panoptic`.
-            **kwargs: of :class:`GeneralizedRCNN`.
+            **kwargs: of :class:`PanopticFPN`, whose three ``combine_`` thresholds are those of
+                :func:`merge_panoptic`.
         """
         super().__init__(**kwargs)
-        self.sem_seg_head = sem_seg_head
         self.label_space = label_space
         self.merge_options = {
-            "overlap_threshold": overlap_threshold,
-            "stuff_area_limit": stuff_area_limit,
-            "score_threshold": score_threshold,
+            "overlap_threshold": self.combine_overlap_thresh,
+            "stuff_area_limit": self.combine_stuff_area_thresh,
+            "score_threshold": self.combine_instances_score_thresh,
         }
 
     @classmethod
@@ -61,16 +48,7 @@ class PanopticRCNN(GeneralizedRCNN):
             MetadataCatalog.get(names[0]), cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES
         )
         _check_class_counts(cfg, label_space)
-        arguments = super().from_config(cfg)
-        combine = cfg.MODEL.PANOPTIC_FPN.COMBINE
-        return {
-            **arguments,
-            "sem_seg_head": build_sem_seg_head(cfg, arguments["backbone"].output_shape()),
-            "label_space": label_space,
-            "overlap_threshold": combine.OVERLAP_THRESH,
-            "stuff_area_limit": combine.STUFF_AREA_LIMIT,
-            "score_threshold": combine.INSTANCES_CONFIDENCE_THRESH,
-        }
+        return {**super().from_config(cfg), "label_space": label_space}
 
     def forward(self, batched_inputs: list[dict]):
         """
@@ -87,20 +65,7 @@ class PanopticRCNN(GeneralizedRCNN):
               ``pred_classes`` (contiguous ids);
             - ``panoptic_seg``: as of :func:`merge_panoptic`.
         """
-        if not self.training:
-            return self.inference(batched_inputs)
-        images = self.preprocess_image(batched_inputs)
-        features = self.backbone(images.tensor)
-        sem_seg = ImageList.from_tensors(
-            [x["sem_seg"].to(self.device) for x in batched_inputs],
-            self.backbone.size_divisibility,
-            self.sem_seg_head.ignore_value,
-        ).tensor
-        instances = [x["instances"].to(self.device) for x in batched_inputs]
-        _, semantic_losses = self.sem_seg_head(features, sem_seg)
-        proposals, proposal_losses = self.proposal_generator(images, features, instances)
-        _, detector_losses = self.roi_heads(images, features, proposals, instances)
-        return {**semantic_losses, **proposal_losses, **detector_losses}
+        return super().forward(batched_inputs)
 
     def inference(self, batched_inputs: list[dict], do_postprocess: bool = True):
         """See :meth:`forward`; without post-processing the raw (instances, logits), which are in

@@ -18,7 +18,9 @@ def pixel_cross_entropy(
     """Mean cross entropy in fp32 of logits that are brought to the targets' size (bilinear).
 
     Finite and connected to the graph also if no pixel counts: then it is zero. Inside
-    ``shared_pixel_count`` the sum is divided by that number.
+    ``shared_pixel_count`` the sum of "cross_entropy" is divided by that number. The hardest pixels
+    are always those of this call, since those of the whole batch are not known before all of its
+    parts are computed.
 
     Args:
         logits: (B, num_classes, h, w).

@@ -3,6 +3,7 @@
 import torch
 from detectron2.layers import get_norm
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from eseg_d2.layers.choices import check_choice
 from eseg_d2.layers.relation import PixelToRegionRelation
@@ -45,7 +46,8 @@ class RSE(nn.Module):
         super().__init__()
         key_channels = num_heads if similarity == "squared_difference" else channels
         self.query = nn.Conv2d(low_channels, key_channels, 1)
-        self.key = nn.Conv2d(high_channels, key_channels, 1)
+        # no bias: in a dot product the softmax cancels it, in a difference it is the query's
+        self.key = nn.Conv2d(high_channels, key_channels, 1, bias=False)
         self.value = nn.Conv2d(high_channels, channels, 1)
         self.relation = PixelToRegionRelation(
             key_channels,
@@ -90,7 +92,9 @@ class RSP(nn.Module):
     ):
         """
         Args:
-            rse: gives a context of ``channels`` channels.
+            rse: gives a context of ``channels`` channels. If the norm is a batch norm, the bias of
+                its value is taken out: the relation's weights sum to 1, so that it would only
+                shift the context, which the norm undoes.
             low_channels: width of the lower level; with ``"sum"`` it must be ``channels``.
             channels: width of the context and of the output.
             fusion: ``"sum"`` or ``"concat"``.
@@ -111,6 +115,8 @@ class RSP(nn.Module):
         self.rse = rse
         self.fusion = fusion
         self.context_norm = ConvNorm(nn.Identity(), get_norm(norm, channels))
+        if isinstance(self.context_norm.norm, _BatchNorm):
+            rse.value.bias = None
         in_channels = channels if fusion == "sum" else low_channels + channels
         self.output = _output_conv(output_conv, in_channels, channels, norm)
 
@@ -126,6 +132,18 @@ class RSP(nn.Module):
         context = self.context_norm(self.rse(low, high))
         fused = low + context if self.fusion == "sum" else torch.cat([low, context], dim=1)
         return self.output(fused)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        """Take weights of earlier versions, too: biases that cancel go into what cancels them."""
+        is_difference = self.rse.relation.similarity == "squared_difference"
+        homes = {"rse.key.bias": "rse.query.bias" if is_difference else None}
+        if self.rse.value.bias is None:
+            homes["rse.value.bias"] = "context_norm.norm.running_mean"
+        for bias, home in homes.items():
+            shift = state_dict.pop(prefix + bias, None)
+            if shift is not None and home:
+                state_dict[prefix + home] = state_dict[prefix + home] - shift
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _output_conv(kind: str, in_channels: int, channels: int, norm: str) -> nn.Sequential:

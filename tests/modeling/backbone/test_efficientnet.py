@@ -8,7 +8,7 @@ from detectron2.layers import ShapeSpec
 
 import eseg_d2
 from eseg_d2.modeling.backbone import efficientnet
-from eseg_d2.modeling.backbone.efficientnet import EfficientNet, load_pretrained
+from eseg_d2.modeling.backbone.efficientnet import EfficientNet
 
 RES = ["res2", "res3", "res4", "res5"]
 NAMES = ("efficientnet_b0", "efficientnet_lite0", "tf_efficientnet_b1", "tf_efficientnetv2_b0")
@@ -70,35 +70,12 @@ def test_drop_path_skips_blocks_in_training_only():
         torch.testing.assert_close(*(backbone.eval()(x)["res5"] for _ in range(2)))
 
 
-def test_pretrained_file(tmp_path):
-    """Without what was switched off, and nothing missing."""
-    source = timm.create_model("efficientnet_b0")
-    path = tmp_path / "b0.pth"
-    torch.save(source.state_dict(), path)
-    lite = EfficientNet("efficientnet_b0", out_features=RES, squeeze_excite=False)
-    load_pretrained(lite, "efficientnet_b0", str(path))
-    for key, value in lite.network.state_dict().items():
-        assert torch.equal(value, source.state_dict()[key]), key
-    with pytest.raises(ValueError, match="does not fit efficientnet_b1"):
-        load_pretrained(EfficientNet("efficientnet_b1", out_features=RES), "efficientnet_b1", path)
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        load_pretrained(lite, "efficientnet_b0", str(tmp_path / "none.pth"))
-
-
-def test_unreachable_download_is_told(monkeypatch):
-    def refuse(name, pretrained):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(efficientnet.timm, "create_model", refuse)
-    with pytest.raises(FileNotFoundError, match="no route to host.*\n.*PRETRAINED to a file"):
-        efficientnet.fetch_pretrained("efficientnet_b0", "timm")
-
-
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"name": "resnet18"}, "NAME is 'resnet18'"),
         ({"name": "efficientnet_b99"}, "NAME is 'efficientnet_b99'"),
+        ({"name": "efficientnet_b1.x_in1k"}, "efficientnet_b1 has the tags .*b1.ft_in1k"),
         ({"out_features": ["p3"]}, "OUT_FEATURES is .'p3'."),
         ({"out_features": []}, "OUT_FEATURES is"),
         ({"activation": "tanh"}, "ACTIVATION is 'tanh'"),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import build_model
+from detectron2.modeling import PanopticFPN, build_model
 from detectron2.utils.events import EventStorage
 
 import eseg_d2  # noqa: F401, registers
@@ -81,3 +81,34 @@ def test_wrong_class_counts_are_an_error(cfg):
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES += 1
     with pytest.raises(ValueError, match="SEM_SEG_HEAD.NUM_CLASSES is .*set_class_counts"):
         build_model(cfg)
+
+
+def test_instance_loss_weight_is_that_of_detectron2(cfg):
+    """It weighs boxes and masks there, and not the class of a box."""
+    torch.manual_seed(0)
+    plain = build_model(cfg)
+    cfg.MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT = 0.25
+    weighted = build_model(cfg)
+    weighted.load_state_dict(plain.state_dict())
+    batch = samples(cfg, 2)
+    losses = []
+    for model in plain, weighted:
+        torch.manual_seed(0)
+        with EventStorage():
+            losses.append(model(batch))
+    for name, loss in losses[0].items():
+        factor = 0.25 if name in ("loss_box_reg", "loss_mask") else 1
+        torch.testing.assert_close(losses[1][name], factor * loss)
+
+
+def test_a_key_that_detectron2_no_longer_reads_is_named(cfg, caplog):
+    cfg.MODEL.PANOPTIC_FPN.COMBINE.ENABLED = False
+    build_model(cfg)
+    assert any("COMBINED.ENABLED is no longer used" in r.getMessage() for r in caplog.records)
+
+
+def test_a_training_step_is_that_of_the_installed_detectron2(cfg, monkeypatch):
+    """So that images and targets are padded alike, which depends on its version."""
+    model = build_model(cfg)
+    monkeypatch.setattr(PanopticFPN, "forward", lambda self, batch: {"loss": len(batch)})
+    assert model([{}, {}]) == {"loss": 2}

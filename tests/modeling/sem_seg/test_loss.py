@@ -2,7 +2,8 @@ import pytest
 import torch
 from detectron2.projects.deeplab.loss import DeepLabCE
 
-from eseg_d2.modeling.sem_seg.loss import pixel_cross_entropy
+from eseg_d2.modeling.sem_seg.loss import LOSS_TYPES, pixel_cross_entropy
+from eseg_d2.modeling.sem_seg.pixel_count import shared_pixel_count
 
 
 def example(ignored_rows=3):
@@ -56,3 +57,13 @@ def test_half_precision_is_summed_in_fp32(loss_type):
     result = loss(logits, targets, loss_type)
     assert result.dtype == torch.float32
     torch.testing.assert_close(result, loss(logits.float(), targets, loss_type))
+
+
+def test_pixels_of_the_whole_batch_are_counted_for_cross_entropy_and_not_mined():
+    logits, targets = example()
+    alone = {kind: loss(logits, targets, kind) for kind in LOSS_TYPES}
+    count = 2.0 * float((targets != 255).sum())
+    with shared_pixel_count(count):
+        torch.testing.assert_close(loss(logits, targets), alone["cross_entropy"] / 2)
+        mined = loss(logits, targets, "hard_pixel_mining")
+    assert torch.equal(mined, alone["hard_pixel_mining"])

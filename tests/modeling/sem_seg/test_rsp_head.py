@@ -18,9 +18,9 @@ def features(levels, channels, height, width, batch=2, seed=0):
     }
 
 
-def head(levels=(2, 3, 4), channels=16, **options):
+def head(levels=(2, 3, 4), channels=16, width=16, **options):
     shapes = {f"p{i}": ShapeSpec(channels=channels, stride=2**i) for i in reversed(levels)}
-    options = {"num_classes": 5, "channels": 16, "num_heads": 4, **options}
+    options = {"num_classes": 5, "channels": width, "num_heads": 4, **options}
     return RSPHead(shapes, **options)
 
 
@@ -111,3 +111,41 @@ def test_relation_weights_are_distributions():
     }
     for w in weights.values():
         torch.testing.assert_close(w.sum(2), torch.ones_like(w.sum(2)))
+
+
+@pytest.mark.parametrize("norm", ["BN", "GN", ""])
+@pytest.mark.parametrize("similarity", ["dot_product", "squared_difference"])
+@pytest.mark.parametrize("position", ["row_column", "mlp", "none"])
+def test_weights_of_a_version_with_more_biases_give_the_same_logits(norm, similarity, position):
+    options = {"width": 32, "norm": norm, "similarity": similarity, "position": position}
+    old, new = (head(channels=32, **options).double() for _ in range(2))
+    for propagator in old.propagators.values():  # as they were
+        for conv in propagator.rse.key, propagator.rse.value:
+            conv.bias = torch.nn.Parameter(torch.randn(conv.out_channels, dtype=torch.float64))
+    with torch.no_grad():
+        for tensor in [*old.parameters(), *old.buffers()]:
+            if tensor.is_floating_point() and tensor.dim() == 1:  # norms as after some training
+                tensor.uniform_(0.5, 1.5)
+    assert len(old.state_dict()) > len(new.state_dict())
+    new.load_state_dict(old.state_dict())
+    x = {k: v.double() for k, v in features((2, 3, 4), 32, 37, 51).items()}
+    with torch.no_grad():
+        torch.testing.assert_close(new.eval()(x)[0], old.eval()(x)[0], rtol=1e-9, atol=1e-9)
+    again = head(channels=32, **options).double()
+    again.load_state_dict(new.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again.eval()(x)[0], new(x)[0])
+
+
+@pytest.mark.parametrize("norm", ["BN", "GN", ""])
+@pytest.mark.parametrize("similarity", ["dot_product", "squared_difference"])
+def test_no_parameter_is_without_effect(norm, similarity):
+    """A gradient that is rounding alone belongs to a parameter that cancels."""
+    torch.manual_seed(0)
+    # group norm has 32 groups, each of more than one channel here
+    model = head(channels=64, width=64, norm=norm, similarity=similarity).double()
+    x = {k: v.double() for k, v in features((2, 3, 4), 64, 64, 96).items()}
+    _, losses = model(x, torch.randint(0, 5, (2, 64, 96)))
+    losses["loss_sem_seg"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.abs().max() > 1e-10, name
