@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 
 from eseg_d2.engine.checkpoint import find_checkpoints
 from eseg_d2.engine.processes import place_from_environment
-from eseg_d2.engine.setup import all_keys, load_config, require_inputs
+from eseg_d2.engine.setup import all_keys, load_config, require_inputs, value_of
 from eseg_d2.engine.writers import require_wandb
 
 __all__ = ["check_launch", "prepare_run", "require_output_dir", "use_norms_of"]
@@ -66,18 +66,12 @@ def use_norms_of(cfg: CfgNode, world_size: int) -> None:
     if world_size > 1 and cfg.MODEL.DEVICE != "cpu":
         return
     changed = [key for key in all_keys(cfg.MODEL, "MODEL.") if key.endswith(".NORM")]
-    changed = [key for key in changed if _value_of(cfg, key) == "SyncBN"]
+    changed = [key for key in changed if value_of(cfg, key) == "SyncBN"]
     for key in changed:
         cfg.merge_from_list([key, norm])
     if changed:
         why = "there is one process only" if world_size == 1 else "there is no GPU"
         logger.info("%s for SyncBN, since %s: %s", norm, why, ", ".join(changed))
-
-
-def _value_of(cfg: CfgNode, key: str):
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg
 
 
 def check_launch(cfg: CfgNode, args, world_size: int) -> None:
