@@ -63,9 +63,9 @@ def meet(place: Place, own: Mapping[str, str], limit: float) -> Store:
     if place.rank == 0:
         store.set("difference", compare([json.loads(store.get(key)) for key in keys]))
     difference = store.get("difference").decode()
-    readers = store.add("readers", 1)
-    while place.rank == 0 and readers < place.world_size:  # the store is in this process
-        waiting.wait("the others learn whether all are about to do the same")
+    waiting, readers = _Waiting(place, limit), store.add("readers", 1)
+    while place.rank == 0 and readers < place.world_size:  # the store ends with this process
+        waiting.wait(f"{readers} of {place.world_size} processes have read what differs")
         readers = store.add("readers", 0)
     if difference:
         raise RunError(difference)

@@ -78,13 +78,13 @@ def check_launch(cfg: CfgNode, args, world_size: int) -> None:
     """Check the command line against the machine and the run's folder.
 
     Args:
-        cfg: MODEL.DEVICE, MODEL.WEIGHTS, OUTPUT_DIR and SOLVER are read.
+        cfg: MODEL.DEVICE, MODEL.WEIGHTS, OUTPUT_DIR, LAUNCH and SOLVER are read.
         args: with ``num_gpus``, ``num_machines``, ``machine_rank``, ``resume`` and ``eval_only``.
         world_size: processes of all machines.
 
     Raises:
-        ValueError: more GPUs than there are, a batch that does not divide, or nothing to
-            resume or to evaluate.
+        ValueError: more GPUs than there are, a limit that is not positive, a batch that does not
+            divide, or nothing to resume or to evaluate.
     """
     found = torch.cuda.device_count()
     if args.num_gpus < 1 or not 0 <= args.machine_rank < args.num_machines:
@@ -97,6 +97,10 @@ def check_launch(cfg: CfgNode, args, world_size: int) -> None:
         raise ValueError(
             f"--num-gpus {args.num_gpus}, but this machine has {found}. Give no more than these, "
             "or MODEL.DEVICE cpu for so many processes without GPUs."
+        )
+    if cfg.LAUNCH.TIMEOUT_SECONDS < 1:
+        raise ValueError(
+            f"LAUNCH.TIMEOUT_SECONDS is {cfg.LAUNCH.TIMEOUT_SECONDS}; expected 1 second or more"
         )
     size = world_size
     if cfg.SOLVER.REFERENCE_WORLD_SIZE:  # then the batch is scaled with the processes

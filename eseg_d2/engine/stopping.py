@@ -58,11 +58,10 @@ def stop_signals(forward: Callable[[int], None] | None = None, *, even_ignored: 
     Nothing is handled outside of the main thread, where Python allows no handlers.
 
     Args:
-        forward: called with every signal, in place of all this.
+        forward: called with the number of each signal, in place of raising.
         even_ignored: handle SIGINT also if the process was started with it ignored, as shells do
             for commands in the background.
     """
-
     owner = os.getpid()
 
     def handle(number: int, frame) -> None:

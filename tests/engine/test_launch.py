@@ -152,7 +152,7 @@ def children(pid):
     return [int(line.split()[0]) for line in lines if "spawn_main" in line]
 
 
-def wait_for(output, pattern, seconds=120):
+def wait_for(output, pattern, seconds=600):
     end = time.monotonic() + seconds
     while not list(output.glob(pattern)):
         assert time.monotonic() < end, console(output)

@@ -60,7 +60,6 @@ def test_signal_loses_nothing(root, scenes, tmp_path, name):
     done = max(runs.metrics(output)) + 1
     checkpoints = list(output.glob("model_*.pth"))
     assert [path.name for path in checkpoints] == [f"model_{done - 1:07d}.pth"]
-    assert f"{name} has ended the run" in (output / "log.txt").read_text()
 
     longer = (*STEADY, *ENDLESS, "SOLVER.MAX_ITER", str(done + 2))
     for folder in output, tmp_path / "undisturbed":
@@ -90,7 +89,7 @@ def evaluate_until_told(config, output, *overrides):
 def test_signal_during_an_evaluation(root, scenes, tmp_path, max_iter):
     output = tmp_path / "run"
     options = (*STEADY, *ENDLESS, "SOLVER.MAX_ITER", max_iter, "TEST.EVAL_PERIOD", "2")
-    options += ("DATASETS.TEST", "('street_scenes_val_panoptic',)")
+    options += ("DATASETS.TEST", "('scenes_cityscapes_panoptic_val',)")
     process = start(evaluate_until_told, root / CONFIG, output, *options)
     until(lambda: (output / "evaluating").exists(), process)
     os.kill(process.pid, signal.SIGTERM)
