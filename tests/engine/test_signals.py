@@ -8,9 +8,8 @@ import sys
 import time
 
 import pytest
-import torch
-
 import runs
+import torch
 
 CONFIG = "configs/scenes/rsp_semantic_R50.yaml"
 # the learning rate does not depend on the length of the run, which a signal decides
