@@ -104,7 +104,7 @@ def _start(run: Run, args, cfg) -> None:
                 said.add(sentences.get())
             said = said or {f"train_net.py: {_how_it_ended(e, cfg.OUTPUT_DIR)}"}
             print("\n".join(sorted(said)), file=sys.stderr)
-            sys.exit(128 + requested() if requested() else 1)
+            sys.exit(max(e.exit_code, 128 + requested() if requested() else 1))
 
 
 def _how_it_ended(error: torch_multiprocessing.ProcessExitedException, output_dir: str) -> str:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from runs import SMALL_MODEL
+from runs import SMALL_MODEL, children
 
 from eseg_d2.engine.processes import Place, place_from_environment
 
@@ -141,15 +141,6 @@ def test_srun(root, single, tmp_path):
     ]
     assert [process.wait(300) for process in processes] == [0, 0], console(tmp_path / "run")
     assert_same(tmp_path / "run", single)
-
-
-def children(pid):
-    """Processes of torch's spawn: not its resource tracker."""
-    found = subprocess.run(
-        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True
-    )
-    lines = found.stdout.decode().splitlines()
-    return [int(line.split()[0]) for line in lines if "spawn_main" in line]
 
 
 def wait_for(output, pattern, seconds=600):

@@ -199,10 +199,11 @@ def assert_stopped(folder, name, processes):
     assert len(states) == processes
 
 
-def test_sigterm_reaches_all_processes_of_a_job_that_ignores_sigint(train_net, tmp_path):
+@pytest.mark.parametrize("whom", ["parent", "child"])
+def test_sigterm_reaches_all_processes_of_a_job_that_ignores_sigint(train_net, tmp_path, whom):
     process = train_net("--num-gpus", "2", ignoring=[signal.SIGINT])
     below = descendants(process.pid)
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid if whom == "parent" else runs.children(process.pid)[1], signal.SIGTERM)
     assert process.wait() == 143
     until(lambda: all(map(is_gone, below)))
     assert_stopped(tmp_path, "SIGTERM", 2)
