@@ -67,11 +67,9 @@ def run(args: argparse.Namespace, cfg) -> None:
     from detectron2.engine import default_setup
 
     import eseg_d2  # noqa: F401, registers: a process that was started knows nothing yet
-    from eseg_d2.data.datasets.own import register_own
     from eseg_d2.engine import Trainer, find_checkpoints, load_weights, log_to
     from eseg_d2.errors import RunError
 
-    register_own(cfg.DATASETS.PANOPTIC)
     default_setup(cfg, args)
     log_to(cfg.OUTPUT_DIR)
     if cfg.MODEL.DEVICE == "cpu":

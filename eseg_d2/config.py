@@ -27,6 +27,7 @@ def add_eseg_config(cfg: CN) -> None:
     _add_panoptic(cfg)
     _add_data(cfg)
     _add_training(cfg)
+    _add_launch(cfg)
     _add_evaluation(cfg)
     _add_ema(cfg)
 
@@ -174,6 +175,13 @@ def _add_training(cfg: CN) -> None:
     cfg.LOGGING.WANDB = False
     # The project there; the run is named after OUTPUT_DIR.
     cfg.LOGGING.WANDB_PROJECT = "eseg_d2"
+
+
+def _add_launch(cfg: CN) -> None:
+    cfg.LAUNCH = CN()
+    # With several processes: seconds after which the run ends if some have not come to its start,
+    # or if one gives no sign of life (it is stopped, or its machine hangs).
+    cfg.LAUNCH.TIMEOUT_SECONDS = 600
 
 
 def _add_evaluation(cfg: CN) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import subprocess
 from pathlib import Path
 
 import torch
@@ -71,3 +72,12 @@ def assert_same_run(output: Path, expected: Path) -> None:
     got, wanted = weights(output), weights(expected)
     assert got.keys() == wanted.keys()
     assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
+def children(pid):
+    """Processes that torch's spawn has started below another, by rank: not its resource tracker."""
+    found = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True
+    )
+    lines = found.stdout.decode().splitlines()
+    return [int(line.split()[0]) for line in lines if "spawn_main" in line]

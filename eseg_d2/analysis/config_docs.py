@@ -29,6 +29,7 @@ _TITLES = {
     "_add_panoptic": "Panoptic models",
     "_add_data": "Data",
     "_add_training": "Training",
+    "_add_launch": "Several processes",
     "_add_evaluation": "Evaluation",
     "_add_ema": "Moving average of the weights",
 }

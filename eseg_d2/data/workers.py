@@ -1,6 +1,8 @@
 """What a data worker's death mostly means."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from torch.utils.data import DataLoader
 
@@ -19,6 +21,7 @@ def explained(loader: DataLoader, num_workers: int) -> Iterator[list]:
     Raises:
         RunError: a worker process was killed.
     """
+    loader.worker_init_fn = partial(_start, loader.worker_init_fn)
     batches = iter(loader)
     while True:
         try:
@@ -35,3 +38,11 @@ def explained(loader: DataLoader, num_workers: int) -> Iterator[list]:
                 "--shm-size 8g). --resume goes on from the last checkpoint."
             ) from e
         yield batch
+
+
+def _start(then: Callable[[int], None] | None, worker: int) -> None:
+    """Leave the group: Ctrl-C in a terminal, or a scheduler's signal, is for the training alone."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+    if then:
+        then(worker)

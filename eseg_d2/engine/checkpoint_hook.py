@@ -35,6 +35,7 @@ class CheckpointHook(HookBase):
         self._period = period
         self._keep = keep
         self._own: list[str] = []
+        self._is_saved = True
 
     def before_train(self) -> None:
         if self.trainer.start_iter > 0:
@@ -43,11 +44,18 @@ class CheckpointHook(HookBase):
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        is_last = done >= self.trainer.max_iter
-        if not is_last and (self._period <= 0 or done % self._period):
+        self._is_saved = False
+        if done >= self.trainer.max_iter or (self._period > 0 and done % self._period == 0):
+            self.save()
+
+    def save(self) -> None:
+        """Save the last iteration that was done, in all processes, unless it is saved already."""
+        if self._is_saved:
             return
+        self._is_saved = True
         self.trainer.random_states = comm.gather(get_random_state())
         if comm.is_main_process():
+            is_last = self.trainer.iter + 1 >= self.trainer.max_iter
             name = "model_final" if is_last else f"model_{self.trainer.iter:07d}"
             self._checkpointer.save(name, iteration=self.trainer.iter)
             self._remove_old(os.path.join(self._checkpointer.save_dir, f"{name}.pth"))

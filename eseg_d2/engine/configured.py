@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from eseg_d2.data.build import build_test_loader, build_train_loader
 from eseg_d2.data.train_loader import TrainLoader
 from eseg_d2.engine.results import write_results
+from eseg_d2.engine.stopping import StoppableEvaluator
 from eseg_d2.evaluation.build import build_evaluator
 from eseg_d2.modeling.test_time_augmentation import SemanticTTA
 
@@ -69,8 +70,16 @@ class ConfiguredTrainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):
-        """As Detectron2's, and the main process writes the results to ``results.json``."""
-        results = super().test(cfg, model, evaluators)
+        """Evaluate on each of DATASETS.TEST; the main process writes ``results.json``.
+
+        Raises:
+            Stopped: in all processes, if one of them has got a signal.
+        """
+        if evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        elif isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        results = super().test(cfg, model, [StoppableEvaluator(e) for e in evaluators])
         if comm.is_main_process():
             write_results(results, os.path.join(cfg.OUTPUT_DIR, "results.json"))
         return results

@@ -27,7 +27,7 @@ class EvaluationHook(HookBase):
 
     All evaluations go to ``OUTPUT_DIR/evaluations.json``, a list of {"iteration", "results"}, and
     the weights of the best one by each metric to ``model_best_<metric>.pth``. A run that was
-    killed while it evaluated does so when it is resumed.
+    killed while it evaluated, or is to stop before, does so when it is resumed.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class EvaluationHook(HookBase):
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        if self._is_due(done) and done < self.trainer.max_iter:
+        if self._is_due(done) and done < self.trainer.max_iter and not self.trainer.stop_signal:
             self._run(self.trainer.iter)
 
     def after_train(self) -> None:

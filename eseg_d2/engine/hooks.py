@@ -15,11 +15,12 @@ from eseg_d2.engine.writers import WriterHook
 __all__ = ["build_hooks"]
 
 
-def build_hooks(trainer) -> list[HookBase]:
+def build_hooks(trainer, checkpoints: CheckpointHook) -> list[HookBase]:
     """What happens around the steps of a :class:`~eseg_d2.engine.Trainer`.
 
     Args:
         trainer: built, but for its hooks.
+        checkpoints: its own, which also saves when a signal ends the run.
 
     Raises:
         ValueError: a key has a value that its hook refuses.
@@ -34,9 +35,7 @@ def build_hooks(trainer) -> list[HookBase]:
         _precise_bn(trainer),
         _validation_loss(trainer),
         HistoryHook(f"{cfg.OUTPUT_DIR}/metrics.json"),
-        CheckpointHook(
-            trainer.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.CHECKPOINTS_TO_KEEP
-        ),
+        checkpoints,
         # after the checkpoint: if it fails, nothing is lost
         EvaluationHook(
             trainer.evaluate,

@@ -15,15 +15,19 @@ from detectron2.utils import comm
 from torch import distributed
 from torch import multiprocessing as torch_multiprocessing
 
-from eseg_d2.engine.peers import PeerWatch
+from eseg_d2.data.datasets.own import register_own
+from eseg_d2.engine.meeting import meet, what_must_be_equal
+from eseg_d2.engine.peers import GRACE, PeerWatch
 from eseg_d2.engine.processes import Place, place_from_environment
+from eseg_d2.engine.stopping import Stopped, requested, stop_signals
 from eseg_d2.errors import RunError
 
 __all__ = ["launch"]
 
 logger = logging.getLogger(__name__)
 
-# Of one exchange between processes. The first may evaluate for long while the others wait.
+# Of one exchange between processes that all give signs of life. The first may evaluate for long
+# while the others wait.
 TIMEOUT = timedelta(minutes=60)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -33,53 +37,79 @@ Run = Callable[[object, object], None]
 def launch(run: Run, args, cfg) -> None:
     """Call ``run(args, cfg)`` in every process of the run, this one or those that it starts.
 
-    As Detectron2's ``launch``, and also on CPUs (by gloo), and under torchrun and Slurm's srun,
-    which start the processes themselves.
+    Does what Detectron2's ``launch`` does, and also works on CPUs (by gloo), and under torchrun and
+    Slurm's srun, which start the processes themselves. SIGINT, SIGTERM and SIGUSR1 reach all
+    processes.
 
     Args:
         run: a function of a module, so that other processes can import it.
         args: of Detectron2's command line: ``num_gpus`` (processes of this machine),
-            ``num_machines``, ``machine_rank``, ``dist_url``.
-        cfg: MODEL.DEVICE and OUTPUT_DIR are read.
+            ``num_machines``, ``machine_rank``, ``dist_url``; ``resume`` and ``eval_only``.
+        cfg: MODEL.DEVICE, OUTPUT_DIR, DATASETS and LAUNCH are read.
 
     Raises:
-        SystemExit: with the sentence that ended the run, and status 1.
+        SystemExit: with the sentence that ended the run, and status 1; or 128 and the number of the
+            signal that ended it.
     """
     place = place_from_environment() if args.num_gpus * args.num_machines <= 1 else None
-    if place:
-        _end_with_sentence(_in_place, place, run, args, cfg)
-    elif args.num_gpus * args.num_machines == 1:
-        _end_with_sentence(run, args, cfg)
-    else:
+    if args.num_gpus == 1 and args.num_machines > 1:
+        place = Place(args.machine_rank, args.num_machines, 0, 1, args.dist_url)
+    if args.num_gpus > 1:
         _start(run, args, cfg)
+        return
+    try:
+        with stop_signals():
+            if place:
+                _end_with_sentence(_in_place, place, run, args, cfg)
+            else:
+                _end_with_sentence(run, args, cfg)
+    except Stopped as e:
+        print(f"train_net.py: {e.sentence}", file=sys.stderr)
+        raise
 
 
 def _start(run: Run, args, cfg) -> None:
-    """The processes of this machine."""
+    """Start the processes of this machine, and wait for them."""
     size = args.num_gpus
     url = args.dist_url if args.dist_url != "auto" else f"tcp://127.0.0.1:{_free_port()}"
     places = [
         Place(args.machine_rank * size + i, args.num_machines * size, i, size, url)
         for i in range(size)
     ]
-    if size == 1:
-        _end_with_sentence(_in_place, places[0], run, args, cfg)
-        return
+    processes = []
+
+    def forward(number: int) -> None:
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
     sentences = multiprocessing.get_context("spawn").SimpleQueue()
-    context = torch_multiprocessing.start_processes(
-        _child, (places, run, args, cfg, sentences), nprocs=size, join=False, start_method="spawn"
-    )
-    try:
-        while not context.join():
-            pass
-    except torch_multiprocessing.ProcessExitedException as e:
-        said = set()
-        while not sentences.empty():
-            said.add(sentences.get())
-        sys.exit("\n".join(sorted(said)) or f"train_net.py: {_how_it_ended(e, cfg.OUTPUT_DIR)}")
+    with stop_signals(forward):
+        context = torch_multiprocessing.start_processes(
+            _child,
+            (places, run, args, cfg, sentences),
+            nprocs=size,
+            join=False,
+            start_method="spawn",
+        )
+        processes += context.processes
+        if requested():  # while they were started
+            forward(requested())
+        try:
+            while not context.join(grace_period=GRACE):
+                pass
+        except torch_multiprocessing.ProcessExitedException as e:
+            said = set()
+            while not sentences.empty():
+                said.add(sentences.get())
+            said = said or {f"train_net.py: {_how_it_ended(e, cfg.OUTPUT_DIR)}"}
+            print("\n".join(sorted(said)), file=sys.stderr)
+            sys.exit(max(e.exit_code, 128 + requested() if requested() else 1))
 
 
 def _how_it_ended(error: torch_multiprocessing.ProcessExitedException, output_dir: str) -> str:
+    if number := requested():
+        return f"{signal.Signals(number).name} has ended the run before it had begun."
     if error.signal_name:
         how = f"was killed by {error.signal_name}"
         if error.signal_name == "SIGKILL":
@@ -93,16 +123,24 @@ def _how_it_ended(error: torch_multiprocessing.ProcessExitedException, output_di
 
 
 def _child(index: int, places: list[Place], run: Run, args, cfg, sentences) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C in a terminal is for the parent, which forwards it once
     if cfg.MODEL.DEVICE == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max((os.cpu_count() or 1) // len(places), 1))
-    try:
-        _end_with_sentence(_in_place, places[index], run, args, cfg)
-    except SystemExit as e:
-        if isinstance(e.code, str):
-            sentences.put(e.code)
-            sys.exit(1)
-        raise
+    # torch has Linux send SIGINT when the parent is gone, and the parent may ignore SIGINT
+    with stop_signals(even_ignored=True):
+        try:
+            if multiprocessing.parent_process().is_alive():
+                register_own(cfg.DATASETS.PANOPTIC)
+                _end_with_sentence(_in_place, places[index], run, args, cfg)
+        except Stopped as e:
+            sentences.put(f"train_net.py: {e.sentence}")
+            raise
+        except SystemExit as e:
+            if isinstance(e.code, str):
+                sentences.put(e.code)
+                sys.exit(1)
+            raise
 
 
 def _end_with_sentence(function: Callable, *args) -> None:
@@ -120,30 +158,40 @@ def _end_with_sentence(function: Callable, *args) -> None:
         )
 
 
-def _in_place(place: Place, run: Run, args, cfg, timeout: timedelta = TIMEOUT) -> None:
+def _in_place(place: Place, run: Run, args, cfg) -> None:
     """Join the others, and run."""
     on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(place.local_rank)
+    limit = cfg.LAUNCH.TIMEOUT_SECONDS
+    own = what_must_be_equal(cfg, args, with_data=place.local_rank == 0)
     try:
         distributed.init_process_group(
             "nccl" if on_gpu else "gloo",
-            init_method=place.url,
+            store=meet(place, own, limit),
             world_size=place.world_size,
             rank=place.rank,
-            timeout=timeout,
+            timeout=TIMEOUT,
         )
     except (RuntimeError, ValueError) as e:
+        if isinstance(e, RunError):
+            raise
         raise RunError(
-            f"process {place.rank} of {place.world_size} has not met the others at {place.url}: "
-            f"{e}\n  All machines need the same --dist-url, with the first machine's address and a "
-            "free port, and different --machine-rank."
+            f"process {place.rank} of {place.world_size} has not met the others at {place.url}: {e}"
         ) from e
     _set_local_group(place)
-    with PeerWatch(place.url, cfg.OUTPUT_DIR):
-        run(args, cfg)
+    stopped = None
+    with PeerWatch(place.url, cfg.OUTPUT_DIR, limit):
+        try:
+            run(args, cfg)
+        except Stopped as e:
+            if not e.agreed:
+                raise
+            stopped = e
         comm.synchronize()
     distributed.destroy_process_group()
+    if stopped:
+        raise stopped
 
 
 def _set_local_group(place: Place) -> None:

@@ -1,8 +1,8 @@
-"""Each process of a run learns at once when another one ends too early.
+"""Each process of a run learns when another one ends too early, or is stopped.
 
-Without it, those that wait for a dead process wait for half an hour (NCCL) or end with an error
-that does not say why (gloo). Every process keeps a TCP connection to the first one, which the
-kernel closes when its process ends in whatever way.
+Without it, those that wait for such a process wait for half an hour (NCCL) or end with an error
+that does not say why (gloo). Every process keeps a TCP connection to the first one. The kernel
+closes it when its process ends in whatever way, and both sides send a sign of life now and then.
 """
 
 import contextlib
@@ -16,33 +16,38 @@ from urllib.parse import urlparse
 
 from detectron2.utils import comm
 
+from eseg_d2.engine.stopping import Stopped, is_training, requested
+
 __all__ = ["PeerWatch", "is_connection_error"]
 
 logger = logging.getLogger(__name__)
 
-DONE = b"d"
+ALIVE, DONE = b"a", b"d"
 GRACE = 10.0  # seconds
-# Seconds: a machine that is gone without a word is noticed after IDLE + 3 * INTERVAL.
-IDLE, INTERVAL = 15, 10
+PERIOD = 5.0  # seconds from one sign of life to the next
+UNREACHABLE = 45000  # milliseconds until a machine that is gone without a word counts as ended
 
 
 class PeerWatch:
     """A context manager around a run of several processes.
 
-    If one ends before it has left the context without an exception, the others say so and end with
-    status 1, whatever they are doing.
+    If one ends before it has left the context without an exception, or gives no sign of life, the
+    others say so and end with status 1, whatever they are doing.
     """
 
-    def __init__(self, url: str, output_dir: str):
+    def __init__(self, url: str, output_dir: str, limit: float):
         """
         Args:
             url: where the processes met; its host is the first one's.
             output_dir: of the run, for the message.
+            limit: seconds without a sign of life.
         """
         self._host = urlparse(url).hostname or os.environ.get("MASTER_ADDR", "127.0.0.1")
         self._output_dir = output_dir
+        self._limit = limit
+        self._period = min(PERIOD, limit / 4)
         self._connections: list[socket.socket] = []
-        self._ending = False
+        self._leaving = threading.Event()
 
     def __enter__(self) -> "PeerWatch":
         rank, world_size = comm.get_rank(), comm.get_world_size()
@@ -56,42 +61,65 @@ class PeerWatch:
             server.close()
         else:
             connection = socket.create_connection((self._host, ports[0]), timeout=60)
-            connection.settimeout(None)
             connection.sendall(rank.to_bytes(4, "big"))
             self._watch(connection, 0)
+        threading.Thread(target=self._give_signs, daemon=True).start()
         comm.synchronize()
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        if kind is not None:
+        if kind is not None and not (isinstance(error, Stopped) and error.agreed):
             if issubclass(kind, RuntimeError) and is_connection_error(error):
                 time.sleep(GRACE)  # the end of another process has caused it: let that be said
             return  # the connections close with the process, and the others learn it
-        self._ending = True
-        for connection in self._connections:
-            with contextlib.suppress(OSError):
-                connection.sendall(DONE)
+        self._leaving.set()
+        self._send(DONE)
 
     def _watch(self, connection: socket.socket, peer: int) -> None:
-        options = {"TCP_KEEPIDLE": IDLE, "TCP_KEEPINTVL": INTERVAL, "TCP_KEEPCNT": 3}
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in options.items():
-            if hasattr(socket, name):  # Linux
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        connection.settimeout(self._period)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREACHABLE)
         self._connections.append(connection)
         threading.Thread(target=self._listen, args=(connection, peer), daemon=True).start()
 
+    def _give_signs(self) -> None:
+        while not self._leaving.wait(self._period):
+            self._send(ALIVE)
+
+    def _send(self, sign: bytes) -> None:
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.sendall(sign)
+
     def _listen(self, connection: socket.socket, peer: int) -> None:
-        try:
-            received = connection.recv(1)
-        except OSError:
-            received = b""
-        if received == DONE or self._ending:
-            return
+        silent = 0.0  # counted, not read from a clock: this process may be the one that is stopped
+        while silent < self._limit:
+            try:
+                received = connection.recv(64)
+            except OSError as e:
+                if isinstance(e, TimeoutError) and not e.errno:
+                    silent += self._period
+                    continue
+                received = b""
+            if DONE in received or self._leaving.is_set():
+                return
+            if not received:
+                self._end(
+                    f"process {peer} of this run has ended too early (its own output says why; if "
+                    "it says nothing, it was killed)"
+                )
+            silent = 0.0
+        self._end(
+            f"process {peer} of this run has given no sign of life for {self._limit} s "
+            "(LAUNCH.TIMEOUT_SECONDS): it is stopped, or its machine hangs or cannot be reached"
+        )
+
+    def _end(self, reason: str) -> None:
+        if requested() and not is_training():  # the signal has ended the others, too
+            os._exit(128 + requested())
         message = (
-            f"process {peer} of this run has ended too early (its own output says why; if it says "
-            f"nothing, it was killed), so process {comm.get_rank()} ends, too. The last checkpoint "
-            f"in {self._output_dir} is kept: start all processes again with --resume."
+            f"{reason}, so process {comm.get_rank()} ends, too. The last checkpoint in "
+            f"{self._output_dir} is kept: start all processes again with --resume."
         )
         logger.error(message)
         print(f"train_net.py: {message}", file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 
 from eseg_d2.engine.checkpoint import find_checkpoints
 from eseg_d2.engine.processes import place_from_environment
-from eseg_d2.engine.setup import all_keys, load_config, require_inputs
+from eseg_d2.engine.setup import all_keys, load_config, require_inputs, value_of
 from eseg_d2.engine.writers import require_wandb
 
 __all__ = ["check_launch", "prepare_run", "require_output_dir", "use_norms_of"]
@@ -66,7 +66,7 @@ def use_norms_of(cfg: CfgNode, world_size: int) -> None:
     if world_size > 1 and cfg.MODEL.DEVICE != "cpu":
         return
     changed = [key for key in all_keys(cfg.MODEL, "MODEL.") if key.endswith(".NORM")]
-    changed = [key for key in changed if _value_of(cfg, key) == "SyncBN"]
+    changed = [key for key in changed if value_of(cfg, key) == "SyncBN"]
     for key in changed:
         cfg.merge_from_list([key, norm])
     if changed:
@@ -74,23 +74,17 @@ def use_norms_of(cfg: CfgNode, world_size: int) -> None:
         logger.info("%s for SyncBN, since %s: %s", norm, why, ", ".join(changed))
 
 
-def _value_of(cfg: CfgNode, key: str):
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg
-
-
 def check_launch(cfg: CfgNode, args, world_size: int) -> None:
     """Check the command line against the machine and the run's folder.
 
     Args:
-        cfg: MODEL.DEVICE, MODEL.WEIGHTS, OUTPUT_DIR and SOLVER are read.
+        cfg: MODEL.DEVICE, MODEL.WEIGHTS, OUTPUT_DIR, LAUNCH and SOLVER are read.
         args: with ``num_gpus``, ``num_machines``, ``machine_rank``, ``resume`` and ``eval_only``.
         world_size: processes of all machines.
 
     Raises:
-        ValueError: more GPUs than there are, a batch that does not divide, or nothing to
-            resume or to evaluate.
+        ValueError: more GPUs than there are, a limit that is not positive, a batch that does not
+            divide, or nothing to resume or to evaluate.
     """
     found = torch.cuda.device_count()
     if args.num_gpus < 1 or not 0 <= args.machine_rank < args.num_machines:
@@ -103,6 +97,10 @@ def check_launch(cfg: CfgNode, args, world_size: int) -> None:
         raise ValueError(
             f"--num-gpus {args.num_gpus}, but this machine has {found}. Give no more than these, "
             "or MODEL.DEVICE cpu for so many processes without GPUs."
+        )
+    if cfg.LAUNCH.TIMEOUT_SECONDS < 1:
+        raise ValueError(
+            f"LAUNCH.TIMEOUT_SECONDS is {cfg.LAUNCH.TIMEOUT_SECONDS}; expected 1 second or more"
         )
     size = world_size
     if cfg.SOLVER.REFERENCE_WORLD_SIZE:  # then the batch is scaled with the processes

@@ -17,7 +17,7 @@ from detectron2.utils import comm
 from eseg_d2.engine.atomic import write_atomically
 from eseg_d2.engine.results import read_json
 
-__all__ = ["RUN_FILE", "dataset_fingerprint", "record_start"]
+__all__ = ["RUN_FILE", "annotation_digest", "dataset_fingerprint", "record_start"]
 
 RUN_FILE = "run.json"
 _PACKAGES = (
@@ -70,6 +70,25 @@ def dataset_fingerprint(name: str) -> dict:
     Returns:
         ``{"fingerprint": hex digest, "images": number of image files}``. Pixels are not read.
     """
+    digest = _annotations(name)
+    entry = MetadataCatalog.get(name)
+    counts = {}
+    for key in ("image_root", "panoptic_root", "sem_seg_root"):
+        files = sorted(_files(entry.get(key) or ""))
+        counts[key] = len(files)
+        digest.update(repr(files).encode())
+    return {"fingerprint": digest.hexdigest(), "images": counts["image_root"]}
+
+
+def annotation_digest(name: str) -> str:
+    """A short checksum of the annotation files of a registered data set.
+
+    Those that are not there, or not named by its metadata, are left out.
+    """
+    return f"version {_annotations(name).hexdigest()[:12]}"
+
+
+def _annotations(name: str):
     digest = hashlib.sha256()
     entry = MetadataCatalog.get(name)
     for key in ("panoptic_json", "json_file"):
@@ -77,12 +96,7 @@ def dataset_fingerprint(name: str) -> dict:
         if path and os.path.isfile(path):
             with open(path, "rb") as f:
                 digest.update(f.read())
-    counts = {}
-    for key in ("image_root", "panoptic_root", "sem_seg_root"):
-        files = sorted(_files(entry.get(key) or ""))
-        counts[key] = len(files)
-        digest.update(repr(files).encode())
-    return {"fingerprint": digest.hexdigest(), "images": counts["image_root"]}
+    return digest
 
 
 def _files(root: str) -> list[tuple[str, int]]:

@@ -25,6 +25,7 @@ __all__ = [
     "merge_config",
     "require_inputs",
     "set_class_counts",
+    "value_of",
 ]
 
 logger = logging.getLogger(__name__)
@@ -247,3 +248,10 @@ def all_keys(node: CfgNode, prefix: str = "") -> list[str]:
         if isinstance(value, CfgNode):
             keys += all_keys(value, f"{prefix}{name}.")
     return keys
+
+
+def value_of(cfg: CfgNode, key: str):
+    """The value of a key such as "MODEL.DEVICE"."""
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg

@@ -1,6 +1,7 @@
 """One update of the weights: parts of a batch, mixed precision, gradients that are looked at."""
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from eseg_d2.engine.gradients import Clipping, gradient_norm
+from eseg_d2.engine.stopping import requested
 from eseg_d2.modeling.sem_seg.pixel_count import shared_pixel_count
 
 __all__ = ["NotFiniteError", "TrainStep"]
@@ -36,6 +38,7 @@ class TrainStep:
     Attributes:
         model, optimizer: as given.
         data_loader: what the trainer takes the parts from; set by it.
+        stop_signal: that one of the processes has got, the same in all after each update, or 0.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class TrainStep:
         model.train()
         self.model, self.optimizer = model, optimizer
         self.data_loader = None
+        self.stop_signal = 0
         self._device = device
         self._clipping = clipping
         self._autocast = autocast
@@ -147,11 +151,14 @@ class TrainStep:
         return self.model.no_sync()
 
     def _require_finite(self, figures: Mapping[str, float]) -> None:
-        total = sum(figures.values())
-        ok = torch.tensor(float(total - total == 0), device=self._device)
+        """Raise if a process has a value that is not finite; learn whether one is to stop, too."""
+        finite, self.stop_signal = math.isfinite(sum(figures.values())), requested()
         if comm.get_world_size() > 1:
-            distributed.all_reduce(ok, distributed.ReduceOp.MIN)
-        if not ok:
+            shared = torch.tensor([not finite, self.stop_signal], device=self._device)
+            distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+            not_finite, self.stop_signal = shared.tolist()
+            finite = not not_finite
+        if not finite:
             raise NotFiniteError(figures)
 
     def _mean_pixel_count(self, parts: Sequence[list[dict]]) -> float | None:

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import signal
 import time
 import weakref
 
@@ -17,17 +18,19 @@ from torch import nn
 from eseg_d2.data.build import build_train_loader
 from eseg_d2.data.random_state import set_random_state
 from eseg_d2.data.train_loader import TrainLoader
-from eseg_d2.engine.checkpoint import SafeCheckpointer
+from eseg_d2.engine.checkpoint import SafeCheckpointer, what_is_kept
+from eseg_d2.engine.checkpoint_hook import CheckpointHook
 from eseg_d2.engine.configured import ConfiguredTrainer
 from eseg_d2.engine.ema import EMAHook
 from eseg_d2.engine.gradients import build_clipping
 from eseg_d2.engine.hooks import build_hooks
 from eseg_d2.engine.not_finite import NotFiniteGuard
 from eseg_d2.engine.peers import is_connection_error
-from eseg_d2.engine.processes import data_parallel
+from eseg_d2.engine.processes import data_parallel, freeze_unused_levels
 from eseg_d2.engine.provenance import record_start
 from eseg_d2.engine.schedule import ConfiguredRates
 from eseg_d2.engine.setup import autocast_dtype
+from eseg_d2.engine.stopping import Stopped, finish_iterations
 from eseg_d2.engine.train_step import NotFiniteError, TrainStep
 from eseg_d2.engine.writers import build_writers
 from eseg_d2.errors import RunError
@@ -56,6 +59,7 @@ class Trainer(ConfiguredTrainer):
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.max_iter = cfg.SOLVER.MAX_ITER
         model = self.build_model(cfg)
+        freeze_unused_levels(model)
         optimizer = self.build_optimizer(cfg, model)
         self._trainer = TrainStep(
             data_parallel(model),
@@ -79,10 +83,13 @@ class Trainer(ConfiguredTrainer):
         self._images_per_update_then: int | None = None  # in the run that wrote the checkpoint
         self.data_seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.random_states: list[dict] = []
+        self._checkpoints = CheckpointHook(
+            self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.CHECKPOINTS_TO_KEEP
+        )
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase]:
-        return build_hooks(self)
+        return build_hooks(self, self._checkpoints)
 
     def build_writers(self) -> list[EventWriter]:
         return build_writers(self.cfg, self.start_iter, self.max_iter)
@@ -147,7 +154,11 @@ class Trainer(ConfiguredTrainer):
         return loader
 
     def train(self) -> None:
-        """Train to MAX_ITER, evaluating on the way; says so if there is nothing left to train."""
+        """Train to MAX_ITER, evaluating on the way; says so if there is nothing left to train.
+
+        Raises:
+            Stopped: in all processes, if one of them has got a signal; a checkpoint is written.
+        """
         if self._trainer.data_loader is None:
             self._trainer.data_loader = self._build_data()
         if self.start_iter >= self.max_iter:
@@ -161,12 +172,21 @@ class Trainer(ConfiguredTrainer):
             os.makedirs(self.cfg.OUTPUT_DIR, exist_ok=True)
             for sentence in record_start(self.cfg, self.start_iter):
                 logger.warning("%s", sentence)
-        self._loop()
+        try:
+            with finish_iterations():
+                self._loop()
+        except Stopped as e:
+            name = signal.Signals(e.signal).name
+            kept = what_is_kept(self.cfg.OUTPUT_DIR)
+            sentence = f"{name} has ended the run. {kept} --resume goes on from there."
+            e.sentence = comm.all_gather(sentence)[0]  # the main process has written it
+            logger.warning("%s", e.sentence)
+            raise
         if len(self.cfg.TEST.EXPECTED_RESULTS) and comm.is_main_process():
             verify_results(self.cfg, self.last_results)
 
     def _loop(self) -> None:
-        """As Detectron2's; errors that say all there is to say are not logged as tracebacks."""
+        """Detectron2's loop; errors that say all there is to say are not logged as tracebacks."""
         logger.info("Starting training from iteration %d", self.start_iter)
         self.iter = self.start_iter
         with EventStorage(self.start_iter) as self.storage:
@@ -179,7 +199,12 @@ class Trainer(ConfiguredTrainer):
                     self.before_step()
                     self.run_step()
                     self.after_step()
+                    if self.stop_signal and self.iter + 1 < self.max_iter:
+                        raise Stopped(self.stop_signal, agreed=True)
                     self.iter += 1
+            except Stopped:
+                self._checkpoints.save()
+                raise
             except RunError as e:
                 logger.error("%s", e)
                 raise
@@ -226,6 +251,11 @@ class Trainer(ConfiguredTrainer):
     def evaluated_model(self) -> nn.Module:
         """The model that is evaluated and saved: the moving average, if there is one."""
         return self.checkpointer.model
+
+    @property
+    def stop_signal(self) -> int:
+        """The signal that ends the run after this iteration, the same in all processes; or 0."""
+        return self._trainer.stop_signal
 
     @property
     def images_per_update(self) -> int:

@@ -7,10 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from datetime import timedelta
 
 import pytest
 import torch
+from runs import SMALL_MODEL, children
 
 from eseg_d2.engine.processes import Place, place_from_environment
 
@@ -143,16 +143,7 @@ def test_srun(root, single, tmp_path):
     assert_same(tmp_path / "run", single)
 
 
-def children(pid):
-    """Processes of torch's spawn: not its resource tracker."""
-    found = subprocess.run(
-        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True
-    )
-    lines = found.stdout.decode().splitlines()
-    return [int(line.split()[0]) for line in lines if "spawn_main" in line]
-
-
-def wait_for(output, pattern, seconds=120):
+def wait_for(output, pattern, seconds=600):
     end = time.monotonic() + seconds
     while not list(output.glob(pattern)):
         assert time.monotonic() < end, console(output)
@@ -195,17 +186,139 @@ def test_killed_machine_ends_the_other(root, single, tmp_path, victim):
     assert "--resume" in said and "Traceback" not in said
 
 
-def test_machine_that_does_not_come_is_named(root, scenes, tmp_path):
+@pytest.fixture
+def impatient(monkeypatch):
+    """A config with a short limit; what is waited for is said soon."""
     from detectron2.config import get_cfg
 
+    from eseg_d2.config import add_eseg_config
+    from eseg_d2.engine import meeting
+
+    monkeypatch.setattr(meeting, "PATIENCE", 0.2)
+    cfg = get_cfg()
+    add_eseg_config(cfg)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.LAUNCH.TIMEOUT_SECONDS = 2
+    return cfg
+
+
+def test_first_machine_that_does_not_come_is_named(impatient, caplog):
     from eseg_d2.engine.launch import _in_place
     from eseg_d2.errors import RunError
 
-    cfg = get_cfg()
-    cfg.MODEL.DEVICE = "cpu"
-    place = Place(1, 2, 0, 1, f"tcp://127.0.0.1:{free_port()}")
-    with pytest.raises(RunError, match="process 1 of 2 has not met the others"):
-        _in_place(place, print, None, cfg, timedelta(seconds=2))
+    url = f"tcp://127.0.0.1:{free_port()}"
+    with pytest.raises(RunError, match="process 1 has waited for .* process 0 does not answer"):
+        _in_place(Place(1, 2, 0, 1, url), print, None, impatient)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) > 1 and all(f"process 0 does not answer at {url}" in line for line in said)
+
+
+def test_second_machine_that_does_not_come_is_named(impatient, caplog):
+    from eseg_d2.engine.launch import _in_place
+    from eseg_d2.errors import RunError
+
+    url = f"tcp://127.0.0.1:{free_port()}"
+    missing = f"1 of 3 processes have come to {url}, not yet: 1, 2"
+    with pytest.raises(RunError, match=f"process 0 has waited for .* {missing}"):
+        _in_place(Place(0, 3, 0, 1, url), print, None, impatient)
+    assert any(missing in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "first, second, differences",
+    [
+        (
+            ("SOLVER.BASE_LR", "0.01", "SEED", "1"),
+            ("SOLVER.BASE_LR", "0.02", "SEED", "2"),
+            ("SEED is 1 and 2", "SOLVER.BASE_LR is 0.01 and 0.02"),
+        ),
+        (("SOLVER.MAX_ITER", "5"), ("SOLVER.MAX_ITER", "6"), ("SOLVER.MAX_ITER is 5 and 6",)),
+    ],
+)
+def test_machines_with_different_configs_end_at_once(
+    root, scenes, tmp_path, first, second, differences
+):
+    machines = ("--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{free_port()}")
+    processes = [
+        start(root, tmp_path / "run", *words, before=(*machines, "--machine-rank", str(rank)))
+        for rank, words in enumerate((first, second))
+    ]
+    assert [process.wait(300) for process in processes] == [1, 1]
+    for number in 0, 1:
+        said = console(tmp_path / "run", number)
+        assert all(words in said for words in differences), said
+        assert "Traceback" not in said
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_what_must_be_equal(root, scenes):
+    from types import SimpleNamespace
+
+    from eseg_d2.engine import load_config
+    from eseg_d2.engine.meeting import compare, what_must_be_equal
+
+    def process(*overrides, host="a", resume=False, with_data=True):
+        cfg = load_config(str(root / CONFIG[1]), ["MODEL.DEVICE", "cpu", *overrides])
+        args = SimpleNamespace(resume=resume, eval_only=False)
+        return {**what_must_be_equal(cfg, args, with_data=with_data), "host": host}
+
+    local = ("OUTPUT_DIR", "/elsewhere", "DATALOADER.NUM_WORKERS", "7")
+    assert compare([process(), process(*local, host="b"), process(with_data=False)]) == ""
+    assert "process 2 (on b)" in compare([process(), process(), process("SEED", "3", host="b")])
+    assert "--resume is not given and given" in compare([process(), process(resume=True)])
+    for key in (
+        "torch",
+        "detectron2",
+        "the code of eseg_d2",
+        *(k for k in process() if "annot" in k),
+    ):
+        changed = {**process(), key: "other"}
+        assert f"{key} is {process()[key]} and other" in compare([process(), changed])
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX")
+def test_stopped_process_is_noticed_and_named(root, scenes, tmp_path):
+    output = tmp_path / "run"
+    options = ("SOLVER.MAX_ITER", "100000", "LAUNCH.TIMEOUT_SECONDS", "30")
+    process = start(root, output, *options, before=("--num-gpus", "2"))
+    wait_for(output, "model_*.pth")
+    os.kill(children(process.pid)[1], signal.SIGSTOP)
+    assert process.wait(300) == 1
+    said = console(output)
+    assert "process 1 of this run has given no sign of life for 30 s" in said
+    assert "Traceback" not in said[said.index("no sign of life") :]
+
+
+def test_head_that_takes_some_levels_only(root, scenes, tmp_path):
+    levels = ("MODEL.SEM_SEG_HEAD.IN_FEATURES", "['p2','p3','p4']", "SOLVER.MAX_ITER", "2")
+    process = start(root, tmp_path / "run", *levels, before=("--num-gpus", "2"))
+    assert process.wait(300) == 0, console(tmp_path / "run")
+    assert "No head takes p5, p6, p7" in console(tmp_path / "run")
+
+
+def test_unused_levels_are_frozen_and_no_others(root, scenes):
+    from detectron2.modeling import build_model
+
+    from eseg_d2.engine import load_config
+    from eseg_d2.engine.processes import freeze_unused_levels
+
+    def frozen(*overrides):
+        options = ["MODEL.DEVICE", "cpu", *SMALL_MODEL, *overrides]
+        model = build_model(load_config(str(root / CONFIG[1]), options))
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        freeze_unused_levels(model)
+        assert all(torch.equal(before[name], value) for name, value in model.named_buffers())
+        assert model.backbone.training
+        model([{"image": torch.zeros(3, 64, 64), "sem_seg": torch.zeros(64, 64).long()}])[
+            "loss_sem_seg"
+        ].backward()
+        without_gradient = {n for n, p in model.named_parameters() if p.grad is None}
+        assert without_gradient == {n for n, p in model.named_parameters() if not p.requires_grad}
+        return without_gradient
+
+    assert not frozen()
+    names = frozen("MODEL.SEM_SEG_HEAD.IN_FEATURES", "['p2','p3','p4']")
+    assert names and all(name.startswith("backbone.repeats.0.bottom_up") for name in names)
 
 
 def test_places():

@@ -87,6 +87,10 @@ def test_launches_that_cannot_work_are_refused(tmp_path):
         check_launch(cfg, arguments(resume=True), 1)
     with pytest.raises(ValueError, match="MODEL.WEIGHTS path"):
         check_launch(cfg, arguments(eval_only=True), 1)
+    cfg.LAUNCH.TIMEOUT_SECONDS = 0
+    with pytest.raises(ValueError, match="LAUNCH.TIMEOUT_SECONDS is 0; expected 1 second"):
+        check_launch(cfg, arguments(), 1)
+    cfg.LAUNCH.TIMEOUT_SECONDS = 1
     cfg.MODEL.DEVICE = "cuda"
     with pytest.raises(ValueError, match="--num-gpus 99, but this machine has.*MODEL.DEVICE cpu"):
         check_launch(cfg, arguments(num_gpus=99), 99)

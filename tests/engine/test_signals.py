@@ -1,0 +1,228 @@
+"""Signals end a training after its iteration, with a checkpoint that it goes on from."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import runs
+import torch
+
+CONFIG = "configs/scenes/rsp_semantic_R50.yaml"
+# the learning rate does not depend on the length of the run, which a signal decides
+STEADY = (*runs.SMALL_MODEL, "SEED", "3", "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR")
+ENDLESS = ("SOLVER.MAX_ITER", "1000000", "SOLVER.STEPS", "()", "SOLVER.CHECKPOINT_PERIOD", "0")
+STATUSES = {"SIGTERM": 143, "SIGUSR1": 138, "SIGINT": 130}
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+
+
+def until(condition, process=None, seconds=600):
+    """Wait for an event. The limit is for runs that hang."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        assert process is None or process.is_alive()
+        time.sleep(0.05)
+
+
+def lines(output):
+    path = output / "metrics.json"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def stoppable(function, *args):
+    """What a process of a run does."""
+    from eseg_d2.engine.stopping import stop_signals
+
+    with stop_signals():
+        function(*args)
+
+
+def start(function, *args):
+    process = runs.CONTEXT.Process(target=stoppable, args=(function, *args))
+    process.start()
+    return process
+
+
+@pytest.mark.parametrize("name", STATUSES)
+def test_signal_loses_nothing(root, scenes, tmp_path, name):
+    output = tmp_path / "run"
+    process = start(runs.train, root / CONFIG, output, *STEADY, *ENDLESS)
+    until(lambda: lines(output) > 1, process)
+    os.kill(process.pid, getattr(signal, name))
+    process.join()
+    assert process.exitcode == STATUSES[name]
+    done = max(runs.metrics(output)) + 1
+    checkpoints = list(output.glob("model_*.pth"))
+    assert [path.name for path in checkpoints] == [f"model_{done - 1:07d}.pth"]
+
+    longer = (*STEADY, *ENDLESS, "SOLVER.MAX_ITER", str(done + 2))
+    for folder in output, tmp_path / "undisturbed":
+        process = runs.start(root / CONFIG, folder, *longer)
+        process.join()
+        assert process.exitcode == 0
+    runs.assert_same_run(output, tmp_path / "undisturbed")
+
+
+def evaluate_until_told(config, output, *overrides):
+    """An evaluation whose first image takes until a signal has come."""
+    from eseg_d2.engine.stopping import requested
+    from eseg_d2.evaluation.semantic import SemanticEvaluator
+
+    process = SemanticEvaluator.process
+
+    def process_slowly(self, inputs, outputs):
+        (output / "evaluating").touch()
+        until(requested)
+        process(self, inputs, outputs)
+
+    SemanticEvaluator.process = process_slowly
+    runs.train(config, output, *overrides)
+
+
+@pytest.mark.parametrize("max_iter", [2, 1000])  # the last evaluation, and one on the way
+def test_signal_during_an_evaluation(root, scenes, tmp_path, max_iter):
+    output = tmp_path / "run"
+    options = (*STEADY, *ENDLESS, "SOLVER.MAX_ITER", max_iter, "TEST.EVAL_PERIOD", "2")
+    options += ("DATASETS.TEST", "('scenes_cityscapes_panoptic_val',)")
+    process = start(evaluate_until_told, root / CONFIG, output, *options)
+    until(lambda: (output / "evaluating").exists(), process)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == 143
+    assert not (output / "evaluations.json").exists()
+    assert len(list(output.glob("model_*.pth"))) == 1
+
+    process = runs.start(root / CONFIG, output, *options, "SOLVER.MAX_ITER", "3")
+    process.join()
+    assert process.exitcode == 0
+    evaluations = json.loads((output / "evaluations.json").read_text())
+    assert [entry["iteration"] for entry in evaluations] == [1, 2]
+
+
+def note_signals(folder, training):
+    from contextlib import nullcontext
+
+    from eseg_d2.engine.stopping import finish_iterations, requested
+
+    with finish_iterations() if training else nullcontext():
+        (folder / "ready").touch()
+        until(requested)
+        (folder / "noted").touch()
+        signal.pause()
+
+
+@pytest.mark.parametrize("name", STATUSES)
+def test_signal_ends_at_once_what_is_no_training(tmp_path, name):
+    process = start(note_signals, tmp_path, False)
+    until((tmp_path / "ready").exists, process)
+    os.kill(process.pid, getattr(signal, name))
+    process.join()
+    assert process.exitcode == STATUSES[name]
+    assert not (tmp_path / "noted").exists()
+
+
+def test_second_interrupt_ends_at_once(tmp_path):
+    process = start(note_signals, tmp_path, True)
+    until((tmp_path / "ready").exists, process)
+    os.kill(process.pid, signal.SIGINT)
+    until((tmp_path / "noted").exists, process)
+    os.kill(process.pid, signal.SIGINT)
+    process.join()
+    assert process.exitcode == -signal.SIGINT
+
+
+def descendants(pid):
+    found = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True).stdout
+    parents = dict(map(int, line.split()) for line in found.splitlines())
+    below = {pid}
+    for _ in parents:
+        below |= {child for child, parent in parents.items() if parent in below}
+    return below - {pid}
+
+
+def is_gone(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.fixture
+def train_net(root, scenes, tmp_path):
+    """Starts train_net.py as the head of a group, with SIGINT ignored as job scripts may do."""
+    started = []
+
+    def begin(*before, ignoring=()):
+        def prepare():
+            for number in ignoring:
+                signal.signal(number, signal.SIG_IGN)
+
+        options = [*runs.TINY, *STEADY, *ENDLESS, "DATALOADER.NUM_WORKERS", "1"]
+        command = [sys.executable, "train_net.py", "--config-file", CONFIG, *before, *options]
+        with open(tmp_path / "console.txt", "w") as console:
+            process = subprocess.Popen(
+                [*command, "OUTPUT_DIR", str(tmp_path / "run")],
+                cwd=root,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=prepare,
+            )
+        started.append(process)
+        until(lambda: lines(tmp_path / "run") or process.poll() is not None)
+        assert process.poll() is None, (tmp_path / "console.txt").read_text()
+        started.extend(descendants(process.pid))
+        return process
+
+    yield begin
+    process, *others = started
+    process.kill()
+    for pid in others:
+        if not is_gone(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def assert_stopped(folder, name, processes):
+    """All processes have saved the same iteration, said so without a traceback, and are gone."""
+    said = (folder / "console.txt").read_text()
+    assert "Traceback" not in said, said
+    assert f"train_net.py: {name} has ended the run" in said and "--resume goes on" in said
+    (checkpoint,) = (folder / "run").glob("model_*.pth")
+    states = torch.load(checkpoint, weights_only=False)["trainer"]["random_states"]
+    assert len(states) == processes
+
+
+@pytest.mark.parametrize("whom", ["parent", "child"])
+def test_sigterm_reaches_all_processes_of_a_job_that_ignores_sigint(train_net, tmp_path, whom):
+    process = train_net("--num-gpus", "2", ignoring=[signal.SIGINT])
+    below = descendants(process.pid)
+    os.kill(process.pid if whom == "parent" else runs.children(process.pid)[1], signal.SIGTERM)
+    assert process.wait() == 143
+    until(lambda: all(map(is_gone, below)))
+    assert_stopped(tmp_path, "SIGTERM", 2)
+
+
+def test_processes_end_when_their_parent_is_killed(train_net, tmp_path):
+    process = train_net("--num-gpus", "2", ignoring=[signal.SIGINT])
+    below = descendants(process.pid)
+    process.kill()
+    process.wait()
+    until(lambda: all(map(is_gone, below)))
+    assert len(list((tmp_path / "run").glob("model_*.pth"))) == 1
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_interrupt_of_a_terminal_finishes_the_iteration(train_net, tmp_path, processes):
+    process = train_net("--num-gpus", str(processes))
+    below = descendants(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait() == 130
+    until(lambda: all(map(is_gone, below)))
+    assert_stopped(tmp_path, "SIGINT", processes)
