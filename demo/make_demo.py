@@ -8,6 +8,7 @@ scenes, a trained model) is used again: delete the output folder to train anew.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,6 @@ def draw(run_folder: Path, output: Path, num_pictures: int) -> list[Path]:
 
     from eseg_d2 import Predictor
     from eseg_d2.data.panoptic_png import read_image, read_panoptic_png
-    from eseg_d2.inference.drawing import draw_prediction
     from eseg_d2.visualization import contact_sheet, draw_panoptic, side_by_side
     from eseg_d2.visualization.panels import resize
 
@@ -69,16 +69,16 @@ def draw(run_folder: Path, output: Path, num_pictures: int) -> list[Path]:
     name = predictor.cfg.DATASETS.TEST[0]
     metadata = MetadataCatalog.get(name)
     paths, rows = [], []
-    for record in tqdm(DatasetCatalog.get(name)[:num_pictures], desc="pictures"):
+    records = DatasetCatalog.get(name)
+    shutil.copy(records[0]["file_name"], output / "street.png")  # to try the other commands on
+    for record in tqdm(records[:num_pictures], desc="pictures"):
         image = read_image(record["file_name"], "RGB")
         prediction = predictor(image[:, :, ::-1])
         truth = read_panoptic_png(record["pan_seg_file_name"])
         panels = {
             "input": resize(image, 640),
             "ground truth": draw_panoptic(image, truth, record["segments_info"], metadata),
-            "prediction": resize(
-                draw_prediction(image[:, :, ::-1], prediction, predictor.classes), 640
-            ),
+            "prediction": resize(prediction.draw(), 640),
         }
         rows.append(side_by_side(panels))
         paths.append(output / f"{record['image_id']}.png")

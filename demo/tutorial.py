@@ -103,15 +103,13 @@ print(f"PQ {results['panoptic_seg']['PQ']:.1f}, mIoU {results['sem_seg']['mIoU']
 
 # %% 6. Predict, beside the truth
 from eseg_d2 import Predictor
-from eseg_d2.inference.drawing import draw_prediction
 
 cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
 predictor = Predictor.from_config(cfg)
 rows = []
 for record in records[:6]:
     image = read_image(record["file_name"], "BGR")
-    prediction = predictor(image)
-    drawn = resize(draw_prediction(image, prediction, predictor.classes), 640)
+    drawn = resize(predictor(image).draw(), 640)
     rows.append(side_by_side({**truth_of(record), "prediction": drawn}))
 show("2_predictions", contact_sheet(rows))
 
