@@ -132,7 +132,8 @@ def load_exported(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
     if path.suffix == ".ts":
         import torchvision  # noqa: F401  # its operators, which panoptic models use
 
-        module = torch.jit.load(str(path))
+        with _without_warnings():
+            module = torch.jit.load(str(path))
     else:
         module = torch.export.load(path).module()
 
