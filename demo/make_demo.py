@@ -56,16 +56,18 @@ def train(folder: Path, args: argparse.Namespace) -> None:
 
 def draw(run_folder: Path, output: Path, num_pictures: int) -> list[Path]:
     """Write input | ground truth | prediction of validation images, and a contact sheet."""
+    from eseg_d2 import Predictor  # before Detectron2, whose import alone warns
+
+    predictor = Predictor(run_folder / "config.yaml", run_folder / "model_final.pth")
+
     from detectron2.data import DatasetCatalog, MetadataCatalog
     from PIL import Image
     from tqdm import tqdm
 
-    from eseg_d2 import Predictor
     from eseg_d2.data.panoptic_png import read_image, read_panoptic_png
     from eseg_d2.visualization import contact_sheet, draw_panoptic, side_by_side
     from eseg_d2.visualization.panels import resize
 
-    predictor = Predictor(run_folder / "config.yaml", run_folder / "model_final.pth")
     name = predictor.cfg.DATASETS.TEST[0]
     metadata = MetadataCatalog.get(name)
     paths, rows = [], []

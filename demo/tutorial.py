@@ -23,7 +23,6 @@ args, root = parser.parse_args(), Path(__file__).resolve().parent.parent
 args.output.mkdir(parents=True, exist_ok=True)
 
 import numpy as np  # after --help: these take seconds
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from PIL import Image
 
@@ -45,6 +44,8 @@ counts = {"num_train": args.num_train, "num_val": args.num_val}
 generate_street_scenes(data, format="coco", **counts, size=(192, 384), seed=1)
 
 # %% 2. Configuration: a recipe of the repository, and our data set under names of our own
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
 from eseg_d2.engine import load_config
 
 entries = [

@@ -28,6 +28,7 @@ def make_demo(root, folder):
 def test_makes_scenes_trains_and_draws(root, tmp_path):
     first = make_demo(root, tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]
+    assert "Warning:" not in first.stderr
     pictures = sorted((tmp_path / "demo").glob("*.png"))
     assert len(pictures) == 4
     for path in pictures:
