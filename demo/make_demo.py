@@ -8,6 +8,7 @@ scenes, a trained model) is used again: delete the output folder to train anew.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,30 +56,31 @@ def train(folder: Path, args: argparse.Namespace) -> None:
 
 def draw(run_folder: Path, output: Path, num_pictures: int) -> list[Path]:
     """Write input | ground truth | prediction of validation images, and a contact sheet."""
+    from eseg_d2 import Predictor  # before Detectron2, whose import alone warns
+
+    predictor = Predictor(run_folder / "config.yaml", run_folder / "model_final.pth")
+
     from detectron2.data import DatasetCatalog, MetadataCatalog
     from PIL import Image
     from tqdm import tqdm
 
-    from eseg_d2 import Predictor
     from eseg_d2.data.panoptic_png import read_image, read_panoptic_png
-    from eseg_d2.inference.drawing import draw_prediction
     from eseg_d2.visualization import contact_sheet, draw_panoptic, side_by_side
     from eseg_d2.visualization.panels import resize
 
-    predictor = Predictor(run_folder / "config.yaml", run_folder / "model_final.pth")
     name = predictor.cfg.DATASETS.TEST[0]
     metadata = MetadataCatalog.get(name)
     paths, rows = [], []
-    for record in tqdm(DatasetCatalog.get(name)[:num_pictures], desc="pictures"):
+    records = DatasetCatalog.get(name)
+    shutil.copy(records[0]["file_name"], output / "street.png")  # to try the other commands on
+    for record in tqdm(records[:num_pictures], desc="pictures"):
         image = read_image(record["file_name"], "RGB")
         prediction = predictor(image[:, :, ::-1])
         truth = read_panoptic_png(record["pan_seg_file_name"])
         panels = {
             "input": resize(image, 640),
             "ground truth": draw_panoptic(image, truth, record["segments_info"], metadata),
-            "prediction": resize(
-                draw_prediction(image[:, :, ::-1], prediction, predictor.classes), 640
-            ),
+            "prediction": resize(prediction.draw(), 640),
         }
         rows.append(side_by_side(panels))
         paths.append(output / f"{record['image_id']}.png")

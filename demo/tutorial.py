@@ -23,7 +23,6 @@ args, root = parser.parse_args(), Path(__file__).resolve().parent.parent
 args.output.mkdir(parents=True, exist_ok=True)
 
 import numpy as np  # after --help: these take seconds
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from PIL import Image
 
@@ -45,6 +44,8 @@ counts = {"num_train": args.num_train, "num_val": args.num_val}
 generate_street_scenes(data, format="coco", **counts, size=(192, 384), seed=1)
 
 # %% 2. Configuration: a recipe of the repository, and our data set under names of our own
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
 from eseg_d2.engine import load_config
 
 entries = [
@@ -103,15 +104,13 @@ print(f"PQ {results['panoptic_seg']['PQ']:.1f}, mIoU {results['sem_seg']['mIoU']
 
 # %% 6. Predict, beside the truth
 from eseg_d2 import Predictor
-from eseg_d2.inference.drawing import draw_prediction
 
 cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
 predictor = Predictor.from_config(cfg)
 rows = []
 for record in records[:6]:
     image = read_image(record["file_name"], "BGR")
-    prediction = predictor(image)
-    drawn = resize(draw_prediction(image, prediction, predictor.classes), 640)
+    drawn = resize(predictor(image).draw(), 640)
     rows.append(side_by_side({**truth_of(record), "prediction": drawn}))
 show("2_predictions", contact_sheet(rows))
 

@@ -1,5 +1,7 @@
 """RSP and ESeg for Detectron2. Importing this registers its components and data sets."""
 
+import warnings
+from importlib import import_module
 from importlib.util import find_spec
 
 if find_spec("detectron2") is None:
@@ -9,20 +11,28 @@ if find_spec("detectron2") is None:
         name="detectron2",
     )
 
-from eseg_d2 import modeling  # noqa: F401, registers
-from eseg_d2.config import add_eseg_config
-from eseg_d2.data.datasets.builtin import register_all as _register_datasets
+with warnings.catch_warnings():
+    # Detectron2 and what it imports use what newer releases deprecate; nobody here can change it.
+    # Warnings of everything else stay as the program that imports us has set them.
+    warnings.simplefilter("ignore")
+    from eseg_d2 import modeling  # noqa: F401, registers
+    from eseg_d2.config import add_eseg_config
+    from eseg_d2.data.datasets.builtin import register_all as _register_datasets
 
-__all__ = ["Prediction", "Predictor", "__version__", "add_eseg_config"]
+__all__ = ["Prediction", "Predictor", "__version__", "add_eseg_config", "load_config"]
 __version__ = "0.1.0"
 
 _register_datasets()
 
+# Imported on first use, so that `import eseg_d2` in a script of Detectron2's parts stays quick
+_LAZY = {
+    "Prediction": "eseg_d2.inference",
+    "Predictor": "eseg_d2.inference",
+    "load_config": "eseg_d2.engine",
+}
+
 
 def __getattr__(name: str):
-    """`Predictor` and `Prediction` on first use: training needs nothing of them."""
-    if name in ("Predictor", "Prediction"):
-        from eseg_d2 import inference
-
-        return getattr(inference, name)
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -111,6 +111,19 @@ def check_extras(words: list[str]) -> None:
             assert all(f'"{name}": [' in source or name == "all" for name in extra.split(","))
 
 
+def test_an_install_from_the_checkout_keeps_the_checkout():
+    """Without -e pip replaces the editable installation by a copy."""
+    files = [*PAGES, ROOT / "Makefile", *(ROOT / "eseg_d2").rglob("*.py")]
+    from_here = [
+        line
+        for file in files
+        for line in file.read_text().splitlines()
+        if "install" in line and re.search(r"'\.\[\w+\]'", line)
+    ]
+    assert len(from_here) > 8
+    assert all("-e '.[" in line for line in from_here), from_here
+
+
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

@@ -1,4 +1,4 @@
-"""Commands of README and docs, typed into a checkout with small scenes and a small model."""
+"""Commands and code of README and docs, typed into a checkout with small scenes and models."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from test_docs import ALL, ROOT, words_of
+from test_docs import ALL, PAGES, ROOT, commands_of, words_of
 
 IGNORED = shutil.ignore_patterns(".*", "__pycache__", "output", "*.egg-info", "street_scenes")
 SMALL = (
@@ -34,8 +34,9 @@ def chosen(command: str) -> bool:
 COMMANDS = [(page, command) for page, command in ALL if chosen(command)]
 
 
-def run(folder, *words):
-    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+def run(folder, *words, path: str = ""):
+    """Run Python on words; ``path`` is one more folder to import from."""
+    environment = {**os.environ, "PYTHONPATH": f"{folder}:{path}", "OMP_NUM_THREADS": "1"}
     del environment["DETECTRON2_DATASETS"]  # as for a reader: ./datasets
     return subprocess.run(
         [sys.executable, *words],
@@ -59,16 +60,18 @@ def checkout(scenes, tmp_path_factory):
         shutil.copytree(folder / RUN, folder / "output" / name)
     shutil.copy(folder / RUN / "model_final.pth", folder)
     image = next((folder / "datasets/street_scenes/cityscapes/leftImg8bit/val").rglob("*.png"))
-    for name in "image.png", "street.png", "photos/a.png", "more/b.png":
-        (folder / name).parent.mkdir(exist_ok=True)
+    for name in "image.png", "output/demo/street.png":
         shutil.copy(image, folder / name)
     towns = folder / "datasets/street_scenes/cityscapes/leftImg8bit/val"
     if not (towns / "tannenburg").exists():
         shutil.copytree(next(towns.iterdir()), towns / "tannenburg")
-    for video in "output/street.mp4", "drive.mp4":
-        made = run(folder, "demo/make_video.py", "--output", video, "--frames", "4")
-        assert made.returncode == 0, made.stderr[-2000:]
+    made = run(folder, "demo/make_video.py", "--output", "output/street.mp4", "--frames", "4")
+    assert made.returncode == 0, made.stderr[-2000:]
     return folder
+
+
+# of Python, and of OpenCV's own log
+WARNING = re.compile(r"\w*Warning: |^\[ *(?:WARN|ERROR):", re.M)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +81,29 @@ def test_command_does_what_it_says(page, command, checkout):
     words = [OWN.get(word, word) for word in words_of(command)]
     process = run(checkout, *words)
     assert process.returncode == 0, process.stdout[-1500:] + process.stderr[-3000:]
+    assert not WARNING.search(process.stderr), process.stderr[-3000:]
     for option in "--output", "--html", "--json":
         if option in words:
             assert (checkout / words[words.index(option) + 1]).exists()
+
+
+def python_of(page) -> str:
+    """The page's blocks of Python, as one reader types them: one after the other."""
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
+
+
+WITH_CODE = [page for page in PAGES if python_of(page)]
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=[page.name for page in WITH_CODE])
+def test_code_runs_as_printed(page, checkout):
+    """After the page's commands that it builds on; trainings are cut short."""
+    for command in commands_of(page):
+        if "SOLVER.MAX_ITER" in command or "--format onnx" in command:
+            process = run(checkout, *words_of(command.replace("MAX_ITER 20", "MAX_ITER 1")))
+            assert process.returncode == 0, process.stderr[-3000:]
+    code = python_of(page).replace('"SOLVER.MAX_ITER", "100"', '"SOLVER.MAX_ITER", "2"')
+    process = run(checkout, "-c", code, path=str(ROOT / "tests/stand_ins"))
+    assert process.returncode == 0, process.stdout[-1500:] + process.stderr[-3000:]
+    for name in re.findall(r"(?:save|imwrite)\(\"(.+?)\"", code):
+        assert (checkout / name).stat().st_size > 0

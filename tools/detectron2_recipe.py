@@ -177,6 +177,14 @@ FIXES = [
         "NumPy 2.4: count_nonzero no longer gives an int, so cityscapesscripts 2.3.0 fails to "
         "write its (unwanted) matches.json to the working directory",
     ),
+    Fix(
+        "utils/visualizer.py",
+        "        return modified_color",
+        "        return tuple(min(max(c, 0.0), 1.0) for c in modified_color)",
+        1,
+        "Python before 3.11.5 (python/cpython#106498): colorsys gives a bright colour as "
+        "1.0000000000000002, which Matplotlib refuses, so that labels of bright objects fail",
+    ),
     # panopticapi is not on PyPI
     Fix("utils/visualizer.py", _RGB2ID, _OUR_RGB2ID, 1, "no panopticapi"),
     Fix("projects/panoptic_deeplab/dataset_mapper.py", _RGB2ID, _OUR_RGB2ID, 1, "no panopticapi"),

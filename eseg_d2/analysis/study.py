@@ -22,6 +22,12 @@ __all__ = ["CONTEXT_PAIRS", "Run", "make_runs", "pair_accuracy", "report", "trai
 # Classes that look alike nearby and are told apart by what is around them
 CONTEXT_PAIRS = (("road", "sidewalk"), ("person", "rider"))
 POLL_SECONDS = 1.0
+# in the plot, by the name of the config
+_TITLES = {
+    "rsp_semantic_R50": "RSP",
+    "semantic_fpn_R50": "Semantic FPN",
+    "deeplab_v3_R50": "DeepLabV3",
+}
 
 
 @dataclass(frozen=True)
@@ -188,7 +194,7 @@ def report(runs: Sequence[Run], output: Path) -> str:
     (output / "study.json").write_text(json.dumps(rows, indent=1) + "\n")
     table = _table(rows)
     (output / "study.md").write_text(table + "\n")
-    _plot(rows, output / "study.png")
+    _figure(rows).savefig(output / "study.png", dpi=120)
     return table
 
 
@@ -218,22 +224,24 @@ def _table(rows: list[dict]) -> str:
     return markdown_table(head, lines)
 
 
-def _plot(rows: list[dict], path: Path) -> None:
-    """One panel a figure: every seed a dot, the mean a line, over the multiply-adds."""
+def _figure(rows: list[dict]):
+    """Return a matplotlib figure: a panel a metric, every seed a dot and the mean a line."""
     from matplotlib.figure import Figure
 
-    figures = [*rows[0]["results"]]
-    sheet = Figure(figsize=(4.2 * len(figures), 3.6), layout="tight")
-    panels = np.atleast_1d(sheet.subplots(1, len(figures)))
-    for figure, panel in zip(figures, panels, strict=True):
-        for row in rows:
-            values = [v for v in row["results"][figure] if v is not None]
-            if not values:
-                continue
-            macs = row["macs"] / 1e9
-            dots = panel.plot([macs] * len(values), values, "o", label=row["config"], alpha=0.6)
-            panel.plot(macs, np.mean(values), "_", markersize=24, color=dots[0].get_color())
-        panel.set(xlabel="multiply-adds (G)", ylabel=f"{figure} (%)", xlim=(0, None))
+    metrics = [*rows[0]["results"]]
+    figure = Figure(figsize=(4.2 * len(metrics), 3.6), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(metrics)))
+    for metric, panel in zip(metrics, panels, strict=True):
+        for number, row in enumerate(rows):
+            values = [v for v in row["results"][metric] if v is not None]
+            macs, color = row["macs"] / 1e9, f"C{number}"
+            label = _TITLES.get(row["config"], row["config"])
+            panel.plot([macs] * len(values), values, "o", label=label, color=color, alpha=0.6)
+            if values:
+                panel.plot(macs, np.mean(values), "_", markersize=24, color=color)
+        # room for the means' lines
+        panel.set_xlim(0, 1.15 * max(row["macs"] for row in rows) / 1e9)
+        panel.set(xlabel="multiply-adds (G)", ylabel=f"{metric} (%)")
         panel.grid(alpha=0.3)
-    panels[0].legend(fontsize="small")
-    sheet.savefig(path, dpi=120)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure

@@ -27,7 +27,7 @@ def build_page(service: Service):
     try:
         import gradio as gr
     except ImportError as e:
-        raise ValueError("the page needs gradio: pip install '.[app]'") from e
+        raise ValueError("the page needs gradio: pip install -e '.[app]'") from e
     folder = files("eseg_d2.app")
     with gr.Blocks(title="eseg_d2", analytics_enabled=False) as page:
         viewer = gr.HTML(

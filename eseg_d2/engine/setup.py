@@ -3,6 +3,7 @@
 import difflib
 import logging
 import os
+from collections.abc import Sequence
 
 import torch
 import yaml
@@ -33,11 +34,12 @@ logger = logging.getLogger(__name__)
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def load_config(config_file: str, overrides: list[str]) -> CfgNode:
-    """The project's config: defaults, the file (with its ``_BASE_``), then the overrides.
+def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """Return a complete config: defaults, the file (with its ``_BASE_``), then the overrides.
 
-    On a machine without a GPU MODEL.DEVICE becomes ``"cpu"``. The numbers of classes are set
-    from the data set. With MODEL.WEIGHTS ``""`` no layer of the bottom-up stays frozen.
+    The data sets of DATASETS.PANOPTIC are registered, and the numbers of classes set from the data
+    set. On a machine without a GPU MODEL.DEVICE becomes ``"cpu"``. With MODEL.WEIGHTS ``""`` no
+    layer of the bottom-up stays frozen.
 
     Args:
         config_file: a YAML file.
@@ -64,7 +66,7 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     return cfg
 
 
-def merge_config(config_file: str, overrides: list[str]) -> CfgNode:
+def merge_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     """Defaults, the file (with its ``_BASE_``), then the overrides; looks at no data set.
 
     Args and errors are those of :func:`load_config`.
@@ -86,9 +88,9 @@ def merge_config(config_file: str, overrides: list[str]) -> CfgNode:
             "or is its own _BASE_"
         ) from e
     try:
-        cfg.merge_from_list(overrides)
+        cfg.merge_from_list(list(overrides))
     except (KeyError, AssertionError, ValueError) as e:
-        raise ValueError(f"KEY VALUE overrides {overrides}: {_explain(cfg, e)}") from e
+        raise ValueError(f"KEY VALUE overrides {list(overrides)}: {_explain(cfg, e)}") from e
     return cfg
 
 

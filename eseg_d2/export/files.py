@@ -1,6 +1,8 @@
 """Model files: written by PyTorch's exporters, read by what runs them."""
 
+import contextlib
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +45,7 @@ def export_graph(
     path = folder / FORMATS[kind]
     inputs = (torch.from_numpy(example),)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _without_warnings():
             if kind == "torchscript":
                 torch.jit.trace(graph, inputs, check_trace=False).save(str(path))
             elif kind == "torch_export":
@@ -61,6 +63,14 @@ def export_graph(
             "  Try another --format, or a fixed --size."
         ) from e
     return path
+
+
+@contextlib.contextmanager
+def _without_warnings():
+    """Exporters warn of every branch that a trace keeps; here the file is verified instead."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _export_onnx(
@@ -91,7 +101,7 @@ def onnx_session(module: nn.Module, example: torch.Tensor):
         ValueError: onnxruntime is not installed.
     """
     file = io.BytesIO()
-    with torch.no_grad():
+    with torch.no_grad(), _without_warnings():
         _export_onnx(module, (example,), file, ["logits"], {})
     return _open_session(file.getvalue())
 
@@ -122,7 +132,8 @@ def load_exported(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
     if path.suffix == ".ts":
         import torchvision  # noqa: F401  # its operators, which panoptic models use
 
-        module = torch.jit.load(str(path))
+        with _without_warnings():
+            module = torch.jit.load(str(path))
     else:
         module = torch.export.load(path).module()
 

@@ -24,7 +24,12 @@ class Camera:
         Raises:
             ValueError: it cannot be opened.
         """
-        self._capture = cv2.VideoCapture(number)
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error below says it
+        try:
+            self._capture = cv2.VideoCapture(number)
+        finally:
+            cv2.utils.logging.setLogLevel(level)
         if not self._capture.isOpened():
             raise ValueError(
                 f"camera {number} cannot be opened: is one connected (on Linux /dev/video{number}) "

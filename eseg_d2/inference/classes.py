@@ -6,9 +6,10 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
-from detectron2.utils.colormap import colormap
 
 from eseg_d2.data.label_space import LabelSpace
+from eseg_d2.visualization.overlay import Color
+from eseg_d2.visualization.panels import class_color
 
 __all__ = ["VOID_CLASS", "ClassTable"]
 
@@ -29,7 +30,7 @@ class ClassTable:
     """
 
     names: tuple[str, ...]
-    colors: tuple[tuple[int, int, int], ...]
+    colors: tuple[Color, ...]
     from_semantic: tuple[int, ...] = ()
     from_roi: tuple[int, ...] = ()
 
@@ -53,7 +54,7 @@ class ClassTable:
         return _plain(metadata, "thing", head.NUM_CLASSES)
 
     def drawing_metadata(self) -> Metadata:
-        """As Detectron2's Visualizer takes it, things and stuff both by class id."""
+        """Return Detectron2's metadata of names and colours, things and stuff both by class id."""
         names, colors = list(self.names), list(self.colors)
         return Metadata(
             thing_classes=names, stuff_classes=names, thing_colors=colors, stuff_colors=colors
@@ -107,10 +108,5 @@ def _plain(metadata: Metadata, kind: str, count: int) -> ClassTable:
     return ClassTable(tuple(names[:count]), _colors(metadata, kind, count), ids, ids)
 
 
-def _colors(metadata: Metadata, kind: str, count: int) -> tuple[tuple[int, int, int], ...]:
-    """The data set's, or Detectron2's colour map where it has none."""
-    colors = [tuple(int(x) for x in c) for c in metadata.get(f"{kind}_colors") or ()]
-    others = colormap(rgb=True, maximum=255).astype(int).tolist()
-    return tuple(
-        colors[i] if i < len(colors) else tuple(others[i % len(others)]) for i in range(count)
-    )
+def _colors(metadata: Metadata, kind: str, count: int) -> tuple[Color, ...]:
+    return tuple(class_color(metadata, kind, c) for c in range(count))

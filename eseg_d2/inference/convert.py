@@ -11,16 +11,23 @@ from eseg_d2.inference.prediction import InstanceResults, Prediction
 __all__ = ["resize_nearest", "to_prediction"]
 
 
-def to_prediction(output: dict, classes: ClassTable, size: tuple[int, int]) -> Prediction:
-    """
+def to_prediction(output: dict, classes: ClassTable, image: np.ndarray) -> Prediction:
+    """Return a model's output as numpy arrays and dicts.
+
     Args:
-        output: of one image: ``sem_seg`` (C, h, w) logits, ``instances``, ``panoptic_seg`` or
-            several of them. Classes of instances are contiguous ids beside ``panoptic_seg``, else
-            those of the box head.
+        output: of one image: ``sem_seg`` ((C, h, w) logits or (h, w) labels), ``instances``,
+            ``panoptic_seg`` or several of them. Classes of instances are contiguous ids beside
+            ``panoptic_seg``, else those of the box head.
         classes: of the model.
-        size: (H, W) of the image. Maps of another size are brought to it, by nearest neighbour.
+        image: (H, W, 3) uint8 BGR. Maps of another size are brought to its, by nearest neighbour.
     """
-    common = {"size": size, "class_names": classes.names}
+    size = image.shape[:2]
+    common = {
+        "size": size,
+        "class_names": classes.names,
+        "class_colors": classes.colors,
+        "image": image,
+    }
     if "panoptic_seg" in output:
         semantic = _semantic(output["sem_seg"], classes, size)
         panoptic, info = output["panoptic_seg"]
@@ -55,8 +62,9 @@ def resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return values[..., rows, :][..., columns]
 
 
-def _semantic(logits: torch.Tensor, classes: ClassTable, size: tuple[int, int]) -> np.ndarray:
-    channels = logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
+def _semantic(sem_seg: torch.Tensor, classes: ClassTable, size: tuple[int, int]) -> np.ndarray:
+    labels = sem_seg if sem_seg.dim() == 2 else sem_seg.argmax(dim=0)
+    channels = labels.to(torch.uint8).cpu().numpy()
     table = np.array(classes.from_semantic, np.uint8)
     return resize_nearest(table[channels], size)
 

@@ -1,12 +1,10 @@
 """Pictures of predictions: overlays of images and of video frames."""
 
 import numpy as np
-import torch
-from detectron2.structures import Boxes, Instances
 
 from eseg_d2.inference.classes import ClassTable
-from eseg_d2.inference.convert import resize_nearest
 from eseg_d2.inference.prediction import Prediction
+from eseg_d2.visualization.overlay import Color
 from eseg_d2.visualization.panels import (
     draw_instances,
     draw_panoptic,
@@ -14,12 +12,11 @@ from eseg_d2.visualization.panels import (
     resize,
     side_by_side,
 )
-from eseg_d2.visualization.video import TrackingVisualizer
+from eseg_d2.visualization.video import ColorTracker
 
 __all__ = ["FrameDrawer", "draw_beside", "draw_prediction"]
 
-# The longer side of a picture in pixels: labels on smaller ones cannot be read, and larger ones
-# take gigabytes to draw
+# The longer side of a picture in pixels: labels on smaller ones cannot be read
 _SMALLEST, _LARGEST = 640, 4096
 
 
@@ -37,30 +34,21 @@ def draw_prediction(image: np.ndarray, prediction: Prediction, classes: ClassTab
     """
     longer = max(prediction.size)
     scale = min(max(longer, _SMALLEST), _LARGEST) / longer
-    size = tuple(max(round(side * min(scale, 1)), 1) for side in prediction.size)
-    rgb = _resize_to(image[:, :, ::-1], size)
     width = max(round(prediction.size[1] * scale), 1)
-    metadata = classes.drawing_metadata()
-    if prediction.kind == "panoptic":
-        panoptic = resize_nearest(prediction.panoptic, size)
-        return draw_panoptic(rgb, panoptic, _segments_info(prediction), metadata, width=width)
-    if prediction.kind == "semantic":
-        semantic = resize_nearest(prediction.semantic, size)
-        return draw_semantic(rgb, semantic, metadata, width=width)
-    return draw_instances(rgb, _to_detectron2(prediction, size), metadata, width=width)
+    return _draw(image, prediction, classes, width)
 
 
 def draw_beside(image: np.ndarray, overlay: np.ndarray) -> np.ndarray:
-    """The image (BGR) and its overlay (RGB) side by side, in the overlay's size; RGB."""
-    plain = _resize_to(image[:, :, ::-1], overlay.shape[:2])
+    """Return the image (BGR) and its overlay (RGB) side by side, in the overlay's size; RGB."""
+    plain = resize(image[:, :, ::-1], *overlay.shape[1::-1])
     return side_by_side({"input": plain, "prediction": overlay})
 
 
 class FrameDrawer:
-    """Draws the predictions of a video's frames, one after the other."""
+    """Draws the predictions of a video's frames in turn; each object keeps its colour."""
 
     def __init__(self, classes: ClassTable):
-        self._visualizer = TrackingVisualizer(classes.drawing_metadata())
+        self._classes, self._tracker = classes, ColorTracker()
 
     def __call__(self, frame: np.ndarray, prediction: Prediction) -> np.ndarray:
         """
@@ -71,41 +59,38 @@ class FrameDrawer:
         Returns:
             (H, W, 3) uint8 RGB.
         """
-        rgb = np.ascontiguousarray(frame[:, :, ::-1])
-        if prediction.kind == "panoptic":
-            panoptic = torch.from_numpy(prediction.panoptic.astype(np.int64))
-            info = _segments_info(prediction)
-            drawn = self._visualizer.draw_panoptic_seg_predictions(rgb, panoptic, info)
-        elif prediction.kind == "semantic":
-            drawn = self._visualizer.draw_sem_seg(rgb, prediction.semantic)
+        objects = [segment for segment in prediction.segments if segment["isthing"]]
+        if prediction.kind == "instance" and prediction.instances.masks is None:
+            shapes = prediction.instances.boxes
         else:
-            instances = _to_detectron2(prediction, prediction.size)
-            drawn = self._visualizer.draw_instance_predictions(rgb, instances)
-        return _resize_to(drawn.get_image(), prediction.size)
+            shapes = [prediction.mask(segment) for segment in objects]
+        assigned = self._tracker.assign([segment["class_id"] for segment in objects], shapes)
+        colors = {s["id"]: color for s, color in zip(objects, assigned, strict=True)}
+        return _draw(frame, prediction, self._classes, prediction.size[1], colors)
 
 
-def _segments_info(prediction: Prediction) -> list[dict]:
-    info = []
-    for segment in prediction.segments:
-        entry = {"id": segment["id"], "category_id": segment["class_id"]}
-        score = {} if segment["score"] is None else {"score": segment["score"]}
-        info.append({**entry, **score, "isthing": segment["isthing"]})
-    return info
-
-
-def _to_detectron2(prediction: Prediction, size: tuple[int, int]) -> Instances:
+def _draw(
+    image: np.ndarray,
+    prediction: Prediction,
+    classes: ClassTable,
+    width: int,
+    colors: dict[int, Color] | None = None,
+) -> np.ndarray:
+    """Draw it in a width, objects in ``colors`` by segment id instead of their classes'."""
+    rgb, metadata = image[:, :, ::-1], classes.drawing_metadata()
+    if prediction.kind == "panoptic":
+        info = [{**s, "category_id": s["class_id"]} for s in prediction.segments]
+        return draw_panoptic(rgb, prediction.panoptic, info, metadata, width=width, colors=colors)
+    if prediction.kind == "semantic":
+        return draw_semantic(rgb, prediction.semantic, metadata, width=width)
     found = prediction.instances
-    scale = np.array([size[1] / prediction.size[1], size[0] / prediction.size[0]] * 2, np.float32)
-    instances = Instances(size)
-    instances.pred_boxes = Boxes(torch.from_numpy(found.boxes * scale))
-    instances.scores = torch.from_numpy(found.scores)
-    instances.pred_classes = torch.from_numpy(found.classes)
-    if found.masks is not None:
-        instances.pred_masks = torch.from_numpy(resize_nearest(found.masks, size))
-    return instances
-
-
-def _resize_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    if image.shape[:2] == tuple(size):
-        return np.ascontiguousarray(image)
-    return resize(np.ascontiguousarray(image), size[1], size[0])
+    return draw_instances(
+        rgb,
+        boxes=found.boxes if found.masks is None else None,
+        masks=found.masks,
+        texts=[f"{s['class_name']} {s['score']:.0%}" for s in prediction.segments],
+        colors=[
+            (colors or {}).get(s["id"], classes.colors[s["class_id"]]) for s in prediction.segments
+        ],
+        width=width,
+    )

@@ -1,11 +1,15 @@
 """What a model found in one image, in numpy."""
 
+import os
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from pycocotools import mask as coco_mask
 
-from eseg_d2.inference.classes import VOID_CLASS
+from eseg_d2.inference.classes import VOID_CLASS, ClassTable
 
 __all__ = ["InstanceResults", "Prediction"]
 
@@ -27,7 +31,7 @@ class InstanceResults:
     masks: np.ndarray | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """What a model found in one image.
 
@@ -48,6 +52,8 @@ class Prediction:
         semantic: (H, W) uint8 class ids by the semantic head; None for instance models. Panoptic
             models whose head has one class for all things have 255 there.
         instances: the objects before they were merged; None for semantic models.
+        image: (H, W, 3) uint8 BGR, what was predicted on; not copied.
+        class_colors: RGB, 0 .. 255, by class id.
     """
 
     kind: str
@@ -57,6 +63,45 @@ class Prediction:
     panoptic: np.ndarray | None = None
     semantic: np.ndarray | None = None
     instances: InstanceResults | None = None
+    image: np.ndarray | None = None
+    class_colors: tuple[tuple[int, int, int], ...] = ()
+
+    def __repr__(self) -> str:
+        names = Counter(segment["class_name"] for segment in self.segments)
+        found = ", ".join(f"{n} {name}" if n > 1 else name for name, n in names.items())
+        height, width = self.size
+        segments = f"{len(self.segments)} segment{'' if len(self.segments) == 1 else 's'}"
+        return f"<Prediction: {self.kind}, {width} x {height} pixels, {segments}: {found or '-'}>"
+
+    def draw(self) -> np.ndarray:
+        """Return the prediction painted over its image: (h, w, 3) uint8 RGB.
+
+        It has the image's size, or is enlarged or reduced so that its longer side has 640 to 4096
+        pixels.
+
+        Raises:
+            ValueError: there is no ``image``.
+        """
+        from eseg_d2.inference.drawing import draw_prediction
+
+        if self.image is None:
+            raise ValueError("this prediction has no image to draw on: use one of a Predictor")
+        return draw_prediction(self.image, self, ClassTable(self.class_names, self.class_colors))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write what :meth:`draw` returns.
+
+        Args:
+            path: ends in .png or .jpg; its folder exists.
+
+        Raises:
+            ValueError: another suffix, or there is no ``image``.
+            OSError: the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+            raise ValueError(f"cannot save {path}: expected a name that ends in .png or .jpg")
+        Image.fromarray(self.draw()).save(path, quality=95)
 
     def mask(self, segment: dict) -> np.ndarray | None:
         """(H, W) bool: the pixels of one of ``segments``; None if the model gives boxes only."""

@@ -14,6 +14,7 @@ from eseg_d2.inference.classes import VOID_CLASS, ClassTable
 from eseg_d2.inference.convert import to_prediction
 from eseg_d2.inference.images import read_image
 from eseg_d2.inference.prediction import Prediction
+from eseg_d2.modeling.meta_arch.panoptic import PanopticRCNN
 
 __all__ = ["ARCHITECTURES", "Predictor"]
 
@@ -103,6 +104,8 @@ class Predictor:
             )
         self.cfg = cfg
         self.model = load_trained(cfg, architectures=ARCHITECTURES)
+        if isinstance(self.model, PanopticRCNN):
+            self.model.semantic_labels = True  # the logits of a large image are not needed
         self.classes = ClassTable.of_config(cfg)
         channels = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES if semantic else 1
         self._max_pixels = min(_MAX_LOGITS // channels, _MAX_OUTPUT_PIXELS)
@@ -135,7 +138,7 @@ class Predictor:
         with torch.no_grad():
             outputs = self.model(inputs)
         return [
-            to_prediction(output, self.classes, array.shape[:2])
+            to_prediction(output, self.classes, array)
             for output, array in zip(outputs, arrays, strict=True)
         ]
 

@@ -56,7 +56,7 @@ def require_av():
     try:
         import av
     except ImportError as e:
-        raise ValueError("videos need PyAV: pip install '.[video]' (or pip install av)") from e
+        raise ValueError("videos need PyAV: pip install -e '.[video]' (or pip install av)") from e
     return av
 
 

@@ -36,7 +36,8 @@ def label_map(
     strips = []
     for top in range(0, output_size[0], rows):
         bottom = min(top + rows, output_size[0])
-        strips.append(_rows(logits, stride, image_size, output_size, top, bottom).argmax(1))
+        # not argmax, which is four times as slow on a CPU
+        strips.append(_rows(logits, stride, image_size, output_size, top, bottom).max(1).indices)
     return torch.cat(strips, 1)
 
 

@@ -11,7 +11,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.visualizer import Visualizer
 from tqdm import tqdm
 
 from eseg_d2.data.datasets.availability import require_datasets
@@ -26,7 +25,7 @@ from eseg_d2.report.viewer import (
     percent,
     short_path,
 )
-from eseg_d2.visualization.panels import draw_panoptic, resize, side_by_side
+from eseg_d2.visualization.panels import draw_instances, draw_panoptic, resize, side_by_side
 
 __all__ = ["ClassShare", "SampleSet", "draw_samples", "targets_as_panoptic"]
 
@@ -167,15 +166,14 @@ class _Drawer:
 
     def _instances(self, image: np.ndarray, instances: Instances, width: int) -> np.ndarray:
         ids = self.space.roi_to_contiguous[instances.gt_classes.numpy()]
-        visualizer = Visualizer(image, self.metadata, scale=width / image.shape[1])
-        drawn = visualizer.overlay_instances(
+        return draw_instances(
+            image,
             boxes=instances.gt_boxes.tensor.numpy(),
-            masks=[mask.numpy() for mask in instances.gt_masks.tensor],
-            labels=[self.space.names[c] for c in ids],
-            assigned_colors=[np.array(self.metadata.thing_colors[c]) / 255 for c in ids],
-            alpha=0.4,
+            masks=instances.gt_masks.tensor.numpy(),
+            texts=[self.space.names[c] for c in ids],
+            colors=[self.metadata.thing_colors[c] for c in ids],
+            width=width,
         )
-        return resize(drawn.get_image(), width)
 
     def facts(self, mapped: dict) -> list[str]:
         height, width = mapped["sem_seg"].shape

@@ -1,44 +1,67 @@
-"""Overlays by Detectron2's Visualizer, set side by side with captions."""
+"""Overlays of panoptic, semantic and instance results, and sheets of pictures with captions."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-from detectron2.structures import Instances
-from detectron2.utils.visualizer import ColorMode, Visualizer
+from detectron2.utils.colormap import colormap
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["contact_sheet", "draw_instances", "draw_panoptic", "draw_semantic", "side_by_side"]
+from eseg_d2.visualization.overlay import Color, Segment, paint_segments, resize
+
+__all__ = [
+    "class_color",
+    "contact_sheet",
+    "draw_instances",
+    "draw_panoptic",
+    "draw_semantic",
+    "resize",
+    "side_by_side",
+]
 
 _MARGIN = 6
 _CAPTION = 20
+_SHADES = (0.0, 0.35, 0.6)  # how much lighter objects of one class are, one after the other
 
 
 def draw_panoptic(
     image: np.ndarray,
     segment_map: np.ndarray,
-    segments_info: list[dict],
+    segments_info: Sequence[dict],
     metadata,
     *,
     width: int = 640,
+    colors: Mapping[int, Color] | None = None,
 ) -> np.ndarray:
     """Draw panoptic segments over an image, in the data set's colours.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         segment_map: (H, W) segment ids; 0 is void.
-        segments_info: with ``id``, ``category_id`` (contiguous id) and ``isthing``. Segments
-            without a pixel are left out.
+        segments_info: with ``id``, ``category_id`` (contiguous id), ``isthing`` and optionally
+            ``score`` and ``iscrowd``. Segments without a pixel are left out.
         metadata: the data set's.
         width: of the picture in pixels; small images are enlarged so that labels can be read.
+        colors: by segment id, in place of the data set's.
 
     Returns:
         (round(H * width / W), width, 3) uint8 RGB.
     """
-    present = set(np.unique(segment_map).tolist())
-    segments = [s for s in segments_info if s["id"] in present]
-    visualizer = _visualizer(image, metadata, width)
-    segment_map = torch.as_tensor(np.asarray(segment_map, dtype=np.int64))
-    drawn = visualizer.draw_panoptic_seg(segment_map, segments, area_threshold=0, alpha=0.6)
-    return resize(drawn.get_image(), width)
+    segments, seen = [], Counter()
+    for info in segments_info:
+        kind, category = ("thing" if info["isthing"] else "stuff"), info["category_id"]
+        color = class_color(metadata, kind, category)
+        if info["isthing"]:
+            color = _shade(color, seen[category])
+            seen[category] += 1
+        color = (colors or {}).get(info["id"], color)
+        text = _label(metadata.get(f"{kind}_classes")[category], info.get("score"))
+        segments.append(Segment(f"{text} (crowd)" if info.get("iscrowd") else text, color))
+    numbers = np.zeros(int(segment_map.max(initial=0)) + 1, np.uint16)
+    for n, info in enumerate(segments_info, start=1):
+        if info["id"] < len(numbers):
+            numbers[info["id"]] = n
+    return paint_segments(image, numbers[segment_map], segments, width=width)
 
 
 def draw_semantic(image: np.ndarray, labels: np.ndarray, metadata, *, width: int) -> np.ndarray:
@@ -53,41 +76,71 @@ def draw_semantic(image: np.ndarray, labels: np.ndarray, metadata, *, width: int
     Returns:
         (round(H * width / W), width, 3) uint8 RGB.
     """
-    drawn = _visualizer(image, metadata, width).draw_sem_seg(labels, area_threshold=0, alpha=0.6)
-    return resize(drawn.get_image(), width)
+    names = metadata.stuff_classes
+    segments = [Segment(name, class_color(metadata, "stuff", c)) for c, name in enumerate(names)]
+    index = np.where(labels < len(names), labels.astype(np.uint16) + 1, 0)
+    return paint_segments(image, index, segments, width=width)
 
 
-def draw_instances(image: np.ndarray, instances: Instances, metadata, *, width: int) -> np.ndarray:
-    """Draw objects over an image: masks if there are any, and boxes.
+def draw_instances(
+    image: np.ndarray,
+    *,
+    boxes: np.ndarray | None,
+    masks: np.ndarray | None,
+    texts: Sequence[str],
+    colors: Sequence[Color],
+    width: int,
+) -> np.ndarray:
+    """Draw objects over an image, smaller ones over larger ones.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        instances: on the CPU, with ``pred_boxes``, ``scores``, ``pred_classes`` and optionally
-            ``pred_masks``.
-        metadata: with ``thing_classes`` and ``thing_colors`` by class id.
+        boxes: (N, 4) x0, y0, x1, y1 in pixels, drawn as rectangles; None draws none.
+        masks: (N, H, W) bool, or None.
+        texts: labels of the N objects.
+        colors: of them, RGB, 0 .. 255.
         width: of the picture in pixels.
 
     Returns:
         (round(H * width / W), width, 3) uint8 RGB.
     """
-    drawn = _visualizer(image, metadata, width).draw_instance_predictions(instances)
-    return resize(drawn.get_image(), width)
+    index = np.zeros(image.shape[:2], np.uint16)
+    if masks is not None:
+        for i in np.argsort([-int(mask.sum()) for mask in masks], kind="stable").tolist():
+            index[masks[i]] = i + 1
+    segments = [
+        Segment(text, color, None if boxes is None else boxes[i])
+        for i, (text, color) in enumerate(zip(texts, colors, strict=True))
+    ]
+    return paint_segments(image, index, segments, width=width, alpha=0.5)
 
 
-def _visualizer(image: np.ndarray, metadata, width: int) -> Visualizer:
-    scale = width / image.shape[1]
-    return Visualizer(image, metadata, scale=scale, instance_mode=ColorMode.SEGMENTATION)
+def class_color(metadata, kind: str, category: int) -> Color:
+    """Return a class's colour: the data set's, or Detectron2's colour map where it has none.
+
+    Args:
+        metadata: of the data set.
+        kind: "thing" or "stuff".
+        category: contiguous id.
+    """
+    known = metadata.get(f"{kind}_colors") or ()
+    if category < len(known):
+        return tuple(int(v) for v in known[category])
+    others = colormap(rgb=True, maximum=255)
+    return tuple(int(v) for v in others[category % len(others)])
 
 
-def resize(image: np.ndarray, width: int, height: int | None = None) -> np.ndarray:
-    """An (H, W, 3) uint8 image in another width, its aspect kept if no height is given."""
-    height = height or max(round(image.shape[0] * width / image.shape[1]), 1)
-    resample = Image.Resampling.NEAREST if width > image.shape[1] else Image.Resampling.LANCZOS
-    return np.asarray(Image.fromarray(image).resize((width, height), resample))
+def _shade(color: Color, number: int) -> Color:
+    part = _SHADES[number % len(_SHADES)]
+    return tuple(round(v + part * (255 - v)) for v in color)
+
+
+def _label(name: str, score: float | None) -> str:
+    return name if score is None else f"{name} {score:.0%}"
 
 
 def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
-    """One row of pictures with their captions above.
+    """Return one row of pictures with their captions above.
 
     Args:
         panels: (H, W, 3) uint8 RGB by caption; all of one height.
@@ -106,11 +159,26 @@ def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def contact_sheet(rows: list[np.ndarray], width: int = 1400) -> np.ndarray:
-    """Pictures below each other, each scaled to one width.
+def contact_sheet(
+    pictures: Sequence[np.ndarray], *, width: int = 1600, height: int = 1000
+) -> np.ndarray:
+    """Return pictures in a grid that fits a screen, as large as they can be there.
 
     Args:
-        rows: (H, W, 3) uint8 RGB, at least one.
-        width: of the sheet in pixels.
+        pictures: (H, W, 3) uint8 RGB, at least one; smaller ones leave a margin.
+        width, height: of the sheet at most, in pixels.
     """
-    return np.concatenate([resize(row, width) for row in rows])
+    tall, wide = (max(picture.shape[i] for picture in pictures) for i in (0, 1))
+
+    def scale(columns: int) -> float:
+        return min(width / (columns * wide), height / (-(-len(pictures) // columns) * tall), 1)
+
+    columns = max(range(1, len(pictures) + 1), key=scale)
+    factor, rows = scale(columns), -(-len(pictures) // columns)
+    cell = int(wide * factor), int(tall * factor)
+    sheet = Image.new("RGB", (columns * cell[0], rows * cell[1]), "white")
+    for i, picture in enumerate(pictures):
+        small = resize(picture, *(max(int(side * factor), 1) for side in picture.shape[1::-1]))
+        place = i % columns * cell[0], i // columns * cell[1]
+        sheet.paste(Image.fromarray(small), place)
+    return np.asarray(sheet)

@@ -1,58 +1,86 @@
-"""Overlays on the frames of a video: an object keeps its colour from frame to frame."""
+"""Colours of a video's objects: each keeps its own from frame to frame."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from detectron2.utils.colormap import random_color
-from detectron2.utils.video_visualizer import VideoVisualizer
+from detectron2.utils.colormap import colormap
 from pycocotools import mask as coco_mask
 
-__all__ = ["TrackingVisualizer"]
+from eseg_d2.visualization.overlay import Color
+
+__all__ = ["ColorTracker"]
 
 _MIN_OVERLAP = 0.2  # of masks or boxes, intersection over union
+_FRAMES_REMEMBERED = 7
 
 
-class TrackingVisualizer(VideoVisualizer):
-    """Detectron2's ``VideoVisualizer`` with another way to find objects again.
+@dataclass
+class _Tracked:
+    class_id: int
+    shape: object  # RLE of the mask, or x, y, width, height
+    color: Color
+    missed: int = 0
 
-    As there, an object takes the colour of one of its class in the frames before that it overlaps,
-    and one that is missed for up to 7 frames is remembered. Different are: pairs are made by
-    descending overlap, so that no object takes the colour of its neighbour; an overlap of 0.2
-    suffices (there 0.5 or 0.6), since things move and masks flicker; and boxes x0, y0, x1, y1 are
-    not compared as if they were x, y, width, height.
+
+class ColorTracker:
+    """Gives objects colours, frame by frame.
+
+    An object takes the colour of one of its class in the frames before that it overlaps; one that
+    is missed for up to 7 frames is remembered. Pairs are made by descending overlap, so that no
+    object takes the colour of its neighbour. New objects take the colours of Detectron2's colour
+    map in turn.
     """
 
-    def _assign_colors(self, instances):
-        overlaps = _overlaps(self._old_instances, instances)
-        lost = set(range(len(self._old_instances)))
+    def __init__(self):
+        self._colors = [tuple(c) for c in colormap(rgb=True, maximum=255).astype(int).tolist()]
+        self._used = 0
+        self._tracked: list[_Tracked] = []
+
+    def assign(self, class_ids: Sequence[int], shapes: np.ndarray) -> list[Color]:
+        """Return the colours of a frame's objects, RGB, 0 .. 255.
+
+        Args:
+            class_ids: of the N objects.
+            shapes: (N, H, W) bool masks, or (N, 4) boxes x0, y0, x1, y1; of one kind in all frames.
+        """
+        encoded = [_encode(shape) for shape in shapes]
+        found = self._match(class_ids, encoded)
+        for i, (class_id, shape) in enumerate(zip(class_ids, encoded, strict=True)):
+            if i not in found:
+                color = self._colors[self._used % len(self._colors)]
+                self._used += 1
+                found[i] = _Tracked(class_id, shape, color)
+            found[i].shape, found[i].missed = shape, 0
+        current = [found[i] for i in range(len(encoded))]
+        missed = [old for old in self._tracked if not any(old is new for new in current)]
+        for old in missed:
+            old.missed += 1
+        remembered = [old for old in missed if old.missed <= _FRAMES_REMEMBERED]
+        self._tracked = current + remembered
+        return [tracked.color for tracked in current]
+
+    def _match(self, class_ids: Sequence[int], encoded: list) -> dict[int, _Tracked]:
+        """Return the remembered objects by the number of the new one that each of them is."""
+        if not self._tracked or not encoded:
+            return {}
+        old = [tracked.shape for tracked in self._tracked]
+        overlaps = np.asarray(coco_mask.iou(old, encoded, np.zeros(len(encoded), bool)))
+        same = [[a.class_id == b for b in class_ids] for a in self._tracked]
+        overlaps = np.where(same, overlaps, 0)
+        found, lost = {}, set(range(len(old)))
         for pair in np.argsort(-overlaps, axis=None, kind="stable").tolist():
-            old, new = divmod(pair, len(instances))
-            if overlaps[old, new] < _MIN_OVERLAP:
+            before, now = divmod(pair, len(encoded))
+            if overlaps[before, now] < _MIN_OVERLAP:
                 break
-            if old in lost and instances[new].color is None:
-                instances[new].color = self._old_instances[old].color
-                lost.remove(old)
-        for instance in instances:
-            if instance.color is None:
-                instance.color = random_color(rgb=True, maximum=1)
-        remembered = [self._old_instances[i] for i in sorted(lost)]
-        for instance in remembered:
-            instance.ttl -= 1
-        self._old_instances = instances[:] + [i for i in remembered if i.ttl > 0]
-        return [instance.color for instance in instances]
+            if before in lost and now not in found:
+                found[now] = self._tracked[before]
+                lost.remove(before)
+        return found
 
 
-def _overlaps(old: list, new: list) -> np.ndarray:
-    """(old, new) intersection over union; 0 between objects of different classes."""
-    if not old or not new:
-        return np.zeros((len(old), len(new)))
-    shapes = [[_shape(instance) for instance in instances] for instances in (old, new)]
-    overlaps = np.asarray(coco_mask.iou(*shapes, np.zeros(len(new), bool)))
-    same = np.array([[a.label == b.label for b in new] for a in old])
-    return np.where(same, overlaps, 0)
-
-
-def _shape(instance):
-    """Its mask, or its box as x, y, width, height."""
-    if instance.bbox is None:
-        return instance.mask_rle
-    x0, y0, x1, y1 = (float(v) for v in instance.bbox)
+def _encode(shape: np.ndarray):
+    if shape.ndim == 2:
+        return coco_mask.encode(np.asfortranarray(shape, np.uint8))
+    x0, y0, x1, y1 = (float(v) for v in shape)
     return [x0, y0, x1 - x0, y1 - y0]

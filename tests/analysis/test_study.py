@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eseg_d2.analysis.study import Run, _mean_and_spread, make_runs, pair_accuracy, train_all
+from eseg_d2.analysis.study import (
+    Run,
+    _figure,
+    _mean_and_spread,
+    make_runs,
+    pair_accuracy,
+    train_all,
+)
 
 SMALL = (
     *("SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.CHECKPOINT_PERIOD", "2"),
@@ -33,6 +40,22 @@ def test_mean_and_spread_of_what_is_defined():
     assert _mean_and_spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
     assert _mean_and_spread([1.0, None, 3.0]) == "2.0 ± 1.4 (2 of 3)"
     assert _mean_and_spread([None, None]) == "-"
+
+
+def test_plot_shows_all_of_its_marks_and_names_models():
+    costs = {"rsp_semantic_R50": 0.78e9, "deeplab_v3_R50": 2.91e9, "other": 1e9}
+    values = {"mIoU": [50.0, 52.0], "road/sidewalk": [80.0, None]}
+    rows = [{"config": name, "macs": macs, "results": values} for name, macs in costs.items()]
+    figure = _figure(rows)
+    figure.canvas.draw()
+    for panel in figure.axes:
+        assert len(panel.lines) == 6
+        for line in panel.lines:
+            half = line.get_markersize() / 2 * figure.dpi / 72
+            x, _ = panel.transData.transform((line.get_xdata()[0], 0))
+            assert panel.bbox.x0 <= x - half and x + half <= panel.bbox.x1
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["RSP", "DeepLabV3", "other"]
 
 
 def study(root, output, *options):

@@ -175,6 +175,18 @@ def test_wrong_usage(demo, semantic_model, options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_missing_camera_is_one_line(capfd):
+    import cv2
+
+    from eseg_d2.inference.camera import Camera
+
+    level = cv2.utils.logging.getLogLevel()
+    with pytest.raises(ValueError, match="camera 87 cannot be opened"):
+        Camera(87)
+    assert capfd.readouterr() == ("", "")  # OpenCV writes to the file descriptor
+    assert cv2.utils.logging.getLogLevel() == level
+
+
 def test_as_a_command(root, semantic_model, folder, tmp_path):
     command = [sys.executable, "demo/demo.py"]
     options = ("--input", folder / "a.png", folder / "b.jpg")

@@ -18,6 +18,7 @@ def test_from_nothing_to_pictures(root, tmp_path):
             command, cwd=root, capture_output=True, text=True, env={**os.environ}, timeout=300
         )
         assert process.returncode == 0, process.stderr[-3000:]
+        assert "Warning:" not in process.stderr
     for name in "1_data", "2_predictions", "3_context":
         with Image.open(tmp_path / "t" / f"{name}.png") as picture:
             assert picture.width > 300 and len(picture.convert("RGB").getcolors(2**24)) > 50

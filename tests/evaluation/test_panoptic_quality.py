@@ -266,3 +266,26 @@ def test_figures_over_no_class_are_nan():
     assert results["PQ"] == results["PQ_st"] == 100
     assert np.isnan(results["PQ_th"])
     assert list(per_class) == ["sky"]
+
+
+@pytest.mark.parametrize("kind", ["cityscapes", "coco"])
+def test_detectron2s_evaluator_gives_the_same(scenes, root, monkeypatch, kind):
+    """COCOPanopticEvaluator with panopticapi, for which tests/stand_ins has cityscapesscripts."""
+    from detectron2.evaluation import COCOPanopticEvaluator
+
+    monkeypatch.syspath_prepend(root / "tests" / "stand_ins")
+    name = f"scenes_{kind}_panoptic_val"
+    truth = GroundTruth(name)
+    results = []
+    for evaluator in COCOPanopticEvaluator(name), PanopticQualityEvaluator(name):
+        evaluator.reset()
+        for record in DatasetCatalog.get(name):
+            output = perfect_output(truth, record["file_name"])
+            segment_map, segments = output["panoptic_seg"]
+            segment_map[:, ::5] = segments[0]["id"]  # not quite perfect
+            output["panoptic_seg"] = segment_map, [dict(s) for s in segments]
+            evaluator.process([record], [output])
+        results.append(evaluator.evaluate()["panoptic_seg"])
+    theirs, ours = results
+    assert 20 < theirs["PQ"] < 90
+    assert {key: ours[key] for key in theirs} == pytest.approx(theirs, abs=1e-9)

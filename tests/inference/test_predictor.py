@@ -1,6 +1,8 @@
 import json
+from dataclasses import replace
 
 import numpy as np
+import PIL.Image
 import pytest
 from detectron2.engine import DefaultPredictor
 from pycocotools import mask as coco_mask
@@ -123,6 +125,38 @@ def test_maps_of_huge_images_are_enlarged(panoptic_model, scene):
     assert small.panoptic.shape == small.semantic.shape == (64, 128)
     assert (small.semantic == full.semantic).mean() > 0.8
     assert np.allclose(small.instances.boxes, full.instances.boxes, atol=1e-2)
+
+
+def test_a_prediction_prints_in_one_line(panoptic_model, scene):
+    prediction = make(panoptic_model)(scene)
+    text = repr(prediction)
+    assert str(prediction) == text and "\n" not in text and len(text) < 400
+    assert f"panoptic, 128 x 64 pixels, {len(prediction.segments)} segments" in text
+    assert all(segment["class_name"] in text for segment in prediction.segments)
+    assert repr(replace(prediction, segments=[])).endswith("0 segments: ->")
+
+
+@pytest.mark.parametrize("kind", ["panoptic", "semantic", "instance"])
+def test_a_prediction_draws_and_saves_itself(kind, request, scene, tmp_path):
+    model = request.getfixturevalue(f"{kind}_model")
+    prediction = make(model)(scene)
+    assert (prediction.image == read_image(scene)).all()
+    drawn = prediction.draw()
+    assert drawn.shape == (320, 640, 3) and drawn.dtype == np.uint8
+    plain = np.asarray(PIL.Image.fromarray(prediction.image[:, :, ::-1]).resize((640, 320)))
+    assert np.abs(drawn.astype(int) - plain).mean() > 5
+    prediction.save(tmp_path / "a.png")
+    assert (np.asarray(PIL.Image.open(tmp_path / "a.png")) == drawn).all()
+    prediction.save(str(tmp_path / "b.JPG"))
+    assert PIL.Image.open(tmp_path / "b.JPG").format == "JPEG"
+
+
+def test_what_cannot_be_drawn_or_saved_is_named(semantic_model, scene, tmp_path):
+    prediction = make(semantic_model)(scene)
+    with pytest.raises(ValueError, match=r"a\.txt: expected a name that ends in \.png or \.jpg"):
+        prediction.save(tmp_path / "a.txt")
+    with pytest.raises(ValueError, match="no image to draw on"):
+        replace(prediction, image=None).draw()
 
 
 def test_threshold_leaves_objects_out(panoptic_model, scene):

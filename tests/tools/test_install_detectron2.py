@@ -4,15 +4,18 @@ import base64
 import email
 import hashlib
 import importlib
+import inspect
 import io
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import textwrap
 import venv
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -347,3 +350,22 @@ def test_missing_extension_of_the_recipe_names_the_operation(tool):
 def test_each_fix_changes_something_and_says_why(tool):
     for fix in tool.recipe.FIXES:
         assert fix.old != fix.new and fix.count > 0 and fix.why
+
+
+def test_visualizer_of_the_recipe_draws_bright_labels(tool):
+    """As Python before 3.11.5 rounds; of the Detectron2 that is installed, of whichever recipe."""
+    from detectron2.utils.visualizer import Visualizer
+    from matplotlib import colors
+
+    source = textwrap.dedent(inspect.getsource(Visualizer._change_color_brightness))
+    (fix,) = [f for f in tool.recipe.FIXES if "modified_color" in f.old]
+    new = textwrap.indent(textwrap.dedent(fix.new), "    ")
+    if new not in source:
+        old = textwrap.indent(textwrap.dedent(fix.old), "    ")
+        assert source.count(old) == fix.count
+        source = source.replace(old, new)
+    above = 1.0000000000000002
+    rounding = SimpleNamespace(rgb_to_hls=lambda *_: (0, 1, 1), hls_to_rgb=lambda *_: (above, 0, 0))
+    names = {"mplc": colors, "colorsys": rounding}
+    exec(source, names)
+    assert names["_change_color_brightness"](None, (1, 0.9, 0.8), 0.7) == (1, 0, 0)

@@ -36,10 +36,37 @@ def test_void_alone_and_nothing_at_all_can_be_drawn(scenes):
     assert drawn.shape == (60, 100, 3)
 
 
-def test_rows_and_sheets_keep_their_sizes():
+def test_objects_of_one_class_differ_and_pictures_repeat(scenes):
+    metadata = MetadataCatalog.get("scenes_cityscapes_panoptic_val")
+    image = np.zeros((60, 200, 3), np.uint8)
+    segments = np.zeros((60, 200), int)
+    segments[:, :100], segments[:, 100:] = 1, 2
+    info = [{"id": i, "category_id": 13, "isthing": True} for i in (1, 2)]
+    first, again = (draw_panoptic(image, segments, info, metadata, width=200) for _ in range(2))
+    assert (first == again).all()
+    assert (first[50, 20] != first[50, 120]).any()
+
+
+def test_rows_keep_their_sizes():
     panel = np.zeros((40, 60, 3), dtype=np.uint8)
     row = side_by_side({"a": panel, "b": panel})
     assert row.shape[0] > 40 and row.shape[1] > 120
-    assert contact_sheet([row, row], width=200).shape[1] == 200
     with pytest.raises(ValueError, match=r"heights \[40, 41\]"):
         side_by_side({"a": panel, "b": np.zeros((41, 60, 3), np.uint8)})
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 12, 40])
+def test_sheets_fit_a_screen_and_fill_it(count):
+    pictures = [np.full((346, 1950, 3), 10 * i % 250, np.uint8) for i in range(count)]
+    sheet = contact_sheet(pictures)
+    height, width = sheet.shape[:2]
+    assert height <= 1000 and width <= 1600 and (height > 900 or width > 1500)
+    shown = set(np.unique(sheet[:, :, 0]).tolist()) - {255}
+    assert shown == {10 * i % 250 for i in range(count)}
+
+
+def test_sheets_of_pictures_of_several_sizes():
+    pictures = [np.zeros((40, 60, 3), np.uint8), np.full((80, 30, 3), 9, np.uint8)]
+    sheet = contact_sheet(pictures, width=200, height=100)
+    assert sheet.shape[0] <= 100 and sheet.shape[1] <= 200
+    assert set(np.unique(sheet).tolist()) == {0, 9, 255}

@@ -7,6 +7,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, PanopticFPN
 from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
 
 from eseg_d2.data.label_space import LabelSpace
+from eseg_d2.layers.label_map import label_map
 from eseg_d2.modeling.meta_arch.merge import merge_panoptic
 
 __all__ = ["PanopticRCNN"]
@@ -19,7 +20,13 @@ class PanopticRCNN(PanopticFPN):
     It is Detectron2's ``PanopticFPN`` with two differences that make it work on any panoptic data
     set, Cityscapes included: the label space of the data set says what is a thing, and every
     class id in the output is a contiguous id, by which the data set's metadata names classes.
+
+    Attributes:
+        semantic_labels: False; if set to True the ``sem_seg`` of the output is a label map, and the
+            logits, which take a gigabyte for a photograph of 12 megapixels, are not resized.
     """
+
+    semantic_labels = False
 
     @configurable
     def __init__(self, *, label_space: LabelSpace, **kwargs):
@@ -60,11 +67,17 @@ class PanopticRCNN(PanopticFPN):
         Returns:
             In training a dict of scalar losses. In inference one dict an image:
 
-            - ``sem_seg``: (number of semantic classes, height, width), logits;
+            - ``sem_seg``: (number of semantic classes, height, width), logits; or with
+              ``semantic_labels`` (height, width) int64, their argmax;
             - ``instances``: with ``pred_boxes``, ``pred_masks``, ``scores`` and
               ``pred_classes`` (contiguous ids);
             - ``panoptic_seg``: as of :func:`merge_panoptic`.
+
+        Raises:
+            ValueError: a training input lacks its targets.
         """
+        if self.training:
+            _require_targets(batched_inputs)
         return super().forward(batched_inputs)
 
     def inference(self, batched_inputs: list[dict], do_postprocess: bool = True):
@@ -86,14 +99,30 @@ class PanopticRCNN(PanopticFPN):
     def _postprocess(self, logits, detections, inputs: dict, image_size: tuple[int, int]) -> dict:
         height = inputs.get("height", image_size[0])
         width = inputs.get("width", image_size[1])
-        logits = sem_seg_postprocess(logits, image_size, height, width)
+        labels = label_map(
+            logits[None], stride=1, image_size=image_size, output_size=(height, width)
+        )[0]
+        if self.semantic_labels:
+            sem_seg = labels
+        else:
+            sem_seg = sem_seg_postprocess(logits, image_size, height, width)
         instances = detector_postprocess(detections, height, width)
         contiguous = torch.as_tensor(self.label_space.roi_to_contiguous, device=self.device)
         instances.pred_classes = contiguous[instances.pred_classes]
-        panoptic = merge_panoptic(
-            instances, logits.argmax(dim=0), self.label_space, **self.merge_options
-        )
-        return {"sem_seg": logits, "instances": instances, "panoptic_seg": panoptic}
+        panoptic = merge_panoptic(instances, labels, self.label_space, **self.merge_options)
+        return {"sem_seg": sem_seg, "instances": instances, "panoptic_seg": panoptic}
+
+
+def _require_targets(batched_inputs: list[dict]) -> None:
+    for x in batched_inputs:
+        missing = [key for key in ("sem_seg", "instances") if key not in x]
+        if missing:
+            raise ValueError(
+                f"the input of {x.get('file_name', 'an image')} lacks {' and '.join(missing)}: "
+                "PanopticRCNN trains on what eseg_d2.data.mapper.PanopticMapper makes. Override "
+                "build_train_loader of your trainer to return build_detection_train_loader(cfg, "
+                "mapper=PanopticMapper(cfg, cfg.DATASETS.TRAIN[0])), as docs/extending.md shows."
+            )
 
 
 def _check_class_counts(cfg, label_space: LabelSpace) -> None:
@@ -105,5 +134,5 @@ def _check_class_counts(cfg, label_space: LabelSpace) -> None:
             raise ValueError(
                 f"MODEL.{key}.NUM_CLASSES is {got}, but the data set has {expected} "
                 f"(MODEL.PANOPTIC.SEMANTIC_CLASSES {label_space.semantic_classes!r}). "
-                "Set it so, or call eseg_d2.engine.set_class_counts(cfg)"
+                "Set it so, or make the config by eseg_d2.load_config, which does"
             )

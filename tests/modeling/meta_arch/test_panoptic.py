@@ -54,6 +54,23 @@ def test_trains_a_step_and_predicts_what_the_data_set_names(cfg):
     names = MetadataCatalog.get(cfg.DATASETS.TEST[0]).thing_classes
     assert names == list(space.names)
 
+    model.semantic_labels = True
+    with torch.no_grad():
+        (labelled,) = model([{"image": batch[0]["image"], "height": 50, "width": 90}])
+    assert labelled["sem_seg"].shape == (50, 90)
+    equal = labelled["sem_seg"] == out["sem_seg"].argmax(dim=0)
+    assert equal.float().mean() > 0.999  # where the best two classes differ by rounding
+    assert (labelled["panoptic_seg"][0] == panoptic).all()
+
+
+def test_inputs_of_another_mapper_are_named(cfg):
+    model = build_model(cfg)
+    first, second = samples(cfg, 2)
+    del second["sem_seg"], second["instances"]
+    with pytest.raises(ValueError, match="lacks sem_seg and instances: .*PanopticMapper") as caught:
+        model([first, second])
+    assert second["file_name"] in str(caught.value)
+
 
 def test_image_without_things_trains(cfg):
     model = build_model(cfg)
@@ -79,7 +96,7 @@ def test_odd_sizes_and_batches_of_different_sizes(cfg):
 
 def test_wrong_class_counts_are_an_error(cfg):
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES += 1
-    with pytest.raises(ValueError, match="SEM_SEG_HEAD.NUM_CLASSES is .*set_class_counts"):
+    with pytest.raises(ValueError, match="SEM_SEG_HEAD.NUM_CLASSES is .*eseg_d2.load_config"):
         build_model(cfg)
 
 
