@@ -6,7 +6,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# A machine that is busy is slow, not wrong
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 # Detectron2 reads this when its data sets are registered, so it is set before any import
 DATASETS = Path(tempfile.mkdtemp(prefix="eseg_d2_tests_"))
 os.environ["DETECTRON2_DATASETS"] = str(DATASETS)

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["Color", "Segment", "resize", "paint_segments"]
+__all__ = ["Color", "Segment", "paint_segments", "resize"]
 
 Color = tuple[int, int, int]  # RGB, 0 .. 255
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom excluded
@@ -50,7 +50,7 @@ def paint_segments(
     Args:
         image: (H, W, 3) uint8 RGB.
         index: (H, W) integers: 0 is no segment, n is ``segments[n - 1]``.
-        segments: up to 65535.
+        segments: at most 65535.
         width: of the picture in pixels.
         alpha: of the colours, 0 .. 1.
 

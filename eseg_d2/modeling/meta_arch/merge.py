@@ -58,7 +58,8 @@ def merge_panoptic(
             continue
         add(visible, area, category_id=classes[i], isthing=True, score=scores[i], instance_id=i)
 
-    for train_id in torch.unique(semantic).tolist():
+    # not torch.unique, which sorts the pixels
+    for train_id in torch.bincount(semantic.flatten()).nonzero().flatten().tolist():
         contiguous = int(label_space.semantic_to_contiguous[train_id])
         if contiguous < 0 or label_space.is_thing[contiguous]:
             continue
