@@ -55,7 +55,7 @@ def _read(path: str):
     if path.endswith(".safetensors"):
         with safetensors.safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return {"model": weights, **(file.metadata() or {})}
+            return {**(file.metadata() or {}), "model": weights}
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if not size:
