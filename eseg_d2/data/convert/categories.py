@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-import yaml
 
+from eseg_d2.data.safe_files import load_yaml
 from eseg_d2.data.text import listing
 
 from .common import read_json, repeated
@@ -30,17 +30,12 @@ def read_categories(path: Path, isthing: int | None = None) -> list[dict]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: of another kind, not valid, or not a list of categories.
+        ValueError: a folder or pipe, of another kind, not valid, or not a list of categories.
     """
     if path.suffix == ".json":
         content = read_json(path)
     elif path.suffix in (".yaml", ".yml"):
-        try:
-            content = yaml.safe_load(path.read_text())
-        except FileNotFoundError as e:
-            raise FileNotFoundError(f"there is no file {path}") from e
-        except (ValueError, yaml.YAMLError) as e:
-            raise ValueError(f"{path} is not valid yaml: {e}") from e
+        content = load_yaml(path)
     else:
         raise ValueError(f"{path}: categories are read from .json, .yaml or .yml")
     if isinstance(content, dict):

@@ -165,7 +165,7 @@ def test_categories_are_read_from_yaml_and_json(tmp_path):
     [
         ("[]", "expected a list"),
         ("a: 1", "expected a list"),
-        ("", "expected a list"),
+        ("", "is empty"),
         ("[1]", "needs id, name and isthing; got 1"),
         ("[{id: 1, name: a}]", "needs id, name and isthing"),
         ("[{id: -1, name: a, isthing: 0}]", "id -1; expected 0"),
