@@ -1,11 +1,13 @@
 """Files that others made: regular ones only, of a bounded size, and YAML of a bounded content."""
 
+import json
 import os
 import stat
+from typing import Any
 
 import yaml
 
-__all__ = ["load_yaml", "read_file", "require_file"]
+__all__ = ["load_yaml", "read_file", "read_json", "require_file"]
 
 _MAX_BYTES = 2**32  # more than any json or image of a data set needs
 _MAX_YAML_BYTES = 2**20
@@ -56,7 +58,21 @@ def read_file(path: str | os.PathLike, *, max_bytes: int = _MAX_BYTES) -> bytes:
         return file.read()
 
 
-def load_yaml(path: str | os.PathLike):
+def read_json(path: str | os.PathLike) -> Any:
+    """The content of a json file, in UTF-8.
+
+    Raises:
+        FileNotFoundError: see :func:`require_file`.
+        ValueError: as there, or it is not valid.
+    """
+    data = read_file(path)
+    try:
+        return json.loads(data.decode())
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"{os.fspath(path)} is not valid json: {e}") from e
+
+
+def load_yaml(path: str | os.PathLike) -> Any:
     """The content of a YAML file, of plain values only.
 
     Args:

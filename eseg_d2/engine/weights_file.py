@@ -11,10 +11,12 @@ from typing import BinaryIO
 import safetensors
 import torch
 
+from eseg_d2.data.safe_files import require_file
 from eseg_d2.engine.plain_pickle import STORAGES, Global, RefusedPickleError, read_pickle
 
 __all__ = ["UnreadableWeightsError", "read_weights_file"]
 
+_MAX_BYTES = 2**40
 _MAGIC_OF_OLD_FILES = 0x1950A86A20F9469CFC6C  # of torch.save before PyTorch 1.6
 
 
@@ -45,21 +47,21 @@ def read_weights_file(path: str):
             "into a file of their own with torch.save."
         ) from e
     except Exception as e:  # a damaged file can fail in any way
-        reason = " ".join(str(e).split()).strip(" .")[:300] or type(e).__name__
+        reason = " ".join(str(e).split()).replace(f"{path} ", "it ").strip(" .")[:300]
         raise UnreadableWeightsError(
-            f"{path} cannot be read, it is incomplete, damaged or no file of weights: {reason}"
+            f"{path} cannot be read, it is incomplete, damaged or no file of weights: "
+            f"{reason or type(e).__name__}"
         ) from e
 
 
 def _read(path: str):
+    require_file(path, max_bytes=_MAX_BYTES)
     if path.endswith(".safetensors"):
         with safetensors.safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return {**(file.metadata() or {}), "model": weights}
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if not size:
-            raise EOFError("it is empty")
         if path.endswith(".pkl"):
             return read_pickle(file, size)
         begin = file.read(4)

@@ -1,6 +1,5 @@
 """Files: by name, label pngs, sizes of images, json, and writing them whole or not at all."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from eseg_d2.data.panoptic_png import oriented_size
+from eseg_d2.data.safe_files import read_json, require_file
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -73,11 +73,10 @@ def image_size(path: Path) -> tuple[int, int]:
         FileNotFoundError: no such file.
         ValueError: it is no image.
     """
+    require_file(path)
     try:
         with Image.open(path) as image:
             width, height = oriented_size(image, image.size)
-    except FileNotFoundError as e:
-        raise FileNotFoundError(f"there is no image {path}") from e
     except (OSError, SyntaxError) as e:
         raise ValueError(f"cannot read the image {path}: {e}") from e
     return height, width
@@ -96,6 +95,7 @@ def read_label_png(path: Path) -> np.ndarray:
         FileNotFoundError: no such file.
         ValueError: it is no complete png, or one with colours or transparency.
     """
+    require_file(path)
     try:
         with open(path, "rb") as f:
             header = f.read(26)
@@ -112,27 +112,10 @@ def read_label_png(path: Path) -> np.ndarray:
             with Image.open(f) as image:
                 scaled = image.mode == "L" and depth < 8
                 values = np.asarray(image).astype(np.int64)
-    except FileNotFoundError as e:
-        raise FileNotFoundError(f"there is no file {path}") from e
     except (OSError, SyntaxError) as e:
         raise ValueError(f"cannot read {path}: {e}. Is it complete?") from e
     # Pillow spreads grey of 2 and 4 bit over 0 .. 255
     return values // (255 // (2**depth - 1)) if scaled else values
-
-
-def read_json(path: Path) -> dict | list:
-    """The content of a json file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is not valid.
-    """
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as e:
-        raise FileNotFoundError(f"there is no file {path}") from e
-    except ValueError as e:
-        raise ValueError(f"{path} is not valid json: {e}") from e
 
 
 @contextmanager

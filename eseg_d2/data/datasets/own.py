@@ -1,11 +1,11 @@
 """A user's own data sets, named in the configuration."""
 
-import json
 import os
 from collections.abc import Iterable
 
 from eseg_d2.data.datasets.json_entries import wrong_in_category
 from eseg_d2.data.datasets.panoptic import metadata_from_categories, register_panoptic
+from eseg_d2.data.safe_files import read_json
 
 __all__ = ["register_own"]
 
@@ -41,12 +41,11 @@ def register_own(entries: Iterable[dict]) -> None:
 def _read_categories(entry: dict) -> list[dict]:
     path = entry["panoptic_json"]
     where = f"data set {entry['name']!r} of DATASETS.PANOPTIC"
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{where}: there is no file {os.path.abspath(path)}")
     try:
-        with open(path) as f:
-            categories = json.load(f)["categories"]
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        categories = read_json(path)["categories"]
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"{where}: there is no file {os.path.abspath(path)}") from e
+    except (ValueError, KeyError, TypeError) as e:
         raise ValueError(f"{where}: {path} is no json with categories ({e!r})") from e
     if not isinstance(categories, list) or not categories:
         raise ValueError(f"{where}: {path} has no category, expected a list of them")

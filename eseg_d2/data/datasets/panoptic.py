@@ -1,6 +1,5 @@
 """Load and register data sets in the COCO panoptic format."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 
@@ -15,6 +14,7 @@ from eseg_d2.data.datasets.json_entries import (
     wrong_in,
 )
 from eseg_d2.data.label_space import LabelSpace
+from eseg_d2.data.safe_files import read_json
 
 __all__ = [
     "image_path_of",
@@ -79,11 +79,7 @@ def load_panoptic(
 
 def _read(panoptic_json: str) -> tuple[dict, list]:
     """Images by id, and annotations; their keys are there and of the right kind."""
-    with open(panoptic_json) as f:
-        try:
-            content = json.load(f)
-        except (ValueError, RecursionError) as e:
-            raise ValueError(f"{panoptic_json} is not valid json: {e}") from e
+    content = read_json(panoptic_json)
     for name, keys in ("images", _IMAGE_KEYS), ("annotations", ANNOTATION_KEYS):
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
             raise ValueError(

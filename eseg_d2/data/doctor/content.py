@@ -1,6 +1,5 @@
 """Read a panoptic json that may be broken: its top level and its categories."""
 
-import json
 import os
 from typing import NamedTuple
 
@@ -8,6 +7,7 @@ from eseg_d2.data.datasets.json_entries import is_integer, wrong_in_category
 from eseg_d2.data.doctor.findings import Finding
 from eseg_d2.data.doctor.sources import Source
 from eseg_d2.data.label_space import LabelSpace
+from eseg_d2.data.safe_files import read_json
 
 __all__ = ["Category", "Classes", "check_categories", "read_content"]
 
@@ -37,14 +37,12 @@ def read_content(source: Source) -> tuple[dict | None, list[Finding]]:
     """The json of a data set, with its three lists, or None and what is wrong with it."""
     path = source.panoptic_json
     try:
-        with open(path, encoding="utf-8") as f:
-            content = json.load(f)
+        content = read_json(path)
     except FileNotFoundError:
         where = f"there is no file {os.path.abspath(path)}"
         return None, [Finding("json-missing", source.name, path, None, where)]
-    except (ValueError, OSError, RecursionError) as e:
-        message = f"{path} is not valid json: {e}"
-        return None, [Finding("json-invalid", source.name, path, None, message)]
+    except (ValueError, OSError) as e:
+        return None, [Finding("json-invalid", source.name, path, None, str(e))]
     if not isinstance(content, dict):
         wrong = [f"it is a {type(content).__name__}, expected an object"]
     else:

@@ -80,7 +80,7 @@ def test_broken_pngs_are_named(tmp_path):
     for content, message in (
         (whole[:400], "a.png.*complete"),
         (whole[:10], "a.png is no png"),
-        (b"", "a.png is no png"),
+        (b"", "a.png is empty"),
         ((tmp_path / "b.jpg").read_bytes(), "a.png is no png"),
     ):
         (tmp_path / "a.png").write_bytes(content)
