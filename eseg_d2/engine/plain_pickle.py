@@ -22,23 +22,9 @@ _MAX_DEPTH = 32
 _MAX_VALUES = 2**20
 _LONGEST_LINE = 1024  # of a name in the protocols below 4
 _LARGEST_KEY = 2**31  # larger integers can be chosen to share a hash
-_NUMBERS = {
-    "?",
-    "b1",
-    "i1",
-    "i2",
-    "i4",
-    "i8",
-    "u1",
-    "u2",
-    "u4",
-    "u8",
-    "f2",
-    "f4",
-    "f8",
-    "c8",
-    "c16",
-}
+_NUMBERS = {"?", "b1", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))}
+_NUMBERS |= {"f2", "f4", "f8", "c8", "c16"}
+_LONGEST_AXIS = 2**40
 _SIZED = str | bytes | bytearray | dict | list | tuple
 _DTYPE_STATE = (None, None, None, -1, -1, 0)  # no fields, no own sizes, no flags
 _STORED = {"Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16"}
@@ -101,7 +87,7 @@ def _array(data: bytes | str, dtype: _Dtype, shape: tuple, order: str, axes=None
         raise RefusedPickleError("it holds an array of objects, not of numbers")
     if not isinstance(shape, tuple) or len(shape) > _MAX_DEPTH:
         raise RefusedPickleError("it holds an array of too many dimensions")
-    if not all(type(n) is int and 0 <= n <= len(data) for n in shape):
+    if not all(type(n) is int and 0 <= n < _LONGEST_AXIS for n in shape):
         raise RefusedPickleError("it holds an array whose shape does not fit its bytes")
     if math.prod(shape) * dtype.dtype.itemsize != len(data):
         raise RefusedPickleError(
@@ -126,6 +112,8 @@ def _encode(text: str, encoding: str) -> bytes:
 def _dict(items: dict | list | None = None) -> dict:
     if isinstance(items, list):
         return _update({}, [value for key, value in items for value in (key, value)])
+    if items is not None and not isinstance(items, dict):
+        raise RefusedPickleError(f"it makes a dict of a {type(items).__name__}")
     return dict(items or {})
 
 

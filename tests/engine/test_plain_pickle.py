@@ -78,6 +78,9 @@ HARMFUL = {
     "codec": call("_codecs encode", text("a" * 100_000), text("punycode")),
     "factory": call("collections defaultdict", b"c__builtin__\nlist\n"),
     "key-of-tuples": b"}" + nested() + b"Ns",
+    "dict-of-a-tuple": call("collections OrderedDict", nested() + b"N\x86\x85"),
+    "shape-of-tuples": array(F4, nested(), DATA, build=PLAIN),
+    "size-of-tuples": call("torch Size", nested() + b"\x85"),
     "set-of-tuples": call("__builtin__ set", nested() + b"\x85"),
     "new-set": b"\x8f(" + nested() + b"\x90",
     "frozenset": b"(" + nested() + b"\x91",
@@ -130,5 +133,7 @@ def test_the_pieces_of_these_files_are_sound():
     np.testing.assert_array_equal(read_pickle(io.BytesIO(data), len(data)), np.float32([3, 4]))
     data = b"}" + text("a") + call("_codecs encode", text("b"), text("latin1")) + b"s."
     assert read_pickle(io.BytesIO(data), len(data)) == {"a": b"b"}
+    data = array(F4, b"K\x00K\x03\x86", b"C\x00", build=PLAIN) + b"."
+    assert read_pickle(io.BytesIO(data), len(data)).shape == (0, 3)
     data = nested(depth=2) + b"."
     assert read_pickle(io.BytesIO(data), len(data)) == ((1, 1), (1, 1))
