@@ -15,6 +15,7 @@ INSTALL_REQUIRES = [
     "Pillow",  # reads and writes label maps and panoptic PNGs
     "pycocotools>=2.0.2",  # masks in COCO's run-length encoding
     "cityscapesscripts>=2.2.0",  # Cityscapes' label table, panoptic conversion, evaluation
+    "safetensors",  # weights in a format that cannot run code; timm needs it, too
     "timm>=1.0",  # EfficientNets
     "tqdm",  # progress bars
     "Jinja2",  # pages: reports and the data set browser

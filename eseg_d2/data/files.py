@@ -8,6 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from eseg_d2.data.safe_files import read_file
+
 __all__ = ["DuplicateKeyError", "read_json", "whole_number", "write_image", "write_json"]
 
 _OPTIONS = {
@@ -26,15 +28,13 @@ def read_json(path: str | os.PathLike) -> Any:
     Whole floats such as 1.0, which pandas and MATLAB write for integers, become integers.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError, ValueError: see :func:`~eseg_d2.data.safe_files.require_file`.
         DuplicateKeyError: an object has a key twice.
         ValueError: the file is not valid json, or too deep.
     """
+    content = read_file(path)
     try:
-        content = Path(path).read_bytes()
         return json.loads(content, parse_float=_parse_float, object_pairs_hook=_object)
-    except FileNotFoundError as e:
-        raise FileNotFoundError(f"there is no file {os.path.abspath(path)}") from e
     except DuplicateKeyError as e:
         raise DuplicateKeyError(f"{path}: {e}") from e
     except (ValueError, RecursionError) as e:

@@ -10,6 +10,7 @@ from detectron2.data import detection_utils
 from PIL import Image
 
 from eseg_d2.data.pixels import upright_rgb
+from eseg_d2.data.safe_files import require_file
 from eseg_d2.errors import BadSampleError
 
 __all__ = [
@@ -130,10 +131,14 @@ def _require_sane_size(path: str) -> None:
 @contextlib.contextmanager
 def _open(path: str) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
-            yield image
+        require_file(path)
     except FileNotFoundError as e:
         raise FileNotFoundError(f"no such image: {path}") from e
+    except ValueError as e:
+        raise BadSampleError(f"cannot read the image {path}: {e}") from e
+    try:
+        with Image.open(path) as image:
+            yield image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise BadSampleError(f"cannot read the image {path}: {e}. Is it complete?") from e
 

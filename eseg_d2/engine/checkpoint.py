@@ -19,7 +19,13 @@ from eseg_d2.engine.weights_file import UnreadableWeightsError, read_weights_fil
 from eseg_d2.engine.weights_summary import WeightsSummary
 from eseg_d2.errors import RunError
 
-__all__ = ["SafeCheckpointer", "find_checkpoints", "load_weights", "what_is_kept"]
+__all__ = [
+    "SafeCheckpointer",
+    "find_checkpoints",
+    "in_detectron2_form",
+    "load_weights",
+    "what_is_kept",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +161,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         content = error = None
         if comm.is_main_process():
             try:
-                content = _in_detectron2_form(
+                content = in_detectron2_form(
                     read_weights_file(self.path_manager.get_local_path(path)), path
                 )
             except (UnreadableWeightsError, OSError) as e:  # the other processes wait for it
@@ -231,8 +237,19 @@ def _of_main_process(value):
     return values[0]
 
 
-def _in_detectron2_form(content, path: str) -> dict:
-    """Of the files that Detectron2's own checkpointer knows: those of its zoo, Caffe2, pycls."""
+def in_detectron2_form(content, path: str) -> dict:
+    """Bring the content of a file into the form that Detectron2's checkpointer loads.
+
+    Args:
+        content: see :func:`eseg_d2.engine.weights_file.read_weights_file`.
+        path: of the file, whose suffix and content tell Detectron2's zoo, Caffe2 and pycls apart.
+
+    Returns:
+        A dict with "model", tensors or arrays by name, and what else is in the file.
+
+    Raises:
+        UnreadableWeightsError: there are no weights in it.
+    """
     if not isinstance(content, dict):
         raise UnreadableWeightsError(
             f"{path} holds a {type(content).__name__}; expected a dict of tensors by name"

@@ -15,6 +15,7 @@ from eseg_d2.config import add_eseg_config
 from eseg_d2.data.datasets.availability import require_datasets
 from eseg_d2.data.datasets.own import register_own
 from eseg_d2.data.label_space import LabelSpace
+from eseg_d2.engine.config_file import check_config_file, check_values
 from eseg_d2.layers.choices import check_choice
 from eseg_d2.modeling.backbone.efficientnet_weights import fetch_pretrained
 
@@ -77,19 +78,22 @@ def merge_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
         )
     cfg = get_cfg()
     add_eseg_config(cfg)
+    defaults = cfg.clone()
+    check_config_file(config_file)
     try:
         # not Detectron2's default, by which a YAML can run code
         cfg.merge_from_file(config_file, allow_unsafe=False)
+        check_values(cfg, defaults)
     except (KeyError, AssertionError, ValueError, yaml.YAMLError) as e:
         raise ValueError(f"{config_file}: {_explain(cfg, e)}") from e
-    except (AttributeError, TypeError, RecursionError) as e:
+    except (AttributeError, TypeError, RecursionError, MemoryError) as e:
         raise ValueError(
-            f"{config_file} is no config: it, or its _BASE_, does not consist of KEY: VALUE lines, "
-            "or is its own _BASE_"
+            f"{config_file} is no config: it, or its _BASE_, does not consist of KEY: VALUE lines"
         ) from e
     try:
         cfg.merge_from_list(list(overrides))
-    except (KeyError, AssertionError, ValueError) as e:
+        check_values(cfg, defaults)
+    except (KeyError, AssertionError, ValueError, MemoryError) as e:
         raise ValueError(f"KEY VALUE overrides {list(overrides)}: {_explain(cfg, e)}") from e
     return cfg
 

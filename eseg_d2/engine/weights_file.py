@@ -1,65 +1,38 @@
 """Reading checkpoint and weight files without executing anything that they hold."""
 
-import pickle
-import re
+import io
+import os
+import struct
 import zipfile
+import zlib
+from collections.abc import Callable
+from typing import BinaryIO
 
-import numpy as np
+import safetensors
 import torch
+
+from eseg_d2.data.safe_files import require_file
+from eseg_d2.engine.plain_pickle import STORAGES, Global, RefusedPickleError, read_pickle
 
 __all__ = ["UnreadableWeightsError", "read_weights_file"]
 
-_NUMPY_CORE = np.core if np.lib.NumpyVersion(np.__version__) < "2.0.0" else np._core
-# What arrays and NumPy's scalars are rebuilt from, by the names that old and new NumPys pickle
-_ARRAYS = {
-    "_reconstruct": _NUMPY_CORE.multiarray._reconstruct,
-    "scalar": _NUMPY_CORE.multiarray.scalar,
-    "ndarray": np.ndarray,
-    "dtype": np.dtype,
-    "_frombuffer": _NUMPY_CORE.numeric._frombuffer,  # from pickle's protocol 5 on
-}
-_NUMPY_MODULES = {"numpy"} | {
-    f"numpy.{core}.{module}" for core in ("core", "_core") for module in ("multiarray", "numeric")
-}
-_CONTAINERS = {("collections", "OrderedDict"), ("collections", "defaultdict")}
-_BUILTINS = {"dict", "list", "tuple", "set", "frozenset", "bytearray", "complex", "int", "float"}
-_ENCODE = ("_codecs", "encode")  # how Python 2's protocols write bytes
+_MAX_BYTES = 2**40
+_MAGIC_OF_OLD_FILES = 0x1950A86A20F9469CFC6C  # of torch.save before PyTorch 1.6
 
 
 class UnreadableWeightsError(ValueError):
     """A file of weights that is broken, or holds more than weights. The message names it."""
 
 
-# The parts of PyTorch's messages that name what a file asks for
-_ASKED_FOR = re.compile(r"it asks for (\S+)|unsupported (?:global: )?GLOBAL (\S+)", re.IGNORECASE)
-
-
-class _RestrictedUnpickler(pickle._Unpickler):
-    """Takes arrays and plain containers only.
-
-    Of the unpickler in Python: that in C takes gigabytes for one wrong byte (LONG_BINPUT).
-    """
-
-    def find_class(self, module: str, name: str):
-        if module in _NUMPY_MODULES and name in _ARRAYS:
-            return _ARRAYS[name]
-        if module == "numpy.dtypes" and name.endswith("DType"):
-            return getattr(np.dtypes, name)
-        if (module, name) in _CONTAINERS or (module, name) == _ENCODE:
-            return super().find_class(module, name)
-        if module in ("builtins", "__builtin__") and name in _BUILTINS:
-            return super().find_class("builtins", name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-
 def read_weights_file(path: str):
-    """The content of a ``.pkl`` file of a model zoo, or of a file by ``torch.save``.
+    """Read a ``.pkl`` of a model zoo, a ``.safetensors``, or a file by ``torch.save``.
 
     Args:
         path: an existing local file.
 
     Returns:
-        Plain containers of tensors and arrays.
+        Plain containers of tensors and arrays. Of a ``.safetensors`` ``{"model": tensors by name}``
+        and its metadata, texts by name.
 
     Raises:
         UnreadableWeightsError: it is incomplete, or holds anything but arrays, tensors and plain
@@ -67,48 +40,119 @@ def read_weights_file(path: str):
     """
     try:
         return _read(path)
-    except Exception as e:  # a damaged pickle can fail in any way
-        asked = _ASKED_FOR.search(str(e)) if isinstance(e, pickle.UnpicklingError) else None
-        if asked:
-            raise UnreadableWeightsError(
-                f"{path} is not read: it asks for {asked[1] or asked[2]}.\n  Only tensors, arrays "
-                "and plain containers are taken from weight files, since anything else could run "
-                "code. If you trust it, write its arrays into a file of their own with torch.save."
-            ) from e
+    except RefusedPickleError as e:
         raise UnreadableWeightsError(
-            f"{path} cannot be read, it is incomplete, damaged or no file of weights: {_reason(e)}"
+            f"{path} is not read: {e}.\n  Only tensors, arrays and plain containers are taken from "
+            "weight files, since anything else could run code. If you trust it, write its arrays "
+            "into a file of their own with torch.save."
+        ) from e
+    except Exception as e:  # a damaged file can fail in any way
+        reason = " ".join(str(e).split()).replace(f"{path} ", "it ").strip(" .")[:300]
+        raise UnreadableWeightsError(
+            f"{path} cannot be read, it is incomplete, damaged or no file of weights: "
+            f"{reason or type(e).__name__}"
         ) from e
 
 
 def _read(path: str):
-    with open(path, "rb") as f:
-        if not f.read(1):
-            raise EOFError("it is empty")
-        f.seek(0)
+    require_file(path, max_bytes=_MAX_BYTES)
+    if path.endswith(".safetensors"):
+        with safetensors.safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return {**(file.metadata() or {}), "model": weights}
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
         if path.endswith(".pkl"):
-            return _RestrictedUnpickler(f, encoding="latin1").load()
-    if zipfile.is_zipfile(path):
-        _require_checksums(path)
-    with torch.serialization.safe_globals([*_ARRAYS.values(), *_dtype_classes()]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+            return read_pickle(file, size)
+        begin = file.read(4)
+        file.seek(0)
+        return _read_zip(file, size) if begin == b"PK\x03\x04" else _read_old(file, size)
 
 
-def _require_checksums(path: str) -> None:
-    """PyTorch does not compare them, and would take wrong weights."""
-    with zipfile.ZipFile(path) as archive:
-        has_checksums = any(record.CRC for record in archive.infolist())
-        damaged = archive.testzip() if has_checksums else None
-    if damaged:
-        raise ValueError(f"the checksum of its {damaged} is wrong")
+def _read_zip(file: BinaryIO, size: int):
+    """What ``torch.save`` writes: a pickle, and the values of each storage."""
+    with zipfile.ZipFile(file) as archive:
+        records = {record.filename: record for record in archive.infolist()}
+    stored = all(record.compress_type == zipfile.ZIP_STORED for record in records.values())
+    if not stored or sum(record.file_size for record in records.values()) > size:
+        raise ValueError("it is compressed, or its parts overlap; PyTorch writes neither")
+    has_checksums = any(record.CRC for record in records.values())
+    folder = next(iter(records)).split("/")[0]
+
+    def content_of(name: str) -> bytearray:
+        record = records[f"{folder}/{name}"]
+        file.seek(record.header_offset + 26)  # lengths of the name and of what is between
+        file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+        content = bytearray(record.file_size)
+        if file.readinto(content) < len(content):
+            raise EOFError(f"its {name} ends too early")
+        if has_checksums and zlib.crc32(content) != record.CRC:
+            raise ValueError(f"the checksum of its {name} is wrong")
+        return content
+
+    if f"{folder}/byteorder" in records and content_of("byteorder") != b"little":
+        raise ValueError("it was written on a machine with another order of bytes")
+    instructions = content_of("data.pkl")
+
+    def load(key: str, count: int, dtype: torch.dtype) -> torch.Tensor:
+        return _values(content_of(f"data/{key}"), count, dtype)
+
+    return read_pickle(io.BytesIO(instructions), len(instructions), _Storages(load))
 
 
-def _dtype_classes() -> list[type]:
-    return [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"]
+def _read_old(file: BinaryIO, size: int):
+    """What ``torch.save`` wrote before PyTorch 1.6: five pickles, and the values after them."""
+    left = size
+
+    def load(_key: str, count: int, dtype: torch.dtype) -> torch.Tensor:
+        nonlocal left
+        left -= count * dtype.itemsize
+        if left < 0:
+            raise EOFError("it ends too early")
+        return torch.zeros(count, dtype=dtype)
+
+    def read(storages: _Storages | None = None):
+        return read_pickle(file, size - file.tell(), storages)
+
+    if read() != _MAGIC_OF_OLD_FILES:
+        raise ValueError("it begins as no file of PyTorch does")
+    read(), read()  # versions and sizes, which are the same everywhere
+    storages = _Storages(load)
+    content = read(storages)
+    keys = read()
+    if sorted(keys) != sorted(storages.loaded):
+        raise ValueError("it lacks values")
+    for key in keys:
+        target = storages.loaded[key]
+        (count,) = struct.unpack("<q", file.read(8))
+        if count != len(target):
+            raise ValueError("the number of its values is wrong")
+        values = bytearray(count * target.itemsize)
+        if file.readinto(values) < len(values):
+            raise EOFError("it ends too early")
+        target.copy_(_values(values, count, target.dtype))
+    return content
 
 
-def _reason(error: Exception) -> str:
-    """Without PyTorch's page on how to load the file nonetheless."""
-    text = " ".join(str(error).split())
-    for marker in ("In PyTorch 2.6", "This file can still", "Please file", "Check the doc", "(1)"):
-        text = text.split(marker)[0]
-    return text.strip(" .")[:300] or type(error).__name__
+class _Storages:
+    """Finds the values of a tensor by PyTorch's persistent id."""
+
+    def __init__(self, load: Callable[[str, int, torch.dtype], torch.Tensor]):
+        self._load = load
+        self.loaded: dict[str, torch.Tensor] = {}
+
+    def __call__(self, persistent_id: tuple) -> torch.Tensor:
+        _storage, kind, key, _location, count, *view = persistent_id
+        if not isinstance(kind, Global) or kind.name not in STORAGES or any(view):
+            raise RefusedPickleError("it asks for something that is no tensor")
+        if type(key) is not str or type(count) is not int:
+            raise RefusedPickleError("it asks for a tensor without a name or a size")
+        if key not in self.loaded:
+            self.loaded[key] = self._load(key, count, STORAGES[kind.name])
+        return self.loaded[key]
+
+
+def _values(content: bytearray, count: int, dtype: torch.dtype) -> torch.Tensor:
+    if count * dtype.itemsize != len(content):
+        raise ValueError(f"{count} values of {dtype} are in {len(content)} bytes")
+    return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)

@@ -1,15 +1,15 @@
 """Reading any image as the models take it, or an error that names the file."""
 
 import os
-import stat
 import warnings
 
 import numpy as np
 from PIL import Image
 
 from eseg_d2.data.pixels import upright_rgb
+from eseg_d2.data.safe_files import require_file
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "read_image", "require_file"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "read_image"]
 
 # Suffixes that a folder's images have, and the decoders that may run. PIL has more, some of which
 # start other programs (EPS) or are not images.
@@ -57,34 +57,6 @@ def read_image(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> np.n
     except Exception as e:  # decoders of broken files raise all kinds of errors
         reason = str(e) or type(e).__name__
         raise ValueError(f"cannot read the image {os.fspath(path)}: {reason}") from e
-
-
-def require_file(path: str | os.PathLike) -> None:
-    """Check that there is a file with content, which may be opened without waiting for a pipe.
-
-    Raises:
-        FileNotFoundError: nothing there, or a link that leads nowhere.
-        ValueError: a folder, a device or pipe, an empty file, or one that may not be read.
-    """
-    name = os.fspath(path)
-    try:
-        status = os.stat(path)
-    except FileNotFoundError as e:
-        if os.path.islink(path):
-            raise FileNotFoundError(
-                f"{name} is a link to {os.readlink(path)}, which is not there"
-            ) from e
-        raise FileNotFoundError(f"no such file: {name}") from e
-    except (OSError, ValueError) as e:  # a loop of links, a zero byte in the name
-        raise ValueError(f"cannot open {name}: {getattr(e, 'strerror', None) or e}") from e
-    if stat.S_ISDIR(status.st_mode):
-        raise ValueError(f"{name} is a folder, not a file")
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{name} is a device or pipe, not a file")
-    if status.st_size == 0:
-        raise ValueError(f"{name} is empty")
-    if not os.access(path, os.R_OK):
-        raise ValueError(f"{name} may not be read: permission denied")
 
 
 class _TooLarge(Exception):

@@ -7,8 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from eseg_d2.data.safe_files import load_yaml
 from eseg_d2.report.confusion import Confusion
 from eseg_d2.report.figures import class_figures, finite, flatten
 from eseg_d2.report.json_files import read_json, read_metrics
@@ -24,7 +23,6 @@ __all__ = [
     "start_time",
 ]
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C ten times as fast
 # What evaluators put among the metrics, by task; with several data sets below their names
 _EVALUATED = r"(.*/)?(panoptic_seg|sem_seg|bbox|segm|cityscapes)(_TTA)?/"
 
@@ -150,11 +148,11 @@ def read_config(folder: Path, notes: list[str]) -> dict:
     """The config.yaml of a run, nested; {} and a note if there is none that can be read."""
     path = folder / "config.yaml"
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = load_yaml(path)
     except FileNotFoundError:
         content = None
         notes.append("config.yaml is not there")
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         content = None
         notes.append(f"config.yaml cannot be read: {str(error).splitlines()[0]}")
     return content if isinstance(content, dict) else {}

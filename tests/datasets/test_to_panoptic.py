@@ -140,7 +140,7 @@ def test_faults_are_short_errors(main, folder, capsys):
     for arguments, message in (
         (label_maps(folder, labels=folder / "nowhere"), "there is no folder"),
         (label_maps(folder, workers=0), "workers is 0"),
-        (coco(folder, instances=folder / "no.json"), "there is no file"),
+        (coco(folder, instances=folder / "no.json"), "no such file"),
         (label_maps(folder, output=folder / "labels" / "out"), "is inside"),
         (label_maps(folder, output=folder / "stuff.yaml"), "stuff.yaml"),
     ):

@@ -114,9 +114,8 @@ def test_configs_run_no_code(tmp_path, tag, in_base):
         files.append(tmp_path / "base.yaml")
         files[0].write_text("_BASE_: base.yaml\nSEED: 1\n")
     files[-1].write_text("OUTPUT_DIR: " + tag.format(canary=canary) + "\n")
-    with pytest.raises(ValueError, match="config.yaml: .*python/") as error:
+    with pytest.raises(ValueError, match=f"{files[-1].name} is not valid yaml: .*python/"):
         load_config(str(files[0]), [])
-    assert files[-1].name in str(error.value)
     assert not canary.exists()
 
 

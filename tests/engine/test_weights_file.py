@@ -3,6 +3,7 @@
 import os
 import pickle
 import subprocess
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_model_zoo_pickles_are_read(tmp_path, core):
     assert read_weights_file(str(path)) == {"n\xe9mex": "w"}
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("protocol", range(1, 6))
 def test_every_protocol_of_pickle(tmp_path, protocol):
     path = write(tmp_path / "a.pkl", WEIGHTS["numpy"], protocol=protocol)
     content = read_weights_file(path)
@@ -140,6 +141,43 @@ def test_a_wrong_bit_in_the_weights_is_noticed(tmp_path):
     data[data.index(torch.arange(300.0).numpy().tobytes()) + 401] ^= 1
     path.write_bytes(data)
     with pytest.raises(UnreadableWeightsError, match="a.pth.*checksum"):
+        read_weights_file(str(path))
+
+
+def rewrite(path, changed, **options):
+    """Write a zip anew, with some of its parts exchanged."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, changed.get(name, data))
+
+
+def test_a_zip_that_is_not_as_pytorch_writes_it(tmp_path):
+    path = tmp_path / "a.pth"
+    for changed, options, match in (
+        ({"a/data/0": bytes(8)}, {}, "300 values of torch.float32 are in 8 bytes"),
+        ({"a/byteorder": b"big"}, {}, "another order of bytes"),
+        ({}, {"compression": zipfile.ZIP_DEFLATED}, "compressed"),
+    ):
+        write(path, WEIGHTS)
+        rewrite(path, changed, **options)
+        with pytest.raises(UnreadableWeightsError, match=f"a.pth cannot be read.*{match}"):
+            read_weights_file(str(path))
+    write(path, WEIGHTS)
+    rewrite(path, {})  # what the refused files differ from
+    assert read_weights_file(str(path))["iteration"] == 7
+
+
+@pytest.mark.parametrize("count", [301, 2**40])
+def test_an_old_file_that_claims_more_values_than_it_has(tmp_path, count):
+    path = tmp_path / "old.pth"
+    write(path, {"a": torch.arange(300.0)}, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    claim = b"\x8a\x06" + count.to_bytes(6, "little")
+    assert data.count(b"M\x2c\x01") == 2  # of the storage and of the shape
+    path.write_bytes(data.replace(b"M\x2c\x01", claim, 1))
+    with pytest.raises(UnreadableWeightsError, match="old.pth cannot be read"):
         read_weights_file(str(path))
 
 

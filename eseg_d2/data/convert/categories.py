@@ -7,6 +7,7 @@ import yaml
 
 from eseg_d2.data.datasets.json_entries import CATEGORY_KEYS, wrong_in
 from eseg_d2.data.files import read_json, whole_number
+from eseg_d2.data.safe_files import load_yaml
 from eseg_d2.data.text import listing
 
 from .common import repeated
@@ -42,17 +43,12 @@ def read_categories(path: Path, default_isthing: int | None = None) -> list[dict
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: of another kind, not valid, or not a list of categories.
+        ValueError: a folder or pipe, of another kind, not valid, or not a list of categories.
     """
     if path.suffix == ".json":
         content = read_json(path)
     elif path.suffix in (".yaml", ".yml"):
-        try:
-            content = yaml.load(path.read_text(), _Loader)
-        except FileNotFoundError as e:
-            raise FileNotFoundError(f"there is no file {path}") from e
-        except (ValueError, yaml.YAMLError) as e:
-            raise ValueError(f"{path} is not valid yaml: {e}") from e
+        content = load_yaml(path, _Loader)
     else:
         raise ValueError(f"{path}: categories are read from .json, .yaml or .yml")
     if isinstance(content, dict):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from eseg_d2.data.panoptic_png import GREY, HEADER_BYTES, PALETTE, png_header
 from eseg_d2.data.pixels import oriented_size
+from eseg_d2.data.safe_files import require_file
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -71,11 +72,10 @@ def image_size(path: Path) -> tuple[int, int]:
         FileNotFoundError: no such file.
         ValueError: it is no image.
     """
+    require_file(path)
     try:
         with Image.open(path) as image:
             width, height = oriented_size(image, image.size)
-    except FileNotFoundError as e:
-        raise FileNotFoundError(f"there is no image {path}") from e
     except (OSError, SyntaxError) as e:
         raise ValueError(f"cannot read the image {path}: {e}") from e
     return height, width
@@ -94,6 +94,7 @@ def read_label_png(path: Path) -> np.ndarray:
         FileNotFoundError: no such file.
         ValueError: it is no complete png, or one with colours or transparency.
     """
+    require_file(path)
     try:
         with open(path, "rb") as f:
             header = png_header(f.read(HEADER_BYTES))
@@ -109,8 +110,6 @@ def read_label_png(path: Path) -> np.ndarray:
             with Image.open(f) as image:
                 scaled = image.mode == "L" and header.depth < 8
                 values = np.asarray(image).astype(np.int64)
-    except FileNotFoundError as e:
-        raise FileNotFoundError(f"there is no file {path}") from e
     except (OSError, SyntaxError) as e:
         raise ValueError(f"cannot read {path}: {e}. Is it complete?") from e
     # Pillow spreads grey of 2 and 4 bit over 0 .. 255

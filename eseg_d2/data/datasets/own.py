@@ -1,5 +1,6 @@
 """A user's own data sets, named in the configuration."""
 
+import os
 from collections.abc import Iterable, Sequence
 
 from eseg_d2.data.datasets.json_entries import CATEGORY_KEYS, wrong_in
@@ -71,7 +72,7 @@ def _read_categories(entry: dict) -> list[dict]:
     try:
         content = read_json(path)
     except FileNotFoundError as e:
-        raise FileNotFoundError(f"{where}: {e}") from e
+        raise FileNotFoundError(f"{where}: there is no file {os.path.abspath(path)}") from e
     except ValueError as e:
         raise ValueError(f"{where}: {e}") from e
     categories = content.get("categories") if isinstance(content, dict) else None

@@ -1,5 +1,6 @@
 """Read a panoptic json that may be broken: its top level and its categories."""
 
+import os
 from typing import NamedTuple
 
 from eseg_d2.data.datasets.json_entries import CATEGORY_KEYS, is_integer, wrong_in
@@ -39,8 +40,9 @@ def read_content(source: Source) -> tuple[dict | None, list[Finding]]:
     path = source.panoptic_json
     try:
         content = read_json(path)
-    except FileNotFoundError as e:
-        return None, [Finding("json-missing", source.name, path, None, str(e))]
+    except FileNotFoundError:
+        where = f"there is no file {os.path.abspath(path)}"
+        return None, [Finding("json-missing", source.name, path, None, where)]
     except DuplicateKeyError as e:
         return None, [Finding("json-duplicate-key", source.name, path, None, str(e))]
     except (ValueError, OSError) as e:

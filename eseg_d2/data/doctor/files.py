@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import traceback
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from eseg_d2.data.panoptic_png import (
     wrong_png_format,
 )
 from eseg_d2.data.pixels import oriented_size, upright_rgb
+from eseg_d2.data.safe_files import read_file
 
 __all__ = ["FileCheck", "check_files", "internal"]
 
@@ -133,15 +135,13 @@ def _text(size: Size) -> str:
 
 def _read_bytes(path: str) -> bytes:
     try:
-        data = Path(path).read_bytes()
+        return read_file(path)
     except FileNotFoundError as e:
         raise _Problem("missing", "there is no such file") from e
-    except (OSError, ValueError) as e:  # a zero byte in the name is a ValueError
-        reason = getattr(e, "strerror", None) or e
-        raise _Problem("unreadable", f"cannot be read: {reason}") from e
-    if not data:
-        raise _Problem("zero-bytes", "the file is empty (0 bytes)")
-    return data
+    except (ValueError, OSError) as e:
+        if os.path.isfile(path) and not os.path.getsize(path):
+            raise _Problem("zero-bytes", "the file is empty (0 bytes)") from e
+        raise _Problem("unreadable", f"cannot be read: {e}") from e
 
 
 def _decode(data: bytes) -> tuple[Image.Image, Size]:

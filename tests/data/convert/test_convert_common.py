@@ -80,7 +80,7 @@ def test_broken_pngs_are_named(tmp_path):
     for content, message in (
         (whole[:400], "a.png.*complete"),
         (whole[:10], "a.png is no png"),
-        (b"", "a.png is no png"),
+        (b"", "a.png is empty"),
         ((tmp_path / "b.jpg").read_bytes(), "a.png is no png"),
     ):
         (tmp_path / "a.png").write_bytes(content)
@@ -165,7 +165,7 @@ def test_categories_are_read_from_yaml_and_json(tmp_path):
     [
         ("[]", "expected a list"),
         ("a: 1", "expected a list"),
-        ("", "expected a list"),
+        ("", "is empty"),
         ("[1]", "is a int, expected an object"),
         ("[{id: 1, name: a}]", "lacks isthing"),
         ("[{id: -1, name: a, isthing: 0}]", "a negative id"),

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from special_files import KINDS, REFUSED, make
 
 from eseg_d2.data.doctor import quick, quick_check
 
@@ -59,3 +60,13 @@ def test_files_are_sampled_and_jsons_are_not(tiny, monkeypatch):
     tiny.train.segments(2)[0]["id"] = 0
     with pytest.raises(ValueError, match="segment-id-range"):
         quick_check(tiny.config(), eval_only=False, sample=2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", ["image", "png", "json"])
+def test_what_is_no_file_is_named_and_not_waited_for(tiny, kind, place):
+    cfg = tiny.config()
+    path = {"image": tiny.train.image(), "png": tiny.train.png(), "json": tiny.train.json}[place]
+    make(kind, path)
+    with pytest.raises(ValueError, match=f"{path}.*{REFUSED}"):
+        quick_check(cfg, eval_only=False)

@@ -1,0 +1,115 @@
+"""Configs that are odd or meant to harm: each is an error in a sentence that names the file."""
+
+import os
+
+import pytest
+import yaml
+
+from eseg_d2.engine import load_config
+
+CONFIG = "configs/scenes/rsp_panoptic_R18_cityscapes.yaml"
+OWN = "DATASETS: {PANOPTIC: [{name: %s, images: b, panoptic_png: c, panoptic_json: %s}]}"
+
+
+@pytest.fixture
+def config(root, tmp_path, monkeypatch):
+    """Writes a config on the base of a sound one, and returns its path."""
+    monkeypatch.chdir(root)
+
+    def write(content, base=f"_BASE_: {root / CONFIG}\n"):
+        (tmp_path / "config.yaml").write_text(base + content)
+        return str(tmp_path / "config.yaml")
+
+    return write
+
+
+def multiplied(level):
+    """A mapping, and 40 more of which each holds the one before twice."""
+    levels = [f"a{i}: &a{i} {level.replace('*a', f'*a{i - 1}')}" for i in range(1, 40)]
+    return "\n".join(["a0: &a0 {x: 1, y: 2}", *levels])
+
+
+@pytest.mark.parametrize("level", ["{x: *a, y: *a}", "[*a, *a]", "{<<: [*a, *a]}"])
+def test_aliases_that_multiply(config, level):
+    with pytest.raises(ValueError, match="config.yaml is not valid yaml: its aliases multiply"):
+        load_config(config(multiplied(level)), [])
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ("DATASETS:\n  TEST:", "DATASETS.TEST is None"),
+        ("DATASETS: {TRAIN: null}", "DATASETS.TRAIN is None"),
+        ("DATASETS: {TRAIN: [null]}", "DATASETS.TRAIN is"),
+        ("DATASETS: {TRAIN: [{a: 1}]}", "DATASETS.TRAIN is"),
+        ("DATASETS: {TEST: [3]}", "DATASETS.TEST is .3,.; expected names"),
+        ("DATASETS: {TEST: [[a]]}", "DATASETS.TEST is"),
+        ("DATASETS: {TEST: a}", "DATASETS.TEST"),
+        ("DATASETS: {PANOPTIC: {}}", "DATASETS.PANOPTIC"),
+        ("DATASETS: {PANOPTIC: null}", "DATASETS.PANOPTIC is None"),
+        ("DATASETS: {PANOPTIC: [null]}", "DATASETS.PANOPTIC"),
+        (OWN % ("a", "null"), "DATASETS.PANOPTIC has the entry"),
+        (OWN % ("a", 3), "DATASETS.PANOPTIC has the entry"),
+        (OWN % ("[a]", "[b]"), "DATASETS.PANOPTIC has the entry"),
+        ("DATASETS: 3", "DATASETS"),
+        ("MODEL: null", "MODEL"),
+        ("MODEL: {WEIGHTS: null}", "MODEL.WEIGHTS is None"),
+        ("SOLVER: {STEPS: [null]}", "SOLVER.STEPS is"),
+        ("INPUT: {MIN_SIZE_TRAIN: [a]}", "INPUT.MIN_SIZE_TRAIN is .'a',.*default, .800"),
+        ("OUTPUT_DIR: null", "OUTPUT_DIR is None"),
+        ("VERSION: null", "VERSION"),
+        ("OUTPUT_DIR: '%s'" % ("-" * 100_000), "2048 characters"),
+        ("SEED: %s1" % ("1:" * 100_000), "2048 characters"),
+        ("OUTPUT_DIR: %s" % ("[" * 100_000), "recursion"),
+        ("OUTPUT_DIR: &a [*a]", "within itself"),
+        ("SEED: !!int ''", "not valid yaml"),
+    ],
+)
+def test_values_that_cannot_be(config, content, key):
+    with pytest.raises(ValueError, match=f"(?s)config.yaml(:| is) .*{key}"):
+        load_config(config(content), [])
+
+
+@pytest.mark.parametrize("value", ["None", "(3,)", "(None,)"])
+def test_overrides_that_cannot_be(config, value):
+    with pytest.raises(ValueError, match="overrides.*DATASETS.TEST is"):
+        load_config(config(""), ["DATASETS.TEST", value])
+
+
+@pytest.mark.parametrize(
+    ("base", "match"),
+    [
+        ("null", "_BASE_ is None; expected a file"),
+        ("3", "_BASE_ is 3"),
+        ("[null]", "_BASE_ is"),
+        ("{a: b}", "_BASE_ is"),
+        (".", "is a folder"),
+        ("config.yaml", "config.yaml is its own _BASE_"),
+        ("other.yaml", "is its own _BASE_"),
+        ("[twice.yaml, twice.yaml]", "more than 50"),
+        ("pipe.yaml", "pipe.yaml is a device or pipe"),
+        ("zero.yaml", "zero.yaml is a device or pipe"),
+    ],
+)
+def test_bases_that_cannot_be(config, tmp_path, base, match):
+    (tmp_path / "other.yaml").write_text("_BASE_: config.yaml")
+    (tmp_path / "twice.yaml").write_text("_BASE_: [twice.yaml, twice.yaml]")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=f"{tmp_path}.*{match}"):
+        load_config(config(f"_BASE_: {base}\n", base=""), [])
+
+
+def test_what_a_config_may_hold(config, tmp_path):
+    (tmp_path / "base.yaml").write_text("SOLVER: {MAX_ITER: 5}\nSEED: 3")
+    path = config(
+        "_BASE_: [base.yaml]\nSOLVER: &a {STEPS: [1, 2], WEIGHT_DECAY_BIAS: null}\n"
+        "INPUT: {MIN_SIZE_TRAIN: &sizes [64, 96], MIN_SIZE_TEST: 64}",
+        base="",
+    )
+    cfg = load_config(path, [])
+    assert cfg.SEED == 3 and cfg.SOLVER.MAX_ITER == 5 and cfg.INPUT.MIN_SIZE_TRAIN == (64, 96)
+    assert cfg.SOLVER.STEPS == (1, 2) and cfg.SOLVER.WEIGHT_DECAY_BIAS is None
+    (tmp_path / "dumped.yaml").write_text(cfg.dump())
+    again = load_config(str(tmp_path / "dumped.yaml"), [])
+    assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())

@@ -1,0 +1,27 @@
+"""The tool as its user runs it."""
+
+import subprocess
+import sys
+
+import safetensors.torch
+import torch
+
+
+def convert(root, *words):
+    command = [sys.executable, "tools/convert_weights.py", *map(str, words)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+
+def test_weights_are_written(root, tmp_path):
+    torch.save({"model": {"a": torch.arange(3.0)}}, tmp_path / "model.pth")
+    done = convert(root, tmp_path / "model.pth", "--output", tmp_path / "out.safetensors")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert str(tmp_path / "out.safetensors") in done.stdout
+    written = safetensors.torch.load_file(tmp_path / "out.safetensors")
+    assert written["a"].tolist() == [0, 1, 2]
+
+
+def test_a_wrong_file_is_an_error_in_a_line(root, tmp_path):
+    done = convert(root, tmp_path / "gone.pth")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"convert_weights.py: {tmp_path / 'gone.pth'} cannot be read" in done.stderr

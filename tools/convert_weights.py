@@ -1,0 +1,37 @@
+#!/usr/bin/env python3
+"""Write a model's weights as safetensors, a format that cannot run code.
+
+python tools/convert_weights.py output/model_final.pth
+
+writes output/model_final.safetensors, which MODEL.WEIGHTS takes as it takes the checkpoint. Config,
+class names and metrics of the run, as far as they lie beside the checkpoint, are in its metadata.
+"""
+
+import argparse
+import sys
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="FILE", help="a .pth, .pkl or .pyth file")
+    parser.add_argument("--output", default="", metavar="FILE", help="default: beside FILE")
+    parser.add_argument(
+        "--config-file", default="", metavar="FILE", help="default: config.yaml beside FILE"
+    )
+    return parser.parse_args(argv)
+
+
+def main():
+    args = parse_args()
+    from eseg_d2.engine.convert_weights import convert_weights
+
+    try:
+        print(convert_weights(args.source, args.output, config_file=args.config_file))
+    except (ValueError, OSError) as error:
+        sys.exit(f"convert_weights.py: {error}")
+
+
+if __name__ == "__main__":
+    main()
