@@ -189,7 +189,7 @@ class Service:
             "name": name,
             "facts": f"{name}: {sizes[0]} pixels"
             + (f", resized to {sizes[1]}" if sizes[0] != sizes[1] else "")
-            + f"; predicted in {seconds:.2g} s",
+            + f"; predicted in {seconds:.2f} s",
             "height": image.shape[0],
             "width": image.shape[1],
             "image": data_uri(image[:, :, ::-1]),
