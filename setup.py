@@ -32,7 +32,8 @@ EXTRAS_REQUIRE = {
         "av>=14",  # reads and writes videos as FFmpeg does; OpenCV's wheel writes no H.264
     ],
     "app": [
-        "gradio",  # demo/app.py, the page to try a model on
+        "starlette",  # demo/app.py, the page to try a model on
+        "uvicorn",  # serves it
     ],
     "wandb": [
         "wandb",  # LOGGING.WANDB: figures of a run to Weights & Biases
@@ -42,6 +43,7 @@ EXTRAS_REQUIRE = {
         "pytest-xdist",  # a process on each core halves the tests' time on two
         "pytest-randomly",  # tests in random order: none may lean on what ran before it
         "hypothesis",  # tests over random sizes
+        "httpx",  # asks the page as a visitor and as an attacker would
         "effdet",  # the independent BiFPN that tests compare ours with
         "playwright",  # drives a Chromium over the page, where one is installed
         "shapely",  # Detectron2's loader of Cityscapes polygons
@@ -58,7 +60,7 @@ setup(
     description="RSP and ESeg, multi-scale feature aggregation for segmentation, for Detectron2",
     python_requires=">=3.10",
     packages=find_packages(include=["eseg_d2", "eseg_d2.*"]),
-    package_data={"eseg_d2.report": ["templates/*"], "eseg_d2.app": ["viewer.*"]},
+    package_data={"eseg_d2.report": ["templates/*"], "eseg_d2.app": ["static/*"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
 )

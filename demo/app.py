@@ -5,7 +5,6 @@ python demo/app.py --config-file CONFIG --weights output/model_final.pth --examp
 """
 
 import argparse
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -35,8 +34,9 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--confidence-threshold",
         type=float,
+        default=0.5,
         metavar="SCORE",
-        help="objects below are left out, 0 .. 1; default 0.5",
+        help="objects below are left out at first, 0 .. 1; default 0.5",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
     parser.add_argument(
@@ -49,44 +49,44 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def build_predictor(args: argparse.Namespace):
+def build_service(args: argparse.Namespace):
     from eseg_d2 import Predictor
+    from eseg_d2.app.limits import Limits
+    from eseg_d2.app.service import Service
     from eseg_d2.engine import load_config
 
+    limits = Limits(round(args.max_upload_mb * 1e6), args.max_pixels)
     weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
     cfg = load_config(args.config_file, [*args.opts, *weights])
-    threshold = args.confidence_threshold
-    if threshold is None and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
-        threshold = 0.5  # as demo.py
-    return Predictor.from_config(cfg, device=args.device, confidence_threshold=threshold)
-
-
-def run(args: argparse.Namespace) -> None:
-    from eseg_d2.app.safety import Limits, private_folder
-
-    limits = Limits(round(args.max_upload_mb * 1e6), args.max_pixels)
-    folder = private_folder()  # before gradio is imported
-    try:
-        from eseg_d2.app.page import build_page, serve
-        from eseg_d2.app.service import Service
-
-        predictor = build_predictor(args)
-        service = Service(predictor, folder=folder, limits=limits, examples=args.examples)
-        page = build_page(service)
-        serve(page, folder=folder, limits=limits, host=args.host, port=args.port)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    path = Path(args.config_file).resolve()
+    # the config of a run is always called config.yaml: its folder says more
+    name = path.parent.name if path.name == "config.yaml" else path.stem
+    return Service(
+        Predictor.from_config(cfg, device=args.device),
+        name=name,
+        limits=limits,
+        threshold=args.confidence_threshold,
+        examples=args.examples,
+    )
 
 
 def main(argv=None) -> None:
     args = parse_arguments(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
+    # so that temporary files are removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        run(args)
+        from eseg_d2.app.server import build_app, listen, serve
+
+        app = build_app(build_service(args), host=args.host)
+        serve(app, listen(args.host, args.port))
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        sys.exit(f"app.py: the page needs {error.name}: pip install -e '.[app]'")
     except (ValueError, OSError) as error:
         sys.exit(f"app.py: {error}")
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ show("1_data", contact_sheet([side_by_side(truth_of(record)) for record in recor
 from eseg_d2.engine import Trainer, write_results
 
 Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True)
+(Path(cfg.OUTPUT_DIR) / "config.yaml").write_text(cfg.dump())  # as train_net.py does
 trainer = Trainer(cfg)
 trainer.resume_or_load(resume=True)
 trainer.train()

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # tests/oracle.py
 
 
-pytest_plugins = ["small_models"]
+pytest_plugins = ["small_models", "chromium"]
 
 
 @pytest.fixture(scope="session")

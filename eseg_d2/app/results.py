@@ -18,7 +18,7 @@ from eseg_d2.inference.sources import Source
 from eseg_d2.visualization import relation
 from eseg_d2.visualization.panels import resize
 
-__all__ = ["DOWNLOADS", "data_uri", "draw_levels", "make_download", "reduce"]
+__all__ = ["DOWNLOADS", "data_uri", "has_label_map", "level_maps", "make_download", "reduce"]
 
 # what can be asked for: the results of eseg_d2.inference.outputs.RESULTS in it
 DOWNLOADS = {
@@ -30,7 +30,7 @@ DOWNLOADS = {
 
 
 def reduce(image: np.ndarray, longest: int) -> np.ndarray:
-    """An (H, W, 3) uint8 image whose longer side has at most ``longest`` pixels."""
+    """Reduce an (H, W, 3) uint8 image so that its longer side has at most ``longest`` pixels."""
     scale = longest / max(image.shape[:2])
     if scale >= 1:
         return image
@@ -39,7 +39,7 @@ def reduce(image: np.ndarray, longest: int) -> np.ndarray:
 
 
 def data_uri(image: np.ndarray, quality: int = 90) -> str:
-    """An (H, W, 3) uint8 RGB image as the source of an ``<img>``: a JPEG in it."""
+    """Return an (H, W, 3) uint8 RGB image as the source of an ``<img>``: a JPEG in it."""
     file = BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
@@ -48,7 +48,7 @@ def data_uri(image: np.ndarray, quality: int = 90) -> str:
 def make_download(
     image: np.ndarray, prediction: Prediction, classes: ClassTable, name: str, what: str
 ) -> tuple[str, bytes]:
-    """A file's name and content, by the code that `demo/demo.py --save` runs.
+    """Make a file's name and content, by the code that `demo/demo.py --save` runs.
 
     Args:
         image: (H, W, 3) uint8 BGR.
@@ -87,35 +87,39 @@ def has_label_map(prediction: Prediction) -> bool:
     return True
 
 
-def draw_levels(
-    image: np.ndarray,
+def level_maps(
+    image_size: tuple[int, int],
     pixel: tuple[int, int],
     weights: Sequence[torch.Tensor],
     seen: tuple[int, int],
     stride: int,
 ) -> list[dict]:
-    """Where a pixel takes its context from, a picture for each level.
+    """Tell where a pixel takes its context from, level by level.
 
     Args:
-        image: (H, W, 3) uint8 BGR.
+        image_size: (H, W) of the image.
         pixel: (row, column) in it.
         weights: relation weights by level, from the lowest.
         seen: (H, W) of the image as the model saw it.
         stride: of the lowest level.
 
     Returns:
-        A dict each, ready for json: ``text`` and ``picture`` (a data URI).
+        A dict each, ready for json: ``text``, ``cells`` (row, column and share of the context of
+        each cell that contributes; the shares sum to 1), ``cell`` (a cell's height and width in
+        pixels of the image) and ``window`` (top, bottom, left and right of what to show).
     """
-    height = image.shape[0]
-    maps, strides = relation.pixel_context(weights, pixel, image.shape[:2], seen, stride)
-    rgb = image[:, :, ::-1]
+    maps, strides = relation.pixel_context(weights, pixel, image_size, seen, stride)
     levels = []
     for share, level in zip(maps, strides, strict=True):
-        file = BytesIO()
-        relation.draw_context(rgb, pixel, [share], [level], seen, file)
-        picture = np.asarray(Image.open(file).convert("RGB"))
-        cells = int((share > 0).sum())
-        size = round(level * height / seen[0])  # the model may have seen it smaller
-        text = f"Stride {level}: context from {cells} cells of about {size} x {size} pixels"
-        levels.append({"text": text, "picture": data_uri(picture)})
+        cell = level * image_size[0] / seen[0], level * image_size[1] / seen[1]
+        cells = [[int(r), int(c), float(share[r, c])] for r, c in np.argwhere(share > 0)]
+        size = round(cell[0])  # the model may have seen the image smaller
+        levels.append(
+            {
+                "text": f"Stride {level}: {len(cells)} cells of about {size} x {size} pixels",
+                "cells": cells,
+                "cell": cell,
+                "window": [float(side) for side in relation.window(share, cell, image_size)],
+            }
+        )
     return levels

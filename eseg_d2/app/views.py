@@ -13,20 +13,29 @@ from eseg_d2.inference.prediction import Prediction
 __all__ = ["make_views"]
 
 
+# what pixels without a segment are, by view
+_REST = {
+    "panoptic": {"class_id": -1, "color": [0, 0, 0], "text": "void"},
+    "semantic": {"class_id": -1, "color": [255, 255, 255], "text": "objects of any class"},
+    "instances": {"class_id": -1, "color": None, "text": "no object"},
+}
+
+
 def make_views(prediction: Prediction, classes: ClassTable) -> dict[str, dict]:
-    """The views that a prediction allows, ready for json, by name: panoptic,
-    semantic, instances.
+    """Make the views that a prediction allows, ready for json, by name: panoptic, semantic,
+    instances.
 
     Returns:
-        A dict each: ``ids`` (the map of segments: (H, W) little-endian uint16, zlib, base64; 0 is
-        none, i is ``segments[i - 1]``), ``segments`` (``color`` RGB, ``class_id`` and ``text``),
-        ``outlines`` (whether to draw them) and ``legend`` (by descending ``share`` of the image's
-        pixels, with ``class_id``, ``name``, ``color`` and ``count`` of objects, None for stuff).
+        A dict each: ``ids`` (the map of segments: (H, W) little-endian uint16, zlib, base64, an
+        index into ``segments``), ``segments`` (``color`` RGB or None, ``class_id`` and ``text``;
+        the first is that of pixels without one, of class -1), ``outlines`` (whether to draw them)
+        and ``legend`` (by descending ``share`` of the image's pixels, with ``class_id``, ``name``,
+        ``color`` and ``count`` of objects, None for stuff).
     """
     views = {}
     if prediction.kind == "panoptic":
         masks = ((s, prediction.panoptic == s["id"]) for s in prediction.segments)
-        views["panoptic"] = _view(masks, prediction.size, classes)
+        views["panoptic"] = _view(masks, prediction.size, classes, _REST["panoptic"])
     if prediction.semantic is not None:
         found = (int(c) for c in np.unique(prediction.semantic))
         masks = (
@@ -34,9 +43,10 @@ def make_views(prediction: Prediction, classes: ClassTable) -> dict[str, dict]:
             for c in found
             if c < len(classes.names)
         )
-        views["semantic"] = _view(masks, prediction.size, classes)
+        views["semantic"] = _view(masks, prediction.size, classes, _REST["semantic"])
     if prediction.instances is not None:
-        views["instances"] = _view(_objects(prediction), prediction.size, classes)
+        masks = _objects(prediction)
+        views["instances"] = _view(masks, prediction.size, classes, _REST["instances"])
     return views
 
 
@@ -54,17 +64,17 @@ def _objects(prediction: Prediction):
         yield {**segment, "isthing": True, "id": i + 1}, mask
 
 
-def _view(masks, size: tuple[int, int], classes: ClassTable) -> dict:
-    """Of (segment, mask) pairs; later ones hide earlier ones."""
+def _view(masks, size: tuple[int, int], classes: ClassTable, rest: dict) -> dict:
+    """Of (segment, mask) pairs, later ones hiding earlier ones, and what to call the rest."""
     index = np.zeros(size, np.uint16)
     segments = []
     for segment, mask in masks:
         segments.append(segment)
         index[mask] = len(segments)
-    areas = np.bincount(index.ravel(), minlength=len(segments) + 1)[1:]
-    shares = (areas / index.size).tolist()
+    areas = np.bincount(index.ravel(), minlength=len(segments) + 1)
+    nowhere, *shares = (areas / index.size).tolist()
     numbers = Counter()
-    shown = []
+    shown = [rest]
     for segment, share in zip(segments, shares, strict=True):
         class_id = segment["class_id"]
         color = classes.colors[class_id]
@@ -73,12 +83,16 @@ def _view(masks, size: tuple[int, int], classes: ClassTable) -> dict:
             numbers[class_id] += 1
         text = _describe(segment, classes.names[class_id], share)
         shown.append({"class_id": class_id, "color": list(color), "text": text})
+    legend = _legend(segments, shares, classes)
+    if nowhere:
+        row = {"class_id": rest["class_id"], "name": rest["text"], "color": rest["color"]}
+        legend.append({**row, "count": None, "share": nowhere})
     packed = zlib.compress(index.astype("<u2").tobytes(), 6)
     return {
         "ids": base64.b64encode(packed).decode(),
         "segments": shown,
         "outlines": any(segment["isthing"] for segment in segments),
-        "legend": _legend(segments, shares, classes),
+        "legend": sorted(legend, key=lambda row: -row["share"]),
     }
 
 
@@ -99,7 +113,7 @@ def _legend(segments: list[dict], shares: list[float], classes: ClassTable) -> l
         row["share"] += share
         if segment["isthing"]:
             row["count"] += 1
-    return sorted(rows.values(), key=lambda row: -row["share"])
+    return list(rows.values())
 
 
 def _describe(segment: dict, name: str, share: float) -> str:

@@ -8,7 +8,7 @@ from eseg_d2.data.panoptic_png import count_segments
 from eseg_d2.inference.classes import ClassTable
 from eseg_d2.inference.prediction import InstanceResults, Prediction
 
-__all__ = ["resize_nearest", "to_prediction"]
+__all__ = ["instance_segments", "panoptic_segments", "resize_nearest", "to_prediction"]
 
 
 def to_prediction(output: dict, classes: ClassTable, image: np.ndarray) -> Prediction:
@@ -32,7 +32,7 @@ def to_prediction(output: dict, classes: ClassTable, image: np.ndarray) -> Predi
         semantic = _semantic(output["sem_seg"], classes, size)
         panoptic, info = output["panoptic_seg"]
         panoptic = resize_nearest(panoptic.cpu().numpy().astype(np.int32, copy=False), size)
-        segments = _panoptic_segments(panoptic, info, classes.names)
+        segments = panoptic_segments(panoptic, info, classes.names)
         instances = _instances(output["instances"], None, size)
         return Prediction(
             "panoptic",
@@ -44,7 +44,7 @@ def to_prediction(output: dict, classes: ClassTable, image: np.ndarray) -> Predi
         )
     if "instances" in output:
         instances = _instances(output["instances"], classes.from_roi, size)
-        segments = _instance_segments(instances, size, classes.names)
+        segments = instance_segments(instances, size, classes.names)
         return Prediction("instance", **common, segments=segments, instances=instances)
     semantic = _semantic(output["sem_seg"], classes, size)
     segments = _semantic_segments(semantic, classes.names)
@@ -87,7 +87,14 @@ def _instances(instances: Instances, from_roi, size: tuple[int, int]) -> Instanc
     )
 
 
-def _panoptic_segments(panoptic: np.ndarray, info: list[dict], names: tuple[str, ...]):
+def panoptic_segments(panoptic: np.ndarray, info: list[dict], names: tuple[str, ...]) -> list[dict]:
+    """Return :attr:`Prediction.segments` of a panoptic map.
+
+    Args:
+        panoptic: (H, W) segment ids.
+        info: of :func:`eseg_d2.modeling.meta_arch.merge.merge_panoptic`.
+        names: by class id.
+    """
     found = count_segments(panoptic)
     segments = []
     for s in info:
@@ -107,9 +114,10 @@ def _semantic_segments(semantic: np.ndarray, names: tuple[str, ...]) -> list[dic
     ]
 
 
-def _instance_segments(
+def instance_segments(
     instances: InstanceResults, size: tuple[int, int], names: tuple[str, ...]
 ) -> list[dict]:
+    """Return :attr:`Prediction.segments` of objects in an image of ``size`` (H, W)."""
     segments = []
     for i, (x0, y0, x1, y1) in enumerate(instances.boxes.tolist()):
         area = round((x1 - x0) * (y1 - y0))

@@ -24,7 +24,9 @@ _FORMATS = tuple(
 MAX_PIXELS = 2**26  # a small file may claim to be huge
 
 
-def read_image(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(
+    path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS, max_aspect: float = float("inf")
+) -> np.ndarray:
     """The (H, W, 3) uint8 BGR pixels of an image, the right way up.
 
     They are those that a model is trained with, see :func:`~eseg_d2.data.pixels.upright_rgb`. Of
@@ -33,17 +35,19 @@ def read_image(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> np.n
     Args:
         path: JPEG, PNG, BMP, TIFF, WebP, GIF, PPM/PGM/PBM, JPEG 2000 or AVIF, whatever its suffix.
         max_pixels: images with more are refused before they are decoded.
+        max_aspect: so are images whose longer side is more than this many times the shorter one.
 
     Raises:
         FileNotFoundError: there is no such file, or it is a link to none.
-        ValueError: a folder, an empty file, no image, a broken one, or one of too many pixels.
+        ValueError: a folder, an empty file, no image, a broken one, one of too many pixels, or
+            one that is too long and thin.
     """
     require_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of PIL's own limit and of odd EXIF data
             with Image.open(path, formats=_FORMATS) as image:
-                _check_size(image, path, max_pixels)
+                _check_size(image, path, max_pixels, max_aspect)
                 rgb = upright_rgb(image)
         return np.ascontiguousarray(np.asarray(rgb)[:, :, ::-1])
     except _TooLarge as e:
@@ -63,8 +67,13 @@ class _TooLarge(Exception):
     pass
 
 
-def _check_size(image: Image.Image, path, max_pixels: int) -> None:
+def _check_size(image: Image.Image, path, max_pixels: int, max_aspect: float) -> None:
     width, height = image.size
+    if max(width, height) > max_aspect * min(width, height):
+        raise _TooLarge(
+            f"{os.fspath(path)} is too long and thin: it has {width} x {height} pixels, and the "
+            f"longer side may be {max_aspect:g} times the shorter one. Cut it into pieces."
+        )
     if width * height > max_pixels:
         raise _TooLarge(_too_large(path, f"{width} x {height}", max_pixels))
 

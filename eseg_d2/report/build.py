@@ -70,7 +70,9 @@ def build_report(
         reasons = ["no images were asked for"]
     else:
         gallery, reasons = _gallery(models, images)
-    title = f"Run {labels[0]}" if len(runs) == 1 else f"{len(runs)} runs: {', '.join(labels)}"
+    title = f"{len(runs)} runs: {', '.join(labels)}"
+    if len(runs) == 1:
+        title = "Report on " + "/".join(folders[0].resolve().parts[-2:])
     return render(
         "report.html",
         title=title,

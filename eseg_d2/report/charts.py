@@ -1,16 +1,19 @@
-"""Line charts as shapes for an inline SVG: no script and no library is needed to see them."""
+"""Line charts as shapes for an inline SVG, which a browser shows without a script."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["Chart", "Line", "Series", "make_chart", "short_number", "thin"]
+__all__ = ["Chart", "Line", "Series", "make_chart", "short_number", "smooth", "thin"]
 
 # In the SVG's own units; about a phone's pixels
 WIDTH, HEIGHT = 400, 240
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 8, 34
 MAX_POINTS = 240
+SMOOTHED_FROM = 40  # points
+NEARLY_FLAT = 0.8  # lowest by highest value from which on an axis from zero would show little
 
 Points = Sequence[tuple[float, float]]
 
@@ -24,22 +27,32 @@ class Series:
         points: (x, y), x ascending.
         color: which of the page's colours, from 0.
         dashed: drawn so.
+        noisy: drawn smoothed if it has many points, with the points themselves faint behind.
     """
 
     name: str
     points: Points
     color: int = 0
     dashed: bool = False
+    noisy: bool = False
 
 
 @dataclass(frozen=True)
 class Line:
-    """A drawn curve: ``path`` is an SVG path, ``samples`` are [x, y on the page, x, y]."""
+    """A drawn curve.
+
+    Attributes:
+        name, color, dashed: of its :class:`Series`.
+        path: an SVG path.
+        behind: that of the curve before it was smoothed; "" if it was not.
+        samples: [x, y on the page, x, y], not smoothed.
+    """
 
     name: str
     color: int
     dashed: bool
     path: str
+    behind: str
     samples: list[list[float]]
 
 
@@ -52,6 +65,7 @@ class Chart:
         lines: the curves.
         x_ticks, y_ticks: (place on the page, text).
         dots: mark every point, as there are few.
+        base: where the vertical axis begins, as text; "" for zero.
     """
 
     title: str
@@ -59,6 +73,7 @@ class Chart:
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     dots: bool
+    base: str
 
     width, height = WIDTH, HEIGHT
     left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
@@ -73,12 +88,15 @@ def make_chart(title: str, series: Sequence[Series]) -> Chart | None:
     Returns:
         None if there is no point at all.
     """
-    series = [Series(s.name, thin(s.points), s.color, s.dashed) for s in series if s.points]
+    series = [s for s in series if s.points]
     if not series:
         return None
-    points = [point for s in series for point in s.points]
-    x_ticks, x_range = _ticks([x for x, _ in points], integer=True)
-    y_ticks, y_range = _ticks([y for _, y in points])
+    drawn = [thin(s.points) for s in series]
+    points = [point for curve in drawn for point in curve]
+    x_ticks, x_range = _ticks([0, *(x for x, _ in points)], integer=True)
+    values = [y for _, y in points]
+    varies = min(values) < NEARLY_FLAT * max(values) or max(values) == 0
+    y_ticks, y_range = _ticks([0, *values] if min(values) >= 0 and varies else values)
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (x - x_range[0]) / (x_range[1] - x_range[0])
@@ -86,18 +104,35 @@ def make_chart(title: str, series: Sequence[Series]) -> Chart | None:
         left = LEFT + across * (WIDTH - RIGHT - LEFT)
         return round(left, 1), round(HEIGHT - BOTTOM - up * (HEIGHT - BOTTOM - TOP), 1)
 
+    def path(curve: Points) -> str:
+        return "M" + "L".join("{} {}".format(*place(x, y)) for x, y in curve)
+
     lines = []
-    for s in series:
-        samples = [[*place(x, y), x, float(f"{y:.5g}")] for x, y in s.points]
-        path = "M" + "L".join(f"{left} {top}" for left, top, *_ in samples)
-        lines.append(Line(s.name, s.color, s.dashed, path, samples))
+    for s, curve in zip(series, drawn, strict=True):
+        samples = [[*place(x, y), x, float(f"{y:.5g}")] for x, y in curve]
+        behind = path(curve) if s.noisy and len(s.points) >= SMOOTHED_FROM else ""
+        front = path(thin(smooth(s.points))) if behind else path(curve)
+        lines.append(Line(s.name, s.color, s.dashed, front, behind, samples))
     return Chart(
         title,
         lines,
         [(place(x, y_range[0])[0], short_number(x)) for x in x_ticks],
         [(place(x_range[0], y)[1], short_number(y)) for y in y_ticks],
-        max(len(s.points) for s in series) <= 30,
+        max(len(curve) for curve in drawn) <= 30,
+        short_number(y_range[0]) if y_range[0] else "",
     )
+
+
+def smooth(points: Points) -> Points:
+    """Take the mean of y over the points around each, a twentieth of all; fewer at the ends."""
+    reach = max(len(points) // 40, 2)
+    total = np.cumsum([0.0, *(y for _, y in points)])
+    smoothed = []
+    for i, (x, _) in enumerate(points):
+        half = min(reach, i, len(points) - 1 - i)  # the same on both sides, so that slopes stay
+        mean = (total[i + half + 1] - total[i - half]) / (2 * half + 1)
+        smoothed.append((x, float(mean)))
+    return smoothed
 
 
 def thin(points: Points, limit: int = MAX_POINTS) -> Points:
@@ -135,7 +170,7 @@ def _ticks(values: Sequence[float], integer: bool = False) -> tuple[list[float],
     """Round values across a range, and the range that the axis covers."""
     low, high = min(values), max(values)
     if low == high:
-        low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
+        low, high = low - abs(low) / 2, high + (abs(high) / 2 or 1)
     ticks = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], integer=integer).tick_values(low, high)
     if integer:  # iterations end where they end
         return [t for t in ticks.tolist() if low <= t <= high], (low, high)

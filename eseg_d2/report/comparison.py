@@ -64,11 +64,18 @@ def difference(value: float | None, base: float | None) -> float | None:
 
 
 def config_differences(configs: Sequence[dict]) -> dict[str, list[str]]:
-    """By key the values of each config as text, where they differ; "" where a key is missing."""
-    flat = [_flatten_config(config) for config in configs]
-    keys = sorted(set().union(*flat))
-    values = {key: [str(one.get(key, "")) for one in flat] for key in keys}
-    return {key: texts for key, texts in values.items() if len(set(texts)) > 1}
+    """Return by key the values of each config as text, where they differ.
+
+    Args:
+        configs: nested; an empty one is unknown, and differs in nothing.
+
+    Returns:
+        "" where a key is missing, "?" for an unknown config.
+    """
+    flat = [_flatten_config(config) if config else None for config in configs]
+    keys = sorted(set().union(*filter(None, flat)))
+    values = {key: [str(one.get(key, "")) if one else "?" for one in flat] for key in keys}
+    return {key: texts for key, texts in values.items() if len(set(texts) - {"?"}) > 1}
 
 
 def earlier_runs(run: Run) -> list[EarlierRun]:

@@ -24,8 +24,8 @@ def training_charts(runs: Sequence[Run]) -> list[Chart]:
         charts.append(make_chart(key, [_series(run, i, key) for i, run in enumerate(runs)]))
     for key, title in _OTHERS.items():
         charts.append(make_chart(title, [_series(run, i, key) for i, run in enumerate(runs)]))
-    speeds = [Series(run.label, throughput(run), i) for i, run in enumerate(runs)]
-    shares = [Series(run.label, data_shares(run), i) for i, run in enumerate(runs)]
+    speeds = [Series(run.label, throughput(run), i, noisy=True) for i, run in enumerate(runs)]
+    shares = [Series(run.label, data_shares(run), i, noisy=True) for i, run in enumerate(runs)]
     charts += [make_chart("images per second", speeds)]
     charts += [make_chart("waiting for data, % of the time", shares)]
     return [chart for chart in charts if chart]
@@ -63,4 +63,4 @@ def _losses(runs: Sequence[Run]) -> Iterator[Series]:
 
 def _series(run: Run, color: int, key: str) -> Series:
     points = [(row["iteration"] + 1, row[key]) for row in run.metrics if key in row]
-    return Series(run.label, points, color)
+    return Series(run.label, points, color, noisy=key != "lr")

@@ -120,7 +120,7 @@ def read_run(folder: Path, label: str) -> Run:
     run.results = read_results(folder, run.notes)
     if not run.results and run.evaluations:
         iteration, run.results = run.evaluations[-1]
-        run.notes.append(f"the figures are those after {run.done_at(iteration)} iterations")
+        run.notes.append(f"the metrics are those after {run.done_at(iteration)} iterations")
     run.classes = _read_classes(folder, run.results, run.notes)
     run.confusion = _read_confusion(folder, run.notes)
     run.error = failure(folder)

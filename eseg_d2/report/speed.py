@@ -46,7 +46,9 @@ def speed_rows(run: Run) -> dict[str, str]:
     if seconds and run.iterations:
         rows["time in iterations, about"] = _duration(median(seconds) * run.iterations)
     if memory:
-        rows["GPU memory, largest"] = f"{max(memory) / 1024:.1f} GiB"
+        on_gpu = str(run.setting("MODEL.DEVICE", "")).startswith("cuda")
+        kind = "GPU memory" if on_gpu else "memory of the process (RSS)"
+        rows[f"{kind}, largest"] = f"{max(memory) / 1024:.1f} GiB"
     return rows
 
 

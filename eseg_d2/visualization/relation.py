@@ -14,6 +14,7 @@ __all__ = [
     "find_rsp_head",
     "image_relation_weights",
     "pixel_context",
+    "window",
 ]
 
 ZOOM = 2.5  # of a panel: the region's extent times this
@@ -151,7 +152,7 @@ def draw_context(
             strength, extent=extent, cmap="inferno", alpha=0.75 * np.sqrt(strength), vmin=0, vmax=1
         )
         panel.set_title(f"stride {stride}: {(share > 0).sum()} cells")
-        windows.append(_window(share, cell, image.shape[:2]))
+        windows.append(window(share, cell, image.shape[:2]))
         top, bottom, left, right = windows[-1]
         panel.set(xlim=(left, right), ylim=(bottom, top))
     panels[0].imshow(image, extent=(0, image.shape[1], image.shape[0], 0))
@@ -167,10 +168,18 @@ def draw_context(
     figure.savefig(path, dpi=110)
 
 
-def _window(share: np.ndarray, cell: tuple[float, float], size: tuple[int, int]):
-    """Top, bottom, left, right of the cells that contribute and what is around them, in pixels.
+def window(
+    share: np.ndarray, cell: tuple[float, float], size: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """Return top, bottom, left and right of the cells that contribute and what is around them.
 
-    Of the image's aspect, and within it.
+    Args:
+        share: a level's map, of :func:`context_maps`.
+        cell: its cells' height and width, in pixels of the image.
+        size: (H, W) of the image.
+
+    Returns:
+        In pixels; of the image's aspect, and within it.
     """
     rows, columns = np.nonzero(share)
     top, bottom = rows.min() * cell[0], (rows.max() + 1) * cell[0]

@@ -1,16 +1,11 @@
 """The page of a small model, on a free port of this machine."""
 
-import json
-import os
-import shutil
-import uuid
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-
-API = "/gradio_api"
 
 
 @dataclass
@@ -18,75 +13,52 @@ class Page:
     """A running page, and a visitor without a browser."""
 
     address: str
-    folder: Path
     limits: object
     client: httpx.Client
 
-    def upload(self, content: bytes, name: str = "street.png") -> str:
-        """The path that the server names."""
-        answer = self.client.post(f"{API}/upload", files={"files": (name, content)})
-        assert answer.status_code == 200, answer.text
-        return answer.json()[0]
+    def post(self, path: str, **options) -> httpx.Response:
+        return self.client.post(path, **options)
 
-    def ask(self, event: str, request, data=()) -> dict:
-        """Trigger an event as the page's script does; the message that comes back."""
-        events = [d["targets"][0][1] for d in self.config()["dependencies"]]
-        session = uuid.uuid4().hex
-        body = {
-            "data": list(data),
-            "event_data": request,
-            "fn_index": events.index(event),
-            "session_hash": session,
-        }
-        joined = self.client.post(f"{API}/queue/join", json=body)
-        assert joined.status_code == 200, joined.text
-        url = f"{API}/queue/data?session_hash={session}"
-        with self.client.stream("GET", url, timeout=60) as lines:
-            for line in lines.iter_lines():
-                message = json.loads(line[6:]) if line.startswith("data: ") else {}
-                if message.get("msg") == "process_completed":
-                    if not message["success"]:  # refused by Gradio before it came to us
-                        return {"kind": "error", "text": str(message["output"])}
-                    return json.loads(message["output"]["data"][0])
-        raise AssertionError("no answer")
+    def upload(self, content: bytes, name: str = "street.png", threshold=0.0) -> dict:
+        """The answer to an upload."""
+        query = {"name": name, "threshold": threshold}
+        return self.post("/upload", params=query, content=content).json()
 
-    def config(self) -> dict:
-        return self.client.get("/config").json()
+    def ask(self, path: str, **message) -> dict:
+        """The answer to a message."""
+        return self.post(f"/{path}", json={"threshold": 0.0, **message}).json()
 
 
 @pytest.fixture(scope="session")
-def open_page(tmp_path_factory):
+def open_page():
     """A function that starts the page of a model: (config file, overrides, weights), examples."""
-    pytest.importorskip("gradio")
+    pytest.importorskip("starlette")
     from eseg_d2 import Predictor
-    from eseg_d2.app.page import build_page, serve
-    from eseg_d2.app.safety import Limits, private_folder
+    from eseg_d2.app.limits import Limits
+    from eseg_d2.app.server import build_app, listen, make_server
     from eseg_d2.app.service import Service
 
     opened = []
-    environment = dict(os.environ)
 
     def start(model, examples=None):
         config, overrides, weights = model
-        folder = private_folder()
         limits = Limits(max_upload=200_000, max_pixels=100_000)
         predictor = Predictor(config, weights, overrides=overrides)
-        service = Service(predictor, folder=folder, limits=limits, examples=examples)
-        page = build_page(service)
-        address = serve(
-            page, folder=folder, limits=limits, host="127.0.0.1", port=None, block=False
-        )
+        service = Service(predictor, name="a model", limits=limits, examples=examples)
+        listening = listen("127.0.0.1", None)
+        server = make_server(build_app(service, host="127.0.0.1"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         client = httpx.Client(base_url=address, timeout=60, trust_env=False)
-        opened.append((page, client, folder))
-        return Page(address, folder, limits, client)
+        opened.append((server, thread, client))
+        return Page(address, limits, client)
 
     yield start
-    for page, client, folder in opened:
+    for server, thread, client in opened:
         client.close()
-        page.close()
-        shutil.rmtree(folder, ignore_errors=True)
-    os.environ.clear()
-    os.environ.update(environment)
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture(scope="session")

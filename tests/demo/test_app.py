@@ -63,7 +63,8 @@ def test_it_serves_until_it_is_told_to_end(root, semantic_model, tmp_path):
         page = opener.open(address, timeout=30).read().decode()
         assert "Choose an image" in page and semantic_model[2] not in page
         assert "Warning: listening on 0.0.0.0: everybody" in log.read_text()
-        assert len(list(tmp_path.glob("eseg_d2_app_*"))) == 1
+        about = opener.open(address + "start", timeout=30).read().decode()
+        assert "semantic_fpn_R50 (" in about and "weights model.pth" in about
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)

@@ -65,6 +65,7 @@ def test_a_finished_run(make_run, tmp_path):
         *("finished, 3 iterations", "Worst", "Median", "Best", "PQ of the image"),
         *("predicted with model_final.pth", "Largest confusions", "car road 25.0 %"),
         *("images per second, median", "roi_heads", "total loss", "No versions were written"),
+        f"Report on {tmp_path.name}/run",
     ):
         assert words in page.text, words
     assert page.count("img") == 3 * 4 + 1  # of three images four panels; the viewer's
@@ -119,7 +120,7 @@ def test_a_run_of_which_little_is_left(tmp_path):
     text = build_report([tmp_path])
     page = Page(text)
     for words in (
-        *("config.yaml is not there", "broken line", "There are no figures yet"),
+        *("config.yaml is not there", "broken line", "There are no metrics yet"),
         *("No confusion matrix was written", "its config.yaml is not one"),
     ):
         assert words in page.text, words

@@ -41,6 +41,12 @@ def test_configs_differ_in_keys_with_other_values_or_none():
     assert config_differences([a, a]) == {}
 
 
+def test_a_config_that_is_not_known_differs_in_nothing():
+    known = [{"SEED": 1, "A": {"B": 2}}, {}, {"SEED": 1, "A": {"B": 3}}]
+    assert config_differences(known) == {"A.B": ["2", "?", "3"]}
+    assert config_differences(known[:2]) == {}
+
+
 def test_figures_are_compared_with_the_first_run(tmp_path):
     first = Run(
         tmp_path, "a", results={"bbox/AP": 10.0, "panoptic_seg/PQ": 40.0, "bbox/AP-car": 1.0}

@@ -7,7 +7,7 @@ from eseg_d2.report.speed import data_shares, speed_rows, throughput
 
 
 def run_of(*rows, batch=4):
-    config = {"SOLVER": {"IMS_PER_BATCH": batch}}
+    config = {"SOLVER": {"IMS_PER_BATCH": batch}, "MODEL": {"DEVICE": "cpu"}}
     return Run(
         Path("x"),
         "x",
@@ -34,5 +34,8 @@ def test_rows_tell_what_is_known():
         "images per second, median": "2",
         "seconds an iteration, median": "2",
         "time in iterations, about": "3 min",
-        "GPU memory, largest": "2.0 GiB",
+        "memory of the process (RSS), largest": "2.0 GiB",
     }
+    run = run_of({"max_mem": 1024.0})
+    run.config["MODEL"] = {"DEVICE": "cuda"}
+    assert speed_rows(run) == {"GPU memory, largest": "1.0 GiB"}

@@ -1,5 +1,11 @@
 "use strict";
-// The page is complete without this: it enlarges images and reads values off curves.
+// The page is complete without this: it enlarges images, reads values off curves, and folds the
+// parts of a report where they would be many screens.
+
+const narrow = matchMedia("(max-width: 40rem)").matches;
+for (const part of document.querySelectorAll(".part")) part.open = !narrow || part.id === "metrics";
+for (const link of document.querySelectorAll("nav a"))
+  link.addEventListener("click", () => (document.querySelector(link.hash).open = true));
 
 const viewer = document.getElementById("viewer");
 let panels = [], place = 0;

@@ -1,0 +1,61 @@
+"""Another score threshold for a prediction, without running the model again."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+
+from eseg_d2.inference.classes import VOID_CLASS
+from eseg_d2.inference.convert import instance_segments, panoptic_segments
+from eseg_d2.inference.prediction import InstanceResults, Prediction
+from eseg_d2.modeling.meta_arch.merge import merge_panoptic
+
+__all__ = ["raise_threshold"]
+
+
+def raise_threshold(prediction: Prediction, threshold: float, model) -> Prediction:
+    """Return what the model would have predicted with a higher score threshold.
+
+    Args:
+        prediction: of the model; semantic ones are returned as they are.
+        threshold: 0 .. 1; objects below are left out. Objects that the model itself left out
+            do not come back.
+        model: the :class:`eseg_d2.modeling.meta_arch.panoptic.PanopticRCNN` of a panoptic
+            prediction, which says how to merge. Of other predictions it is not looked at.
+    """
+    if prediction.instances is None:
+        return prediction
+    instances = _above(prediction.instances, threshold)
+    names = prediction.class_names
+    if prediction.kind == "instance":
+        segments = instance_segments(instances, prediction.size, names)
+        return replace(prediction, instances=instances, segments=segments)
+    found = Instances(
+        prediction.size,
+        pred_masks=torch.from_numpy(instances.masks),
+        scores=torch.from_numpy(instances.scores),
+        pred_classes=torch.from_numpy(instances.classes),
+    )
+    channels = torch.from_numpy(_channels(prediction.semantic, model.label_space))
+    options = {**model.merge_options, "score_threshold": threshold}
+    panoptic, info = merge_panoptic(found, channels, model.label_space, **options)
+    panoptic = panoptic.numpy()
+    segments = panoptic_segments(panoptic, info, names)
+    return replace(prediction, instances=instances, panoptic=panoptic, segments=segments)
+
+
+def _above(instances: InstanceResults, threshold: float) -> InstanceResults:
+    count = int((instances.scores >= threshold).sum())  # they are by descending score
+    masks = None if instances.masks is None else instances.masks[:count]
+    return InstanceResults(
+        instances.boxes[:count], instances.scores[:count], instances.classes[:count], masks
+    )
+
+
+def _channels(semantic: np.ndarray, label_space) -> np.ndarray:
+    """Class ids as channels of the semantic head; ``VOID_CLASS`` is the one of all things."""
+    contiguous = label_space.semantic_to_contiguous
+    table = np.zeros(VOID_CLASS + 1, np.int64)
+    table[np.where(contiguous < 0, VOID_CLASS, contiguous)] = np.arange(len(contiguous))
+    return table[semantic]
