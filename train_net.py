@@ -32,7 +32,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a file of configs/")
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR"
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in OUTPUT_DIR; start if there is none yet",
     )
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS only")
     parser.add_argument(
@@ -67,9 +69,16 @@ def run(args: argparse.Namespace, cfg) -> None:
     from detectron2.engine import default_setup
 
     import eseg_d2  # noqa: F401, registers: a process that was started knows nothing yet
-    from eseg_d2.engine import Trainer, find_checkpoints, load_weights, log_to
+    from eseg_d2.engine import (
+        Trainer,
+        find_checkpoints,
+        load_weights,
+        lock_output_dir,
+        log_to,
+    )
     from eseg_d2.errors import RunError
 
+    lock_output_dir(cfg.OUTPUT_DIR)
     default_setup(cfg, args)
     log_to(cfg.OUTPUT_DIR)
     if cfg.MODEL.DEVICE == "cpu":

@@ -49,9 +49,8 @@ def train(folder: Path, args: argparse.Namespace) -> None:
     if (folder / "model_final.pth").exists() and (folder / "results.json").exists():
         print(f"\nA trained model is in {folder}: it is used again.", flush=True)
         return
-    resume = ["--resume"] if (folder / "last_checkpoint").exists() else []
     settings = ("OUTPUT_DIR", folder, "SEED", str(args.seed), *args.opts)
-    run("train_net.py", "--config-file", CONFIG.relative_to(ROOT), *resume, *settings)
+    run("train_net.py", "--config-file", CONFIG.relative_to(ROOT), "--resume", *settings)
 
 
 def draw(run_folder: Path, output: Path, num_pictures: int) -> list[Path]:

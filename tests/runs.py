@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -27,8 +29,13 @@ SMALL_MODEL = (
 )
 
 
-def train(config: Path, output: Path, *overrides) -> None:
-    """Train in this process; goes on if there are checkpoints."""
+def train(
+    config: Path, output: Path, *overrides, resume: bool = True, end: int | None = None
+) -> None:
+    """Train in this process; goes on if there are checkpoints and it is to be resumed.
+
+    With ``end`` so many iterations end the run, while its schedule is that of SOLVER.MAX_ITER.
+    """
     from eseg_d2.engine import Trainer, load_config
 
     torch.set_num_threads(1)
@@ -37,13 +44,14 @@ def train(config: Path, output: Path, *overrides) -> None:
     torch.manual_seed(cfg.SEED)
     output.mkdir(exist_ok=True)
     trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=True)
+    trainer.resume_or_load(resume=resume)
+    trainer.max_iter = end or trainer.max_iter
     trainer.train()
 
 
-def start(config: Path, output: Path, *overrides):
-    """The same in a process that is returned."""
-    process = CONTEXT.Process(target=train, args=(config, output, *overrides))
+def start(config: Path, output: Path, *overrides, **keywords):
+    """Start the same in a process, and return that."""
+    process = CONTEXT.Process(target=train, args=(config, output, *overrides), kwargs=keywords)
     process.start()
     return process
 
@@ -81,3 +89,14 @@ def children(pid):
     )
     lines = found.stdout.decode().splitlines()
     return [int(line.split()[0]) for line in lines if "spawn_main" in line]
+
+
+def hold(folder: Path, pids) -> None:
+    """Lock a run's folder and wait; tell the own id and that of a child that outlives a kill."""
+    from eseg_d2.engine.output_dir import lock_output_dir
+
+    lock_output_dir(str(folder))
+    child = os.fork()
+    if child:
+        pids.put((os.getpid(), child))
+    signal.pause()

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from PIL import Image
@@ -27,19 +29,46 @@ def data(scenes, tmp_path):
     return tmp_path / "data" / "street_scenes" / "cityscapes"
 
 
-def train(root, output, *overrides, data=None, flags=()):
+def start(root, output, *overrides, data=None, flags=(), **keywords):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if data:
         environment["DETECTRON2_DATASETS"] = str(data.parent.parent)
     words = [*CONFIG, *flags, *OPTIONS, "OUTPUT_DIR", output, *overrides]
-    return subprocess.run(
-        [sys.executable, "train_net.py", *map(str, words)],
-        cwd=root,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = [sys.executable, "train_net.py", *map(str, words)]
+    return subprocess.Popen(command, cwd=root, env=environment, text=True, **keywords)
+
+
+def train(*args, **keywords):
+    process = start(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **keywords)
+    return subprocess.CompletedProcess(process.args, *ended(process))
+
+
+def ended(process):
+    """Status, standard output and error."""
+    outputs = process.communicate(timeout=300)
+    return process.returncode, *outputs
+
+
+@pytest.fixture
+def endless(root, scenes, tmp_path, request):
+    """A run in tmp_path/"run" that trains until something ends it, after its first checkpoint."""
+    output = tmp_path / "run"
+    options = ("SOLVER.MAX_ITER", 1000000, *getattr(request, "param", ()))
+    with open(tmp_path / "out", "w+") as out, open(tmp_path / "err", "w+") as err:
+        process = start(root, output, *options, stdout=out, stderr=err)
+        while not (output / "last_checkpoint").exists():
+            assert process.poll() is None, err.seek(0) or err.read()
+            time.sleep(0.05)
+        yield process
+        process.kill()
+        process.wait()
+
+
+def end_of(process, tmp_path):
+    """What a run of ``endless`` has said in the end."""
+    status = process.wait(300)
+    texts = [(tmp_path / name).read_text() for name in ("out", "err")]
+    return sentence(subprocess.CompletedProcess(process.args, status, *texts))
 
 
 def sentence(process):
@@ -179,3 +208,41 @@ def test_resuming_after_every_checkpoint_is_damaged(root, scenes, tmp_path):
         path.write_bytes(path.read_bytes()[:1000])
     message = sentence(train(root, tmp_path, flags=("--resume",)))
     assert "no checkpoint in OUTPUT_DIR" in message and "model_final.pth" in message
+
+
+def test_folder_is_of_one_run_at_a_time(root, endless, tmp_path):
+    """And the first goes on undisturbed, until its data worker dies."""
+    output = tmp_path / "run"
+    config = (output / "config.yaml").read_bytes()
+    message = sentence(train(root, output, "SOLVER.BASE_LR", 0.5, flags=("--resume",)))
+    assert f"OUTPUT_DIR '{output}' is in use by process {endless.pid} on" in message
+    assert (output / "config.yaml").read_bytes() == config and endless.poll() is None
+
+    children = ["pgrep", "-P", str(endless.pid), "-f", "train_net"]
+    worker = int(subprocess.run(children, capture_output=True, check=True).stdout.split()[0])
+    os.kill(worker, signal.SIGKILL)
+    message = end_of(endless, tmp_path)
+    assert f"data worker {worker} was killed by SIGKILL" in message and "NUM_WORKERS" in message
+
+    message = sentence(train(root, output))
+    assert f"OUTPUT_DIR '{output}' holds checkpoints of an earlier run" in message
+    done = int((output / "last_checkpoint").read_text()[6:13]) + 1
+    resumed = train(root, output, "SOLVER.MAX_ITER", done + 1, flags=("--resume",))
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    iterations = [
+        json.loads(line)["iteration"] for line in (output / "metrics.json").read_text().splitlines()
+    ]
+    assert iterations == list(range(done + 1))
+
+
+@pytest.mark.parametrize("endless", [("LOGGING.PERIOD", 1000000)], indirect=True)
+def test_folder_that_is_deleted_loses_no_weights(root, endless, tmp_path):
+    output = tmp_path / "run"
+    output.rename(tmp_path / "away")
+    message = end_of(endless, tmp_path)
+    assert f"OUTPUT_DIR '{output}' was deleted while the run went on" in message
+    name = (output / "last_checkpoint").read_text()
+    assert str(output / name) in message
+    done = int(name[6:13]) + 1
+    resumed = train(root, output, "SOLVER.MAX_ITER", done + 1, flags=("--resume",))
+    assert resumed.returncode == 0, resumed.stderr[-2000:]

@@ -70,8 +70,7 @@ class Run:
         """Start or continue it; its output goes to ``console.txt`` in its folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "overrides.json").write_text(json.dumps(list(overrides)))
-        resume = ["--resume"] if (self.folder / "last_checkpoint").exists() else []
-        command = [sys.executable, train_net, "--config-file", self.config, *resume]
+        command = [sys.executable, train_net, "--config-file", self.config, "--resume"]
         settings = [*overrides, "OUTPUT_DIR", self.folder, "SEED", self.seed]
         with open(self.folder / "console.txt", "a") as console:
             return subprocess.Popen(

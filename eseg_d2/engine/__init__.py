@@ -2,7 +2,8 @@
 
 from eseg_d2.engine.checkpoint import find_checkpoints, load_weights
 from eseg_d2.engine.launch import launch
-from eseg_d2.engine.preflight import check_launch, prepare_run, require_output_dir
+from eseg_d2.engine.output_dir import lock_output_dir, require_output_dir
+from eseg_d2.engine.preflight import check_launch, prepare_run
 from eseg_d2.engine.results import write_results
 from eseg_d2.engine.setup import (
     fetch_weights,
@@ -22,6 +23,7 @@ __all__ = [
     "launch",
     "load_config",
     "load_weights",
+    "lock_output_dir",
     "log_to",
     "merge_config",
     "prepare_run",

@@ -14,13 +14,22 @@ def write_atomically(path: str, write: Callable[[BinaryIO], None]) -> None:
     """Write a file beside ``path``, bring it to the disk, and only then give it its name.
 
     Args:
-        path: of the file; what is there is replaced at the end, in one step.
+        path: of the file; what is there is replaced at the end, in one step. Its folder is made if
+            it is not there.
         write: is called with the open binary file.
 
     Raises:
         OSError: as writing does; then ``path`` is as it was, and nothing is left beside it.
     """
+    try:
+        _write(path, write)
+    except FileNotFoundError:  # the folder was deleted meanwhile
+        _write(path, write)
+
+
+def _write(path: str, write: Callable[[BinaryIO], None]) -> None:
     partial = f"{path}{_MARK}"
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     try:
         with open(partial, "wb") as f:
             write(f)

@@ -20,20 +20,33 @@ from eseg_d2.engine.weights_summary import WeightsSummary
 from eseg_d2.errors import RunError
 
 __all__ = [
+    "TRAINING_MODEL",
     "SafeCheckpointer",
     "find_checkpoints",
     "in_detectron2_form",
     "load_weights",
+    "tag_file",
     "what_is_kept",
 ]
 
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"model_(\d{7}|final)\.pth")
+# The weights in training, in a checkpoint whose "model" is their moving average
+TRAINING_MODEL = "training_model"
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room on the disk"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "Make the folder writable"),
+}
+
+
+def tag_file(folder: str) -> str:
+    """Return the path of the file that names the checkpoint to resume from."""
+    return os.path.join(folder, "last_checkpoint")
 
 
 def find_checkpoints(folder: str) -> list[str]:
-    """Paths of a run's checkpoints: the tagged one first, then from the newest to the oldest.
+    """Return paths of a run's checkpoints: the tagged one first, then from newest to oldest.
 
     The best checkpoints (``model_best_*.pth``) hold weights only and are not among them.
     """
@@ -42,18 +55,23 @@ def find_checkpoints(folder: str) -> list[str]:
     paths = [os.path.join(folder, name) for name in os.listdir(folder) if _NAME.fullmatch(name)]
     paths = [path for path in paths if os.path.isfile(path)]  # no dangling link
     paths.sort(key=lambda path: (os.path.getmtime(path), path), reverse=True)
-    tag = os.path.join(folder, "last_checkpoint")
-    if os.path.isfile(tag):
-        with open(tag, errors="replace") as f:
-            tagged = os.path.join(folder, os.path.basename(f.read().strip()))
-        if tagged in paths:
-            paths.remove(tagged)
-            paths.insert(0, tagged)
+    tagged = os.path.join(folder, _tagged_name(folder) or "")
+    if tagged in paths:
+        paths.remove(tagged)
+        paths.insert(0, tagged)
     return paths
 
 
+def _tagged_name(folder: str) -> str | None:
+    """Return the name in the folder's tag file; None if there is no such file."""
+    if not os.path.isfile(tag_file(folder)):
+        return None
+    with open(tag_file(folder), errors="replace") as f:
+        return os.path.basename(f.read(4096).strip())
+
+
 def what_is_kept(folder: str, kind: str = "last") -> str:
-    """A sentence on the checkpoint that a run which ends now can go on from."""
+    """Return a sentence on the checkpoint that a run which ends now can go on from."""
     kept = find_checkpoints(folder)
     return f"The {kind} checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
 
@@ -80,7 +98,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     """
 
     def save(self, name: str, **extra) -> None:
-        """As Detectron2's; then the file is the one to resume from.
+        """Write everything, as the file to resume from; a folder that was deleted is made anew.
 
         Raises:
             RunError: the file cannot be written, or the weights are not finite. What was there
@@ -99,14 +117,15 @@ class SafeCheckpointer(DetectionCheckpointer):
             self._write(f"{name}.pth", {"model": self.model.state_dict(), **extra})
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        path = os.path.join(self.save_dir, "last_checkpoint")
+        path = tag_file(self.save_dir)
         try:
             write_atomically(path, lambda f: f.write(last_filename_basename.encode()))
         except OSError as e:
             raise self._not_written(path, e, len(last_filename_basename)) from e
 
     def has_checkpoint(self) -> bool:
-        return bool(find_checkpoints(self.save_dir))
+        """Return whether the main process finds one; to be called in all processes."""
+        return bool(_of_main_process(find_checkpoints(self.save_dir)))
 
     def remove_leftovers(self) -> None:
         if self.save_to_disk:
@@ -116,14 +135,19 @@ class SafeCheckpointer(DetectionCheckpointer):
         """Load the newest checkpoint that can be read, with the states of everything.
 
         Returns:
-            What of it nobody has loaded, such as ``iteration``.
+            The entries that were not loaded into anything, such as ``iteration``.
 
         Raises:
             RunError: none can be read.
             ValueError: the checkpoint is of another model.
         """
         failures = []
-        for path in _of_main_process(find_checkpoints(self.save_dir)):
+        found = _of_main_process(find_checkpoints(self.save_dir))
+        tagged = _tagged_name(self.save_dir)
+        if found and tagged not in (None, os.path.basename(found[0])):
+            text = "%s names %r, which is no checkpoint of its folder: the newest one is taken"
+            logger.warning(text, tag_file(self.save_dir), tagged[:100])
+        for path in found:
             try:
                 content = self._read(path)
                 self._require_states(content, path)
@@ -133,6 +157,7 @@ class SafeCheckpointer(DetectionCheckpointer):
                 continue
             level = logging.WARNING if failures else logging.INFO
             logger.log(level, "Resuming from %s", path)
+            self._adapt_average(content)
             summary = self._load_tensors(content, path)
             summary.require_same_model()
             for key, part in self.checkpointables.items():
@@ -142,7 +167,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         raise RunError(
             f"--resume, but no checkpoint in OUTPUT_DIR {self.save_dir!r} can be read:\n  "
             + "\n  ".join(failures or ["there is none"])
-            + "\n  Start anew without --resume, with a file that can be read as MODEL.WEIGHTS."
+            + "\n  Start anew in another OUTPUT_DIR, with a file that can be read as MODEL.WEIGHTS."
         )
 
     def load_weights(self, path: str) -> WeightsSummary | None:
@@ -175,6 +200,21 @@ class SafeCheckpointer(DetectionCheckpointer):
         if self.checkpointables and not self.checkpointables.keys() & content.keys():
             raise UnreadableWeightsError(f"{path} holds weights only, nothing to go on with")
 
+    def _adapt_average(self, content: dict) -> None:
+        """Let a run go on with a moving average from a checkpoint without one, or vice versa."""
+        if TRAINING_MODEL in content and TRAINING_MODEL not in self.checkpointables:
+            content["model"] = content.pop(TRAINING_MODEL)
+            logger.warning(
+                "The checkpoint was written with MODEL_EMA.ENABLED True, and it is False now: the "
+                "run goes on with the weights in training, and their moving average is left out"
+            )
+        elif TRAINING_MODEL in self.checkpointables and TRAINING_MODEL not in content:
+            content[TRAINING_MODEL] = dict(content["model"])
+            logger.warning(
+                "The checkpoint was written with MODEL_EMA.ENABLED False, and it is True now: the "
+                "moving average begins with the checkpoint's weights"
+            )
+
     def _load_tensors(self, content: dict, path: str) -> WeightsSummary:
         given = len(content["model"])
         try:
@@ -206,25 +246,28 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _write(self, file_name: str, content: dict) -> None:
         path = os.path.join(self.save_dir, file_name)
         _require_finite(content["model"], path)
-        needed = _size(content)
+        needed = _size(content, set())
         logger.info("Saving checkpoint to %s", path)
         try:
+            os.makedirs(self.save_dir, exist_ok=True)
             if needed > shutil.disk_usage(self.save_dir).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             write_atomically(path, lambda f: torch.save(content, f))
         except (OSError, RuntimeError) as e:
             # PyTorch's writer hides the system's error behind its own
-            cause = e.__context__ if isinstance(e.__context__, OSError) else e
+            cause = e if isinstance(e, OSError) else e.__context__
+            if not isinstance(cause, OSError):
+                raise
             raise self._not_written(path, cause, needed) from e
 
-    def _not_written(self, path: str, error: Exception, needed: int) -> RunError:
+    def _not_written(self, path: str, error: OSError, needed: int) -> RunError:
         room = f"it needs {needed / 2**20:.1f} MiB"
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(self.save_dir).free
             room += f", and the disk has {free / 2**20:.1f} MiB left"
         return RunError(
-            f"{path} cannot be written: {error}; {room}. {what_is_kept(self.save_dir)} Make room "
-            "on the disk or the folder writable, then go on with --resume."
+            f"{path} cannot be written: {error}; {room}. {what_is_kept(self.save_dir)} "
+            f"{_ADVICE.get(error.errno, 'See to that')}, then go on with --resume."
         )
 
 
@@ -292,12 +335,21 @@ def _require_finite(weights: dict[str, torch.Tensor], path: str) -> None:
             )
 
 
-def _size(content) -> int:
-    """Bytes that ``torch.save`` will need, about."""
+def _size(content, counted: set[int]) -> int:
+    """Return about how many bytes ``torch.save`` will need: it writes shared memory once.
+
+    Args:
+        content: plain containers of tensors.
+        counted: addresses of the memory that has been counted; added to.
+    """
     if isinstance(content, torch.Tensor):
-        return content.numel() * content.element_size() + 256
+        storage = content.untyped_storage()
+        is_new = storage.data_ptr() not in counted
+        counted.add(storage.data_ptr())
+        return 256 + (storage.nbytes() if is_new else 0)
     if isinstance(content, dict):
-        return sum(map(_size, content.values()))
+        content = list(content.values())
     if isinstance(content, list | tuple):
-        return sum(map(_size, content)) if len(content) < 10000 else 16 * len(content)
+        is_short = len(content) < 10000
+        return sum(_size(part, counted) for part in content) if is_short else 16 * len(content)
     return 16

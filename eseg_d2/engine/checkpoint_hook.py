@@ -8,6 +8,8 @@ from detectron2.utils import comm
 
 from eseg_d2.data.random_state import get_random_state
 from eseg_d2.engine.checkpoint import SafeCheckpointer, find_checkpoints
+from eseg_d2.engine.provenance import RUN_FILE
+from eseg_d2.errors import RunError
 
 __all__ = ["CheckpointHook"]
 
@@ -36,8 +38,10 @@ class CheckpointHook(HookBase):
         self._keep = keep
         self._own: list[str] = []
         self._is_saved = True
+        self._run_file = os.path.join(checkpointer.save_dir, RUN_FILE)
 
     def before_train(self) -> None:
+        self._has_run_file = os.path.isfile(self._run_file)
         if self.trainer.start_iter > 0:
             paths = find_checkpoints(self._checkpointer.save_dir)
             self._own = sorted(p for p in paths if not p.endswith("_final.pth"))
@@ -56,9 +60,24 @@ class CheckpointHook(HookBase):
         self.trainer.random_states = comm.gather(get_random_state())
         if comm.is_main_process():
             is_last = self.trainer.iter + 1 >= self.trainer.max_iter
-            name = "model_final" if is_last else f"model_{self.trainer.iter:07d}"
-            self._checkpointer.save(name, iteration=self.trainer.iter)
-            self._remove_old(os.path.join(self._checkpointer.save_dir, f"{name}.pth"))
+            self._save("model_final" if is_last else f"model_{self.trainer.iter:07d}")
+
+    def _save(self, name: str) -> None:
+        """
+        Raises:
+            RunError: after saving, if the folder has been deleted since the training began: log and
+                metrics still go into files that nobody can see.
+        """
+        is_deleted = self._has_run_file and not os.path.isfile(self._run_file)
+        folder = self._checkpointer.save_dir
+        self._checkpointer.save(name, iteration=self.trainer.iter)
+        path = os.path.join(folder, f"{name}.pth")
+        if is_deleted:
+            raise RunError(
+                f"OUTPUT_DIR {folder!r} was deleted while the run went on: what was there is gone. "
+                f"{path} has been written anew: go on from it with --resume."
+            )
+        self._remove_old(path)
 
     def _remove_old(self, newest: str) -> None:
         if newest.endswith("_final.pth") or newest in self._own:

@@ -37,6 +37,7 @@ class ConfiguredTrainer(DefaultTrainer):
 
         Detectron2 0.6 makes a group of each parameter, and PyTorch updates group by group: hundreds
         of small calls in place of a few. Gradients are clipped before the update, all at once.
+        The groups name their parameters ("param_names"), so that checkpoints do, too.
         """
         cfg = cfg.clone()
         cfg.defrost()
@@ -46,6 +47,9 @@ class ConfiguredTrainer(DefaultTrainer):
         for group in optimizer.param_groups:
             settings = tuple((key, value) for key, value in group.items() if key != "params")
             groups.setdefault(settings, {**group, "params": []})["params"] += group["params"]
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        for group in groups.values():
+            group["param_names"] = [names[parameter] for parameter in group["params"]]
         optimizer.param_groups = list(groups.values())
         return optimizer
 

@@ -30,33 +30,13 @@ class EMAHook(HookBase):
         self._averaged = AveragedModel(trained, multi_avg_fn=average, use_buffers=True)
         self.model = self._averaged.module
 
-        self._trained_is_loaded = False
-
-    def state_dict(self) -> dict:
-        """The weights in training, for the checkpoint; the average is its "model"."""
-        return self._trained.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        self._trained.load_state_dict(state)
-        self._trained_is_loaded = True
-
     def after_step(self) -> None:
         self._averaged.update_parameters(self._trained)
 
     def start_from_average(self) -> None:
-        """The trained model takes the average's weights, which were just loaded."""
+        """Give the trained model the average's weights, which were just loaded."""
         self._trained.load_state_dict(self.model.state_dict())
 
     def continue_at(self, iteration: int) -> None:
-        """The average was loaded from a checkpoint of this iteration: go on averaging.
-
-        Raises:
-            ValueError: the checkpoint has an average only: it was written without EMA.
-        """
-        if not self._trained_is_loaded:
-            raise ValueError(
-                "MODEL_EMA.ENABLED is True, but the checkpoint to resume from was written without "
-                "it. Resume with MODEL_EMA.ENABLED False, or start a new run with this "
-                "checkpoint as MODEL.WEIGHTS."
-            )
+        """Go on averaging, after the average was loaded from a checkpoint of this iteration."""
         self._averaged.n_averaged.fill_(iteration)

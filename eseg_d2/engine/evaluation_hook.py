@@ -13,7 +13,8 @@ from detectron2.utils import comm
 from eseg_d2.data.random_state import preserved_random_state
 from eseg_d2.engine.atomic import write_atomically
 from eseg_d2.engine.checkpoint import SafeCheckpointer
-from eseg_d2.engine.results import plain_results, read_json
+from eseg_d2.engine.output_dir import read_record
+from eseg_d2.engine.results import plain_results
 
 __all__ = ["EVALUATIONS_FILE", "EvaluationHook"]
 
@@ -43,7 +44,7 @@ class EvaluationHook(HookBase):
             evaluate: gives Detectron2's results.
             checkpointer: of the evaluated model.
             period: iterations from one evaluation to the next; 0: only at the end.
-            best_metrics: "task/metric"; higher is better. Those that there are not are left out.
+            best_metrics: "task/metric"; higher is better. Those that results lack are ignored.
         """
         self._evaluate = evaluate
         self._checkpointer = checkpointer
@@ -54,9 +55,9 @@ class EvaluationHook(HookBase):
 
     def before_train(self) -> None:
         start = self.trainer.start_iter
-        found = read_json(self._path) if start else None
-        self._history = [entry for entry in found or [] if entry["iteration"] < start]
-        comm.synchronize()
+        found = read_record(self._path, _is_history) if start and comm.is_main_process() else None
+        found = comm.all_gather(found)[0] or []
+        self._history = [entry for entry in found if entry["iteration"] < start]
         last = self._history[-1] if self._history else {"iteration": -1}
         if start and (self._is_due(start) or start >= self.trainer.max_iter):
             self.trainer.storage.iter = start - 1
@@ -109,3 +110,13 @@ class EvaluationHook(HookBase):
                 name = f"model_best_{metric.replace('/', '_')}"
                 logger.info("Best %s so far: %.4g", metric, value)
                 self._checkpointer.save_weights(name, iteration=iteration, best={metric: value})
+
+
+def _is_history(content) -> bool:
+    """Return whether this is a list of {"iteration", "results"}."""
+    return isinstance(content, list) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("iteration"), int)
+        and isinstance(entry.get("results"), dict)
+        for entry in content
+    )

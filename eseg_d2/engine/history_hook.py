@@ -7,6 +7,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from eseg_d2.engine.atomic import write_atomically
+from eseg_d2.engine.output_dir import set_aside
 
 __all__ = ["HistoryHook"]
 
@@ -52,13 +53,19 @@ class HistoryHook(HookBase):
         self._loaded = state
 
     def _drop_lines_from(self, start: int) -> None:
-        with open(self._path) as f:
-            kept = [line for line in f if _iteration(line) < start]
+        with open(self._path, errors="replace") as f:
+            lines = [(_iteration(line), line) for line in f]
+        # a run that was killed may have left half of its last line
+        if any(iteration is None for iteration, _ in lines[:-1]):
+            folder, name = os.path.split(self._path)
+            set_aside(folder, [name], f"{name} is damaged; its whole lines are taken over")
+        kept = [line for iteration, line in lines if iteration is not None and iteration < start]
         write_atomically(self._path, lambda f: f.write("".join(kept).encode()))
 
 
-def _iteration(line: str) -> float:
+def _iteration(line: str) -> float | None:
+    """Return a line's iteration, or None if the line is damaged."""
     try:
-        return json.loads(line)["iteration"]
+        return float(json.loads(line)["iteration"])
     except (ValueError, KeyError, TypeError):
-        return float("inf")
+        return None

@@ -58,15 +58,14 @@ def build_hooks(trainer, checkpoints: CheckpointHook) -> list[HookBase]:
 
 def _precise_bn(trainer) -> HookBase | None:
     cfg = trainer.cfg
-    if not (cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(trainer.model)):
+    model = trainer.evaluated_model  # its statistics are those that are used
+    if not (cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(model)):
         return None
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = 0  # as Detectron2: it is used rarely
     loader = trainer.build_train_loader(cfg)
-    return hooks.PreciseBN(
-        cfg.TEST.EVAL_PERIOD, trainer.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER
-    )
+    return hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
 
 
 def _validation_loss(trainer) -> HookBase | None:

@@ -2,17 +2,16 @@
 
 import logging
 import os
-import tempfile
 
 import torch
 from detectron2.config import CfgNode
 
-from eseg_d2.engine.checkpoint import find_checkpoints
+from eseg_d2.engine.checkpoint import find_checkpoints, tag_file
 from eseg_d2.engine.processes import place_from_environment
 from eseg_d2.engine.setup import all_keys, load_config, require_inputs, value_of
 from eseg_d2.engine.writers import require_wandb
 
-__all__ = ["check_launch", "prepare_run", "require_output_dir", "use_norms_of"]
+__all__ = ["check_launch", "prepare_run", "use_norms_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,23 +34,6 @@ def prepare_run(args) -> CfgNode:
     require_inputs(cfg, eval_only=args.eval_only)
     cfg.freeze()
     return cfg
-
-
-def require_output_dir(folder: str) -> None:
-    """Make OUTPUT_DIR, and see that files can be written there.
-
-    Raises:
-        OSError: they cannot.
-    """
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as e:
-        raise OSError(
-            f"cannot write into OUTPUT_DIR {folder!r}: {e.strerror}. Give a folder that can be "
-            "written to, with room for checkpoints: OUTPUT_DIR path"
-        ) from e
 
 
 def use_norms_of(cfg: CfgNode, world_size: int) -> None:
@@ -84,7 +66,7 @@ def check_launch(cfg: CfgNode, args, world_size: int) -> None:
 
     Raises:
         ValueError: more GPUs than there are, a limit that is not positive, a batch that does not
-            divide, or nothing to resume or to evaluate.
+            divide, nothing to evaluate, or checkpoints of a run that this one does not resume.
     """
     found = torch.cuda.device_count()
     if args.num_gpus < 1 or not 0 <= args.machine_rank < args.num_machines:
@@ -110,13 +92,29 @@ def check_launch(cfg: CfgNode, args, world_size: int) -> None:
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {size} processes "
             "cannot share equally: make it a multiple of their number"
         )
-    if args.resume and not find_checkpoints(cfg.OUTPUT_DIR):
+    _require_checkpoints_as_asked_for(cfg, args)
+
+
+def _require_checkpoints_as_asked_for(cfg: CfgNode, args) -> None:
+    found = find_checkpoints(cfg.OUTPUT_DIR)
+    if args.eval_only:
+        if args.resume and not found:
+            raise ValueError(
+                f"--eval-only --resume, but there is no checkpoint in OUTPUT_DIR "
+                f"{cfg.OUTPUT_DIR!r}: set it to the run's folder"
+            )
+        if not (cfg.MODEL.WEIGHTS or args.resume):
+            raise ValueError(
+                "--eval-only needs a trained model: append MODEL.WEIGHTS path/to/model_final.pth, "
+                "or add --resume to take the last checkpoint in OUTPUT_DIR"
+            )
+    elif found and not args.resume:
         raise ValueError(
-            f"--resume, but there is no checkpoint in OUTPUT_DIR {cfg.OUTPUT_DIR!r}. "
-            "Set OUTPUT_DIR to the run's folder, or start it without --resume."
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} holds checkpoints of an earlier run, {found[0]} among "
+            "them: go on with it by --resume, or give another OUTPUT_DIR for a new run"
         )
-    if args.eval_only and not (cfg.MODEL.WEIGHTS or args.resume):
+    elif args.resume and not found and os.path.isfile(tag := tag_file(cfg.OUTPUT_DIR)):
         raise ValueError(
-            "--eval-only needs a trained model: append MODEL.WEIGHTS path/to/model_final.pth, "
-            "or add --resume to take the last checkpoint in OUTPUT_DIR"
+            f"--resume, but the checkpoint that {tag} names is gone, and there is no other: bring "
+            "it back, or remove that file to start anew"
         )

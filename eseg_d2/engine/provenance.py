@@ -10,14 +10,22 @@ import sys
 from importlib import metadata
 
 import torch
+import yaml
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from eseg_d2.engine.atomic import write_atomically
-from eseg_d2.engine.results import read_json
+from eseg_d2.engine.output_dir import read_record
 
-__all__ = ["RUN_FILE", "annotation_digest", "dataset_fingerprint", "record_start"]
+__all__ = [
+    "RUN_FILE",
+    "annotation_digest",
+    "changed_keys",
+    "dataset_fingerprint",
+    "plain_config",
+    "record_start",
+]
 
 RUN_FILE = "run.json"
 _PACKAGES = (
@@ -40,8 +48,7 @@ def record_start(cfg: CfgNode, start_iter: int) -> list[str]:
         Sentences on what differs from how the run began.
     """
     path = os.path.join(cfg.OUTPUT_DIR, RUN_FILE)
-    found = read_json(path) if start_iter else None
-    earlier = found if isinstance(found, dict) else {}
+    earlier = (read_record(path, _is_run) if start_iter else None) or {}
     now = {
         "command": [sys.executable, *sys.argv],
         "git": _git(),
@@ -59,6 +66,29 @@ def record_start(cfg: CfgNode, start_iter: int) -> list[str]:
     content = {**now, "starts": [*earlier.get("starts", []), start]}
     write_atomically(path, lambda f: f.write(json.dumps(content, indent=1).encode()))
     return _differences(earlier, content) if earlier else []
+
+
+def plain_config(cfg: CfgNode) -> dict:
+    """Return a config as nested dicts of plain values, to be kept in a checkpoint."""
+    return yaml.safe_load(cfg.dump())
+
+
+def changed_keys(before: dict, now: dict, prefix: str = "") -> list[str]:
+    """Return "KEY old -> new" for each key in which two configs differ.
+
+    Args:
+        before: of :func:`plain_config`.
+        now: likewise.
+        prefix: goes before each key.
+    """
+    changes = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            changes += changed_keys(old, new, f"{prefix}{key}.")
+        elif old != new:
+            changes.append(f"{prefix}{key} {old!r} -> {new!r}")
+    return changes
 
 
 def dataset_fingerprint(name: str) -> dict:
@@ -107,6 +137,14 @@ def _files(root: str) -> list[tuple[str, int]]:
         for entry in os.scandir(folder)
         if entry.is_file()
     ]
+
+
+def _is_run(content) -> bool:
+    """Return whether this is what record_start writes, as far as it is read again."""
+    kinds = {"starts": list, "datasets": dict, "environment": dict}
+    return isinstance(content, dict) and all(
+        isinstance(content.get(key), kind) for key, kind in kinds.items()
+    )
 
 
 def _git() -> dict | None:

@@ -4,6 +4,8 @@ import json
 import math
 import os
 
+from eseg_d2.engine.atomic import write_atomically
+
 __all__ = ["plain_results", "read_json", "write_results"]
 
 
@@ -23,14 +25,14 @@ def write_results(results: dict, path: str) -> None:
 
     Args:
         results: nested dicts of numbers.
-        path: of the json file; its folder must exist.
+        path: of the json file.
     """
-    with open(path, "w") as f:
-        json.dump(plain_results(results), f, indent=1)
+    text = json.dumps(plain_results(results), indent=1)
+    write_atomically(path, lambda f: f.write(text.encode()))
 
 
 def read_json(path: str):
-    """A json file's content, or None if it is not there or damaged."""
+    """Return a json file's content, or None if it is not there or damaged."""
     if not os.path.isfile(path):
         return None
     try:

@@ -109,6 +109,13 @@ class TrainStep:
         }
 
     def load_state_dict(self, state: dict) -> None:
+        """
+        Raises:
+            ValueError: the optimizer that was saved has other groups of parameters.
+        """
+        groups = [_names(of["param_groups"]) for of in (state["optimizer"], vars(self.optimizer))]
+        if None not in groups[0] and groups[0] != groups[1]:
+            raise ValueError("the optimizer's groups hold other parameters")
         self.optimizer.load_state_dict(state["optimizer"])
         if state.get("grad_scaler"):
             self._scaler.load_state_dict(state["grad_scaler"])
@@ -176,6 +183,10 @@ class TrainStep:
 
     def _statistics(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         return [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+
+
+def _names(groups: Sequence[dict]) -> list[list[str] | None]:
+    return [group.get("param_names") for group in groups]
 
 
 def _as_dict(losses: Losses | torch.Tensor) -> Losses:

@@ -18,16 +18,17 @@ from torch import nn
 from eseg_d2.data.build import build_train_loader
 from eseg_d2.data.random_state import set_random_state
 from eseg_d2.data.train_loader import TrainLoader
-from eseg_d2.engine.checkpoint import SafeCheckpointer, what_is_kept
+from eseg_d2.engine.checkpoint import TRAINING_MODEL, SafeCheckpointer, what_is_kept
 from eseg_d2.engine.checkpoint_hook import CheckpointHook
 from eseg_d2.engine.configured import ConfiguredTrainer
 from eseg_d2.engine.ema import EMAHook
 from eseg_d2.engine.gradients import build_clipping
 from eseg_d2.engine.hooks import build_hooks
 from eseg_d2.engine.not_finite import NotFiniteGuard
+from eseg_d2.engine.output_dir import RECORDS, lock_output_dir, set_aside
 from eseg_d2.engine.peers import is_connection_error
 from eseg_d2.engine.processes import data_parallel, freeze_unused_levels
-from eseg_d2.engine.provenance import record_start
+from eseg_d2.engine.provenance import changed_keys, plain_config, record_start
 from eseg_d2.engine.schedule import ConfiguredRates
 from eseg_d2.engine.setup import autocast_dtype
 from eseg_d2.engine.stopping import Stopped, finish_iterations
@@ -77,7 +78,7 @@ class Trainer(ConfiguredTrainer):
             self.ema.model if self.ema else model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         if self.ema:
-            self.checkpointer.add_checkpointable("training_model", self.ema)
+            self.checkpointer.add_checkpointable(TRAINING_MODEL, model)
         self._guard = NotFiniteGuard(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_SKIPPED_STEPS)
         self._data_state: dict | None = None
         self._images_per_update_then: int | None = None  # in the run that wrote the checkpoint
@@ -95,20 +96,38 @@ class Trainer(ConfiguredTrainer):
         return build_writers(self.cfg, self.start_iter, self.max_iter)
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """As Detectron2's; a new run without MODEL.WEIGHTS loads MODEL.EFFICIENTNET.PRETRAINED.
+        """Go on from the last checkpoint in OUTPUT_DIR, or start with the initial weights.
+
+        Those are MODEL.WEIGHTS, else MODEL.EFFICIENTNET.PRETRAINED.
+
+        Args:
+            resume: go on, if there is a checkpoint; it is logged if there is none.
 
         Raises:
-            ValueError: the weights are of another model.
-            RunError: there are checkpoints to resume from, but none can be read.
+            ValueError: the weights are of another model, or the checkpoint is of another optimizer.
+            RunError: there are checkpoints to resume from, but none can be read, or another run
+                uses OUTPUT_DIR.
         """
+        lock_output_dir(self.cfg.OUTPUT_DIR)
         self.checkpointer.remove_leftovers()
-        comm.synchronize()
-        if resume and self.checkpointer.has_checkpoint():
+        has_checkpoint = self.checkpointer.has_checkpoint()
+        if resume and has_checkpoint:
             self.start_iter = self._scaled(self.checkpointer.resume()["iteration"] + 1)
             self._rates.restore(min(self.start_iter, self.max_iter))
             if self.ema:
                 self.ema.continue_at(self.start_iter)
         else:
+            if has_checkpoint:
+                logger.warning(
+                    "OUTPUT_DIR %s holds checkpoints of an earlier run, which this new one will "
+                    "overwrite as it goes on. (--resume goes on with it.)",
+                    self.cfg.OUTPUT_DIR,
+                )
+            elif resume:
+                logger.warning(
+                    "OUTPUT_DIR %s holds no checkpoint to resume from: a new run starts.",
+                    self.cfg.OUTPUT_DIR,
+                )
             self._load_initial_weights()
         self._trainer.data_loader = self._build_data()
 
@@ -140,12 +159,6 @@ class Trainer(ConfiguredTrainer):
                     load_pretrained(module, self.cfg)
         if self.ema:
             self.ema.start_from_average()
-        if comm.is_main_process() and self.checkpointer.has_checkpoint():
-            logger.warning(
-                "OUTPUT_DIR %s holds checkpoints of an earlier run, which this new one will "
-                "overwrite as it goes on. (--resume goes on with it.)",
-                self.cfg.OUTPUT_DIR,
-            )
 
     def _build_data(self) -> TrainLoader:
         loader = build_train_loader(self.cfg, seed=self.data_seed)
@@ -170,6 +183,8 @@ class Trainer(ConfiguredTrainer):
             )
         if comm.is_main_process():
             os.makedirs(self.cfg.OUTPUT_DIR, exist_ok=True)
+            if not self.start_iter:
+                set_aside(self.cfg.OUTPUT_DIR, RECORDS, "records of an earlier run")
             for sentence in record_start(self.cfg, self.start_iter):
                 logger.warning("%s", sentence)
         try:
@@ -276,11 +291,27 @@ class Trainer(ConfiguredTrainer):
             "random_states": self.random_states,
             "skipped_steps": self._guard.skipped,
             "images_per_update": self.images_per_update,
+            "config": plain_config(self.cfg),
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
+        state_dict.get("hooks", {}).pop("EMAHook", None)  # of an earlier version: weights twice
         TrainerBase.load_state_dict(self, state_dict)
-        self._trainer.load_state_dict(state_dict["_trainer"])
+        now = plain_config(self.cfg)
+        changes = changed_keys(state_dict.get("config", now), now)
+        if changes:
+            logger.warning("Changed since the checkpoint: %s", ", ".join(changes))
+        try:
+            self._trainer.load_state_dict(state_dict["_trainer"])
+        except ValueError as e:
+            keys = [key for key in changes if key.startswith(("MODEL.", "SOLVER."))]
+            raise ValueError(
+                f"the checkpoint's optimizer is not the one of this config: {e}. Of MODEL and "
+                f"SOLVER these keys have changed: {', '.join(keys) or 'unknown'}. Set back those "
+                "by which parameters are frozen or grouped (FREEZE_AT, NORM, WEIGHT_DECAY_NORM, "
+                "BIAS_LR_FACTOR and the like), or start a new run in another OUTPUT_DIR with the "
+                "checkpoint as MODEL.WEIGHTS."
+            ) from e
         if "data" not in state_dict:  # written by an earlier version of this project
             logger.warning("The checkpoint does not say which images came next: a new order begins")
             return

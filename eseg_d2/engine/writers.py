@@ -164,5 +164,11 @@ class WriterHook(HookBase):
         return done % self._period == 0 or evaluated or done == self.trainer.max_iter
 
     def _write(self) -> None:
-        for writer in self._writers:
-            writer.write()
+        # TensorBoard opens its file each time; that the folder was deleted, CheckpointHook says
+        os.makedirs(self.trainer.cfg.OUTPUT_DIR, exist_ok=True)
+        for writer in self._writers[:]:
+            try:
+                writer.write()
+            except FileNotFoundError as e:  # it was deleted at this very moment
+                logger.error("%s writes no more: %s", type(writer).__name__, e)
+                self._writers.remove(writer)

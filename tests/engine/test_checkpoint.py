@@ -117,9 +117,40 @@ def test_a_tag_that_cannot_be_written(tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_folder_that_is_gone(tmp_path):
-    with pytest.raises(RunError, match="no-folder.*No such file.*There is no checkpoint yet"):
-        checkpointer(tmp_path / "no-folder").save("model_final")
+def test_a_folder_that_is_gone_is_made_anew(tmp_path):
+    checkpointer(tmp_path / "no-folder").save("model_final", iteration=3)
+    assert checkpointer(tmp_path / "no-folder").resume()["iteration"] == 3
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot be written: .*There is no checkpoint yet"):
+        checkpointer(tmp_path / "file").save("model_final")
+
+
+def test_a_folder_that_is_deleted_while_a_file_is_written(tmp_path):
+    folder = tmp_path / "run"
+
+    def write(f):
+        f.write(b"content")
+        if not (tmp_path / "away").exists():
+            folder.rename(tmp_path / "away")
+
+    write_atomically(str(folder / "file"), write)
+    assert files(folder) == {"file": b"content"}
+
+
+def test_a_folder_that_is_deleted_during_the_run_ends_it_after_saving(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    hook = CheckpointHook(checkpointer(folder), 2, keep=1)
+    hook.trainer = trainer = SimpleNamespace(start_iter=0, iter=0, max_iter=100)
+    hook.before_train()
+    for trainer.iter in range(3):
+        hook.after_step()
+    folder.rename(tmp_path / "away")
+    trainer.iter = 3
+    with pytest.raises(RunError, match="was deleted while the run went on.*model_0000003.pth"):
+        hook.after_step()
+    assert checkpointer(folder).resume()["iteration"] == 3
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -183,6 +214,9 @@ def test_order_of_checkpoints(tmp_path):
     for content in b"model_0000009.pth", b"model_best_PQ.pth", b"", b"\xff\0", b"../x.pth":
         tag.write_bytes(content)
         assert names(find_checkpoints(str(tmp_path))) == found
+    tag.unlink()
+    tag.mkdir()
+    assert names(find_checkpoints(str(tmp_path))) == found
 
 
 def test_order_of_checkpoints_that_were_copied_at_once(tmp_path):
@@ -206,6 +240,14 @@ def test_resume_takes_the_tagged_one(tmp_path):
     assert one.resume()["iteration"] == 1
     assert one.checkpointables["trainer"].number == 1
     assert (one.model.weight == 1).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\0", b"../elsewhere.pth", b"model_0000007.pth"])
+def test_a_tag_that_names_no_checkpoint_is_said(tmp_path, caplog, content):
+    checkpointer(tmp_path).save("model_0000001", iteration=1)
+    (tmp_path / "last_checkpoint").write_bytes(content)
+    assert checkpointer(tmp_path).resume()["iteration"] == 1
+    assert "last_checkpoint names" in caplog.text and "the newest one is taken" in caplog.text
 
 
 def damage(path):

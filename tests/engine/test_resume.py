@@ -1,5 +1,6 @@
 """A run that is killed and resumed is the run that was not disturbed."""
 
+import json
 import os
 import random
 import shutil
@@ -12,8 +13,8 @@ import runs
 CONFIGS = "configs/scenes/eseg_lite_s.yaml", "configs/scenes/rsp_panoptic_R18_cityscapes.yaml"
 
 
-def run(config, output, *overrides):
-    process = runs.start(config, output, *overrides)
+def run(config, output, *overrides, **keywords):
+    process = runs.start(config, output, *overrides, **keywords)
     process.join(300)
     assert process.exitcode == 0
 
@@ -38,25 +39,85 @@ def test_resumed_run_equals_an_undisturbed_one(root, scenes, tmp_path, config):
     assert evaluations[0] == evaluations[1]
 
 
+def written(output):
+    """Whole lines of metrics.json."""
+    path = output / "metrics.json"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def wait_for(condition, process):
+    while not condition():
+        assert process.is_alive()
+        time.sleep(0.01)
+
+
+def kill(process):
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
 def test_thirty_kills(root, scenes, tmp_path):
-    """At random moments, many while a checkpoint is written: each other iteration writes one."""
+    """At random moments, many while a checkpoint is written: each iteration writes one.
+
+    The killed run has no end that it could reach before it is killed; how far it has come in the
+    end is how long the undisturbed one is.
+    """
     config = root / "configs/scenes/rsp_semantic_R50.yaml"
-    options = [*runs.SMALL_MODEL, "SOLVER.MAX_ITER", "100", "SOLVER.CHECKPOINT_PERIOD", "1"]
+    options = [*runs.SMALL_MODEL, "SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.MAX_ITER", "1000000"]
     whole, out = tmp_path / "whole", tmp_path / "killed"
-    run(config, whole, *options)
     moments = random.Random(0)
     for _ in range(30):
         seen = len(list(out.glob("*.pth")))
+        lines = written(out)
         process = runs.start(config, out, *options)
-        begun = time.monotonic()
-        while not (out / "metrics.json").exists() and time.monotonic() < begun + 60:
-            time.sleep(0.05)
-        time.sleep(moments.uniform(0, 2))
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        # a resumed run first takes lines out
+        wait_for(lambda lines=lines: written(out) > lines, process)
+        for _ in range(moments.randrange(50)):
+            os.listdir(out)
+        time.sleep(moments.uniform(0, 0.2))
+        kill(process)
         assert len(list(out.glob("*.pth"))) >= min(seen, 1)
-    assert not (out / "model_final.pth").exists()
-    run(config, out, *options)
+    end = max(runs.metrics(out)) + 3
+    run(config, out, *options, end=end)
+    run(config, whole, *options, end=end)
     runs.assert_same_run(out, whole)
+    assert len(runs.metrics(out)) >= 30
     assert not list(out.glob("*.partial"))
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_run_that_is_killed_before_its_first_checkpoint(root, scenes, tmp_path, resume):
+    """The run that is started then has records of its own; the others are kept."""
+    config = root / "configs/scenes/rsp_semantic_R50.yaml"
+    options = [*runs.SMALL_MODEL, "SOLVER.CHECKPOINT_PERIOD", "0"]
+    process = runs.start(config, tmp_path, *options, "SOLVER.MAX_ITER", "1000000")
+    wait_for(lambda: written(tmp_path) >= 2, process)
+    kill(process)
+    before = {name: (tmp_path / name).read_bytes() for name in ("metrics.json", "run.json")}
+    run(config, tmp_path, *options, "SOLVER.MAX_ITER", "3", resume=resume)
+    assert sorted(runs.metrics(tmp_path)) == [0, 1, 2]
+    assert len(json.loads((tmp_path / "run.json").read_text())["starts"]) == 1
+    for name, content in before.items():
+        assert (tmp_path / f"{name}.1").read_bytes() == content
+
+
+def test_damaged_records_are_kept_when_a_run_is_resumed(root, scenes, tmp_path):
+    config = root / "configs/scenes/rsp_semantic_R50.yaml"
+    options = [*runs.SMALL_MODEL, "DATASETS.TEST", "('scenes_cityscapes_panoptic_val',)"]
+    run(config, tmp_path, *options, "SOLVER.MAX_ITER", "4")
+    lines = (tmp_path / "metrics.json").read_bytes().splitlines(keepends=True)
+    damaged = {
+        "metrics.json": b"".join([*lines[:2], b"\xff\0\n", *lines[2:], b'{"iter']),
+        "evaluations.json": b'[{"iteration": 3',
+        "run.json": b"\0" * 50,
+    }
+    for name, content in damaged.items():
+        (tmp_path / name).write_bytes(content)
+    run(config, tmp_path, *options, "SOLVER.MAX_ITER", "6")
+    lines = runs.metrics(tmp_path).items()
+    assert [at for at, line in lines if "total_loss" in line] == list(range(6))
+    for name, content in damaged.items():
+        assert (tmp_path / f"{name}.1").read_bytes() == content
+        if name != "metrics.json":
+            assert json.loads((tmp_path / name).read_text())

@@ -70,3 +70,13 @@ def test_checkpoint_beyond_the_end_resumes_with_any_schedule(root, run):
         options = ("SOLVER.LR_SCHEDULER_NAME", name, "SOLVER.STEPS", "()", "SOLVER.MAX_ITER", 2)
         trainer = make_trainer(root, output, *options)
         assert trainer.start_iter == 4
+
+
+def test_schedule_goes_on_to_a_later_end(root, scenes, tmp_path):
+    polynomial = ("SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR")
+    make_trainer(root, tmp_path, *polynomial, "SOLVER.MAX_ITER", 2).train()
+    longer = make_trainer(root, tmp_path, *polynomial, "SOLVER.MAX_ITER", 5)
+    cfg = longer.cfg.SOLVER
+    assert rate_of(longer) == pytest.approx(cfg.BASE_LR * 0.6**cfg.POLY_LR_POWER)
+    longer.train()
+    assert longer.iter == 5

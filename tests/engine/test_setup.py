@@ -84,7 +84,7 @@ def test_launches_that_cannot_work_are_refused(tmp_path):
     with pytest.raises(ValueError, match="IMS_PER_BATCH is 4, which 3 processes"):
         check_launch(cfg, arguments(num_machines=3), 3)
     with pytest.raises(ValueError, match="no checkpoint in OUTPUT_DIR"):
-        check_launch(cfg, arguments(resume=True), 1)
+        check_launch(cfg, arguments(resume=True, eval_only=True), 1)
     with pytest.raises(ValueError, match="MODEL.WEIGHTS path"):
         check_launch(cfg, arguments(eval_only=True), 1)
     cfg.LAUNCH.TIMEOUT_SECONDS = 0
@@ -94,6 +94,21 @@ def test_launches_that_cannot_work_are_refused(tmp_path):
     cfg.MODEL.DEVICE = "cuda"
     with pytest.raises(ValueError, match="--num-gpus 99, but this machine has.*MODEL.DEVICE cpu"):
         check_launch(cfg, arguments(num_gpus=99), 99)
+
+
+def test_run_is_resumed_or_started_and_never_overwritten(tmp_path):
+    cfg = load_config(CONFIG, ["OUTPUT_DIR", str(tmp_path)])
+    check_launch(cfg, arguments(resume=True), 1)  # as a job that is queued again gives it at first
+    tag = tmp_path / "last_checkpoint"
+    tag.write_text("model_0000009.pth")
+    with pytest.raises(ValueError, match=f"checkpoint that {tag} names is gone"):
+        check_launch(cfg, arguments(resume=True), 1)
+    checkpoint = tmp_path / "model_0000009.pth"
+    checkpoint.touch()
+    check_launch(cfg, arguments(resume=True), 1)
+    check_launch(cfg, arguments(resume=True, eval_only=True), 1)
+    with pytest.raises(ValueError, match=f"holds checkpoints .* {checkpoint} .*--resume, or give"):
+        check_launch(cfg, arguments(), 1)
 
 
 HARMFUL = [

@@ -1,12 +1,21 @@
+import copy
 import json
+import logging
+import re
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from detectron2.engine import DefaultTrainer
+from detectron2.utils.events import EventStorage
+from fvcore.nn.precise_bn import update_bn_stats
+from runs import SMALL_MODEL, TINY
 
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.engine import Trainer, load_config, write_results
+from eseg_d2.errors import RunError
 
 
 def test_results_are_strict_json(tmp_path):
@@ -155,12 +164,97 @@ def test_average_goes_on_after_resuming(root, scenes, tmp_path):
     torch.testing.assert_close(weight_of(resumed.ema.model), expected)
 
 
-def test_run_without_average_is_not_resumed_with_one(root, scenes, tmp_path):
+def test_average_begins_where_a_run_without_one_is_resumed(root, scenes, tmp_path, caplog):
+    logging.getLogger("eseg_d2").propagate = True
     plain = ema_trainer(root, tmp_path, "MODEL_EMA.ENABLED", "False")
     plain.resume_or_load(resume=False)
     plain.train()
-    with pytest.raises(ValueError, match="written without it. Resume with MODEL_EMA.ENABLED False"):
-        ema_trainer(root, tmp_path).resume_or_load(resume=True)
+    resumed = ema_trainer(root, tmp_path)
+    resumed.resume_or_load(resume=True)
+    assert "MODEL_EMA.ENABLED False, and it is True now" in caplog.text
+    before = weight_of(plain.model)
+    for model in resumed.model, resumed.ema.model:
+        assert torch.equal(weight_of(model), before)
+    with torch.no_grad():
+        resumed.model.sem_seg_head.predictor.weight.add_(1)
+    resumed.ema.after_step()
+    torch.testing.assert_close(weight_of(resumed.ema.model), before + 0.25)
+
+
+def test_run_goes_on_with_the_weights_in_training_if_the_average_is_switched_off(
+    root, scenes, tmp_path, caplog
+):
+    logging.getLogger("eseg_d2").propagate = True
+    averaged = ema_trainer(root, tmp_path)
+    averaged.resume_or_load(resume=False)
+    averaged.train()
+    resumed = ema_trainer(root, tmp_path, "MODEL_EMA.ENABLED", "False")
+    resumed.resume_or_load(resume=True)
+    assert "MODEL_EMA.ENABLED True, and it is False now" in caplog.text
+    assert torch.equal(weight_of(resumed.model), weight_of(averaged.model))
+    assert not torch.equal(weight_of(resumed.model), weight_of(averaged.ema.model))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ("SOLVER.WEIGHT_DECAY_NORM", "None"),
+        ("SOLVER.BIAS_LR_FACTOR", "2.0", "SOLVER.WEIGHT_DECAY_BIAS", "0.1"),
+        ("MODEL.BACKBONE.FREEZE_AT", "2"),
+    ],
+)
+def test_other_groups_of_the_optimizer_are_named(root, scenes, tmp_path, changed):
+    def make(*overrides):
+        options = [*SMALL_MODEL, *TINY, "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "2"]
+        cfg = load_config(str(root / "configs/scenes/rsp_semantic_R50.yaml"), options)
+        cfg.merge_from_list(overrides)  # after load_config, which freezes no random weights
+        return Trainer(cfg)
+
+    trainer = make()
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    with pytest.raises(ValueError, match="optimizer is not the one of this config") as error:
+        make(*changed).resume_or_load(resume=True)
+    for key, value in zip(changed[::2], changed[1::2], strict=True):
+        assert re.search(rf"{key} \S+ -> {value}", str(error.value)), str(error.value)
+
+
+def test_room_that_a_checkpoint_needs_is_its_size(root, scenes, tmp_path, monkeypatch):
+    """The moving average, and shared memory, count once."""
+    trainer = ema_trainer(root, tmp_path, "SOLVER.MAX_ITER", "1")
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    size = (tmp_path / "model_final.pth").stat().st_size
+
+    def limit(free):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+
+    limit(1.1 * size)
+    trainer.checkpointer.save("model_final", iteration=0)
+    limit(0.9 * size)
+    with pytest.raises(RunError, match="No space left on device; it needs"):
+        trainer.checkpointer.save("model_final", iteration=0)
+
+
+def test_precise_statistics_are_those_of_the_saved_model(root, scenes, tmp_path):
+    trainer = ema_trainer(
+        root, tmp_path, "TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "2"
+    )
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    # the same batches of a loader that begins anew
+    expected = copy.deepcopy(trainer.evaluated_model).train()
+    batches = iter(trainer.build_train_loader(trainer.cfg))
+    with EventStorage():
+        update_bn_stats(expected, [next(batches) for _ in range(2)], 2)
+    saved = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    names = [name for name, _ in expected.named_buffers() if "running_" in name]
+    assert len(names) > 10
+    for name in names:
+        wanted = expected.state_dict()[name]
+        torch.testing.assert_close(saved["model"][name], wanted, rtol=1e-3, atol=1e-4)
+        if "running_mean" in name:
+            assert not torch.equal(saved["training_model"][name], wanted)
 
 
 def test_new_run_takes_loaded_weights(root, scenes, tmp_path):

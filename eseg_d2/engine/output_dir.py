@@ -1,0 +1,131 @@
+"""The folder of a run: writable, of one run at a time, and nothing in it is lost."""
+
+import datetime
+import errno
+import fcntl
+import itertools
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from detectron2.utils import comm
+
+from eseg_d2.engine.results import read_json
+from eseg_d2.errors import RunError
+
+__all__ = ["RECORDS", "lock_output_dir", "read_record", "require_output_dir", "set_aside"]
+
+logger = logging.getLogger(__name__)
+
+RECORDS = ("metrics.json", "evaluations.json", "run.json")  # what a run adds to as it goes on
+LOCK_FILE = "run.lock"
+_WRITTEN = (*RECORDS, LOCK_FILE, "results.json", "last_checkpoint", "config.yaml", "log.txt")
+
+_held: dict[str, TextIO] = {}  # a lock lasts as long as its file is open
+
+
+def require_output_dir(folder: str) -> None:
+    """Make OUTPUT_DIR, and check that the files of a run can be written there.
+
+    Raises:
+        OSError: they cannot, or something else has the name of one.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise OSError(
+            f"cannot write into OUTPUT_DIR {folder!r}: {e.strerror}. Give a folder that can be "
+            "written to, with room for checkpoints: OUTPUT_DIR path"
+        ) from e
+    for entry in os.scandir(folder):
+        is_checkpoint = entry.name.startswith("model_") and entry.name.endswith(".pth")
+        if (is_checkpoint or entry.name in _WRITTEN) and os.path.exists(entry) != entry.is_file():
+            kind = "a folder" if entry.is_dir() else "no regular file"
+            raise OSError(
+                f"{entry.path} is {kind}, and a run writes a file of this name: move it away, or "
+                "give another OUTPUT_DIR"
+            )
+
+
+def lock_output_dir(folder: str) -> None:
+    """Keep other runs out of OUTPUT_DIR until this process ends, in whatever way.
+
+    To be called in all processes of a run; the main one holds the lock.
+
+    Raises:
+        RunError: another run uses the folder. Raised in all processes.
+    """
+    refusal = comm.all_gather(_lock(folder) if comm.is_main_process() else None)[0]
+    if refusal:
+        raise RunError(refusal)
+
+
+def _lock(folder: str) -> str | None:
+    """Return why the folder is not to be used, or None."""
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(os.path.realpath(folder), LOCK_FILE)
+    if path in _held:
+        return None
+    file = open(path, "a+")  # noqa: SIM115, open until the process ends
+    try:
+        # a lock of this process alone: with flock, data workers that outlive it would keep it
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        with file:
+            file.seek(0)
+            holder = file.read().strip() or "a process that does not say which"
+        if e.errno not in (errno.EACCES, errno.EAGAIN):
+            logger.warning(
+                "OUTPUT_DIR %s cannot be locked (%s): no other run may write there.", folder, e
+            )
+            return None
+        return (
+            f"OUTPUT_DIR {folder!r} is in use by {holder}. Wait for it or end it, or give another "
+            "OUTPUT_DIR."
+        )
+    file.truncate(0)
+    now = datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    file.write(f"process {os.getpid()} on {socket.gethostname()}, started at {now}\n")
+    file.flush()
+    _held[path] = file
+    return None
+
+
+def set_aside(folder: str, names: Sequence[str], why: str) -> None:
+    """Rename files to their name with the next free number, and log it.
+
+    Args:
+        folder: of the run.
+        names: of files in it; those that are not there, or empty, are left out.
+        why: what is said about them.
+    """
+    paths = [os.path.join(folder, name) for name in names]
+    paths = [path for path in paths if os.path.isfile(path) and os.path.getsize(path)]
+    if not paths:
+        return
+    numbers = itertools.count(1)
+    number = next(n for n in numbers if not any(os.path.lexists(f"{p}.{n}") for p in paths))
+    for path in paths:
+        os.rename(path, f"{path}.{number}")
+    kept = ", ".join(f"{os.path.basename(path)}.{number}" for path in paths)
+    logger.warning("%s: %s, kept as %s", folder, why, kept)
+
+
+def read_record(path: str, is_valid: Callable[[object], bool]):
+    """Return the content of a json file of a run, or None.
+
+    Args:
+        path: of the file. If it is damaged it is set aside, so that it is not overwritten.
+        is_valid: whether content is what the file should hold.
+    """
+    content = read_json(path)
+    if content is not None and is_valid(content):
+        return content
+    folder, name = os.path.split(path)
+    set_aside(folder, [name], f"{name} is damaged")
+    return None

@@ -1,0 +1,93 @@
+"""The folder of a run: of one run at a time, and what is in it is not lost."""
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+
+import pytest
+import runs
+
+from eseg_d2.engine.output_dir import (
+    lock_output_dir,
+    read_record,
+    require_output_dir,
+    set_aside,
+)
+from eseg_d2.errors import RunError
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "last_checkpoint", "model_0000005.pth"])
+@pytest.mark.parametrize("make, kind", [(os.mkdir, "a folder"), (os.mkfifo, "no regular file")])
+def test_entries_that_are_no_files_are_named(tmp_path, name, make, kind):
+    make(tmp_path / name)
+    with pytest.raises(OSError, match=f"{tmp_path / name} is {kind}, .*move it away"):
+        require_output_dir(str(tmp_path))
+
+
+def test_other_folders_are_no_matter(tmp_path):
+    (tmp_path / "inference").mkdir()
+    (tmp_path / "model_0000001.pth").symlink_to(tmp_path / "gone.pth")
+    require_output_dir(str(tmp_path))
+    require_output_dir(str(tmp_path / "new" / "run"))
+    assert (tmp_path / "new" / "run").is_dir()
+
+
+def test_second_run_is_refused_until_the_first_is_dead(tmp_path):
+    """Even if the first was killed and its data workers live on."""
+    pids = runs.CONTEXT.SimpleQueue()
+    holder = runs.CONTEXT.Process(target=runs.hold, args=(tmp_path, pids))
+    holder.start()
+    pid, child = pids.get()
+    try:
+        with pytest.raises(RunError) as error:
+            lock_output_dir(str(tmp_path))
+        message = str(error.value)
+        assert f"OUTPUT_DIR '{tmp_path}' is in use by process {pid} on {socket.gethostname()}" in (
+            message
+        )
+        assert "started at 20" in message and "give another OUTPUT_DIR" in message
+        os.kill(pid, signal.SIGKILL)
+        holder.join()
+        os.kill(child, 0)  # it lives
+        lock_output_dir(str(tmp_path))
+    finally:
+        os.kill(child, signal.SIGKILL)
+    lock_output_dir(str(tmp_path))  # a process may ask for its own folder again
+    assert f"process {os.getpid()} on" in (tmp_path / "run.lock").read_text()
+
+
+def test_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    lock_output_dir(str(tmp_path))
+    assert "cannot be locked" in caplog.text and "no other run may write there" in caplog.text
+
+
+def test_files_that_are_set_aside_have_the_next_number(tmp_path, caplog):
+    names = ("metrics.json", "run.json", "evaluations.json")
+    set_aside(str(tmp_path), names, "why")
+    (tmp_path / "evaluations.json").touch()
+    assert not caplog.text
+    for number in "1", "2":
+        for name in names[:2]:
+            (tmp_path / name).write_text(number)
+        set_aside(str(tmp_path), names, "records of an earlier run")
+        assert f"kept as metrics.json.{number}, run.json.{number}" in caplog.text
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    expected = {f"{name}.{number}": number for name in names[:2] for number in ("1", "2")}
+    assert found == {**expected, "evaluations.json": ""}
+
+
+@pytest.mark.parametrize("content", [b'{"starts": [', b"\xff\xfe\0\0", b"3"])
+def test_damaged_record_is_kept(tmp_path, content):
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+    assert read_record(str(path), lambda record: isinstance(record, dict)) is None
+    assert (tmp_path / "run.json.1").read_bytes() == content and not path.exists()
+    path.write_text("{}")
+    assert read_record(str(path), lambda record: isinstance(record, dict)) == {}
+    assert read_record(str(tmp_path / "other.json"), bool) is None
