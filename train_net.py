@@ -46,12 +46,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--num-machines", type=int, default=1, help="machines in all; default 1")
     parser.add_argument("--machine-rank", type=int, default=0, help="this machine's, 0 ..")
-    # several users may train on one machine: a port that depends on the user
-    port = 2**15 + 2**14 + hash(os.getuid() if sys.platform != "win32" else 1) % 2**14
     parser.add_argument(
         "--dist-url",
-        default=f"tcp://127.0.0.1:{port}",
-        help="where the processes meet; default %(default)s",
+        default="auto",
+        help="where the processes meet, tcp://FIRST_MACHINE:PORT; needed for several machines",
     )
     parser.add_argument(
         "opts",

@@ -61,12 +61,14 @@ def check_launch(cfg: CfgNode, args, world_size: int) -> None:
 
     Args:
         cfg: MODEL.DEVICE, MODEL.WEIGHTS, OUTPUT_DIR, LAUNCH and SOLVER are read.
-        args: with ``num_gpus``, ``num_machines``, ``machine_rank``, ``resume`` and ``eval_only``.
+        args: with ``num_gpus``, ``num_machines``, ``machine_rank``, ``dist_url``, ``resume`` and
+            ``eval_only``.
         world_size: processes of all machines.
 
     Raises:
-        ValueError: more GPUs than there are, a limit that is not positive, a batch that does not
-            divide, nothing to evaluate, or checkpoints of a run that this one does not resume.
+        ValueError: more GPUs than there are, no address to meet at, a limit that is not positive,
+            a batch that does not divide, nothing to evaluate, or checkpoints of a run that this one
+            does not resume.
     """
     found = torch.cuda.device_count()
     if args.num_gpus < 1 or not 0 <= args.machine_rank < args.num_machines:
@@ -79,6 +81,11 @@ def check_launch(cfg: CfgNode, args, world_size: int) -> None:
         raise ValueError(
             f"--num-gpus {args.num_gpus}, but this machine has {found}. Give no more than these, "
             "or MODEL.DEVICE cpu for so many processes without GPUs."
+        )
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise ValueError(
+            f"--num-machines {args.num_machines} needs --dist-url tcp://FIRST_MACHINE:PORT, the "
+            "same on all: the address of the machine with --machine-rank 0, and a free port of it"
         )
     if cfg.LAUNCH.TIMEOUT_SECONDS < 1:
         raise ValueError(

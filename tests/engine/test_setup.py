@@ -18,6 +18,7 @@ def arguments(**given):
         "num_gpus": 1,
         "num_machines": 1,
         "machine_rank": 0,
+        "dist_url": "auto",
         "resume": False,
         "eval_only": False,
     }
@@ -82,7 +83,9 @@ def test_launches_that_cannot_work_are_refused(tmp_path):
     with pytest.raises(ValueError, match="--machine-rank 2; expected"):
         check_launch(cfg, arguments(num_machines=2, machine_rank=2), 2)
     with pytest.raises(ValueError, match="IMS_PER_BATCH is 4, which 3 processes"):
-        check_launch(cfg, arguments(num_machines=3), 3)
+        check_launch(cfg, arguments(num_machines=3, dist_url="tcp://first:29500"), 3)
+    with pytest.raises(ValueError, match="--num-machines 2 needs --dist-url tcp://FIRST_MACHINE"):
+        check_launch(cfg, arguments(num_machines=2), 2)
     with pytest.raises(ValueError, match="no checkpoint in OUTPUT_DIR"):
         check_launch(cfg, arguments(resume=True, eval_only=True), 1)
     with pytest.raises(ValueError, match="MODEL.WEIGHTS path"):

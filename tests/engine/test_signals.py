@@ -35,10 +35,10 @@ def lines(output):
 
 
 def stoppable(function, *args):
-    """What a process of a run does."""
+    """What a process of a run does; these tests may run where SIGINT is ignored."""
     from eseg_d2.engine.stopping import stop_signals
 
-    with stop_signals():
+    with stop_signals(even_ignored=True):
         function(*args)
 
 
@@ -155,13 +155,12 @@ def is_gone(pid):
 
 @pytest.fixture
 def train_net(root, scenes, tmp_path):
-    """Starts train_net.py as the head of a group, with SIGINT ignored as job scripts may do."""
+    """Starts train_net.py as the head of a group, or with SIGINT ignored as job scripts may do."""
     started = []
 
-    def begin(*before, ignoring=()):
+    def begin(*before, ignoring_interrupts=False):
         def prepare():
-            for number in ignoring:
-                signal.signal(number, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN if ignoring_interrupts else signal.SIG_DFL)
 
         options = [*runs.TINY, *STEADY, *ENDLESS, "DATALOADER.NUM_WORKERS", "1"]
         command = [sys.executable, "train_net.py", "--config-file", CONFIG, *before, *options]
@@ -201,7 +200,7 @@ def assert_stopped(folder, name, processes):
 
 @pytest.mark.parametrize("whom", ["parent", "child"])
 def test_sigterm_reaches_all_processes_of_a_job_that_ignores_sigint(train_net, tmp_path, whom):
-    process = train_net("--num-gpus", "2", ignoring=[signal.SIGINT])
+    process = train_net("--num-gpus", "2", ignoring_interrupts=True)
     below = descendants(process.pid)
     os.kill(process.pid if whom == "parent" else runs.children(process.pid)[1], signal.SIGTERM)
     assert process.wait() == 143
@@ -210,7 +209,7 @@ def test_sigterm_reaches_all_processes_of_a_job_that_ignores_sigint(train_net, t
 
 
 def test_processes_end_when_their_parent_is_killed(train_net, tmp_path):
-    process = train_net("--num-gpus", "2", ignoring=[signal.SIGINT])
+    process = train_net("--num-gpus", "2", ignoring_interrupts=True)
     below = descendants(process.pid)
     process.kill()
     process.wait()
