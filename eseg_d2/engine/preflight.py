@@ -99,10 +99,10 @@ def check_launch(cfg: CfgNode, args, world_size: int) -> None:
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {size} processes "
             "cannot share equally: make it a multiple of their number"
         )
-    _require_checkpoints_as_asked_for(cfg, args)
+    _check_resume(cfg, args)
 
 
-def _require_checkpoints_as_asked_for(cfg: CfgNode, args) -> None:
+def _check_resume(cfg: CfgNode, args) -> None:
     found = find_checkpoints(cfg.OUTPUT_DIR)
     if args.eval_only:
         if args.resume and not found:
