@@ -12,7 +12,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from eseg_d2.layers.choices import check_choice
 
-__all__ = ["EfficientNet", "build_efficientnet_backbone", "build_efficientnet_fpn_backbone"]
+__all__ = [
+    "EfficientNet",
+    "build_efficientnet_backbone",
+    "build_efficientnet_fpn_backbone",
+    "check_name",
+]
 
 _ACTIVATIONS = {"": None, "relu": nn.ReLU, "swish": nn.SiLU}
 _NORMS = ("BN", "SyncBN")
@@ -60,7 +65,8 @@ class EfficientNet(Backbone):
             ValueError: an argument is not one of those, or timm has no weights with this tag.
         """
         super().__init__()
-        _check(name, out_features, activation, norm, freeze_at)
+        check_name(name)
+        _check(out_features, activation, norm, freeze_at)
         options = {"drop_path_rate": drop_path_rate, "in_chans": in_channels}
         if not squeeze_excite:
             options["se_layer"] = nn.Identity  # timm passes it the block's widths
@@ -155,7 +161,12 @@ def build_efficientnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN
     )
 
 
-def _check(name: str, out_features: list[str], activation: str, norm: str, freeze_at: int) -> None:
+def check_name(name: str) -> None:
+    """Raise a ValueError unless this is an EfficientNet of timm, with a tag of its weights or none.
+
+    Args:
+        name: MODEL.EFFICIENTNET.NAME.
+    """
     model, _, tag = name.partition(".")
     if not timm.is_model(model) or "efficientnet" not in model:
         raise ValueError(
@@ -167,6 +178,9 @@ def _check(name: str, out_features: list[str], activation: str, norm: str, freez
         raise ValueError(
             f"MODEL.EFFICIENTNET.NAME is {name!r}; {model} has the tags {', '.join(tagged)}"
         )
+
+
+def _check(out_features: list[str], activation: str, norm: str, freeze_at: int) -> None:
     unknown = [feature for feature in out_features if feature not in _STAGES]
     if unknown or not out_features:
         raise ValueError(

@@ -9,7 +9,7 @@ import timm
 import torch
 from detectron2.config import CfgNode
 
-from eseg_d2.modeling.backbone.efficientnet import EfficientNet
+from eseg_d2.modeling.backbone.efficientnet import EfficientNet, check_name
 
 __all__ = ["fetch_pretrained", "load_pretrained"]
 
@@ -28,11 +28,12 @@ def fetch_pretrained(cfg: CfgNode) -> dict[str, torch.Tensor]:
 
     Raises:
         FileNotFoundError: the file is not there, or the download failed.
-        ValueError: the images would be normalised otherwise than those that the weights of this
-            NAME were trained on. A file is checked if NAME ends in a tag, since the tag says which
-            weights it holds.
+        ValueError: timm has no model or tag of this NAME; or the images would be normalised
+            otherwise than those that its weights were trained on. A file is checked if NAME ends
+            in a tag, since the tag says which weights it holds.
     """
     name, source = cfg.MODEL.EFFICIENTNET.NAME, cfg.MODEL.EFFICIENTNET.PRETRAINED
+    check_name(name)
     if source == "timm" or "." in name:
         _require_normalization(cfg, name)
     if source == "timm":
@@ -92,6 +93,11 @@ def load_pretrained(backbone: EfficientNet, cfg: CfgNode) -> None:
 
 def _require_normalization(cfg: CfgNode, name: str) -> None:
     record = timm.models.get_pretrained_cfg(name)
+    if record is None:  # one of timm's deprecated names
+        raise ValueError(
+            f"MODEL.EFFICIENTNET.NAME is {name!r}, of whose weights timm has no record; expected "
+            "a model and the tag of its weights, such as 'efficientnet_b0.ra_in1k'"
+        )
     theirs = _normalization(record, cfg.INPUT.FORMAT)
     ours = np.array([cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD])
     if ours.shape == theirs.shape and np.allclose(ours, theirs, atol=NORMALIZATION_TOLERANCE):

@@ -163,6 +163,14 @@ def test_weights_of_another_model_and_files_that_are_not_there(tmp_path):
         load_pretrained(backbone, config("efficientnet_b1", tmp_path / "none.pth"))
 
 
+@pytest.mark.parametrize(
+    "name", ["efficientnet_b1.x_in1k", "efficientnet_b99", "resnet18", "tf_efficientnet_b0_ns"]
+)
+def test_names_without_weights_are_told(name):
+    with pytest.raises(ValueError, match=f"MODEL.EFFICIENTNET.NAME is '{name}'"):
+        fetch_pretrained(config(name, "timm"))
+
+
 def test_unreachable_download_is_told(monkeypatch):
     def refuse(name, pretrained):
         raise OSError("no route to host")
