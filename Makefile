@@ -64,9 +64,10 @@ test: install ## run all tests in random order; SEED=N repeats the order of anot
 	@echo '==> random order of the tests: make test SEED=$(SEED)'
 	$(PY) -m pytest -n auto --dist loadfile --randomly-seed=$(SEED)
 
-lint: install ## check the code's style and format
+lint: install ## check style, format, and which room imports which
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports
 
 clean: ## remove the environment and caches (keeps output/ and the data sets)
 	@$(VENV_IS_OURS)

@@ -48,6 +48,7 @@ EXTRAS_REQUIRE = {
         "playwright",  # drives a Chromium over the page, where one is installed
         "shapely",  # Detectron2's loader of Cityscapes polygons
         "ruff==0.17.5",  # pinned: another release may format in another way
+        "import-linter",  # which room of the package may import which: see pyproject.toml
     ],
 }
 for extra in "export", "ap", "video", "app":  # tests use them
@@ -60,7 +61,7 @@ setup(
     description="RSP and ESeg, multi-scale feature aggregation for segmentation, for Detectron2",
     python_requires=">=3.10",
     packages=find_packages(include=["eseg_d2", "eseg_d2.*"]),
-    package_data={"eseg_d2.report": ["templates/*"], "eseg_d2.app": ["static/*"]},
+    package_data={"eseg_d2.apps.report": ["templates/*"], "eseg_d2.apps.page": ["static/*"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
 )

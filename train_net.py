@@ -74,7 +74,7 @@ def run(args: argparse.Namespace, cfg) -> None:
         lock_output_dir,
         log_to,
     )
-    from eseg_d2.errors import RunError
+    from eseg_d2.utils.errors import RunError
 
     lock_output_dir(cfg.OUTPUT_DIR)
     default_setup(cfg, args)
@@ -105,7 +105,7 @@ def main() -> None:
     from detectron2.utils.logger import setup_logger
 
     import eseg_d2  # noqa: F401, registers
-    from eseg_d2.data.doctor import quick_check
+    from eseg_d2.apps.doctor import quick_check
     from eseg_d2.engine import launch, prepare_run, require_output_dir
 
     setup_logger(name="eseg_d2")

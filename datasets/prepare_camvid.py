@@ -29,8 +29,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Return the exit status: 0 all is there, 1 an error, 130 interrupted."""
     args = _parse(arguments)
+    from eseg_d2.apps.convert.published import prepare_camvid
     from eseg_d2.data.datasets.builtin import dataset_root
-    from eseg_d2.data.prepare import prepare_camvid
 
     root = args.root or Path(dataset_root(), "camvid")
     try:

@@ -21,8 +21,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 all is there, 1 an error, 130 interrupted."""
     args = _parse(arguments)
+    from eseg_d2.apps.convert.published import prepare_cityscapes
     from eseg_d2.data.datasets.builtin import dataset_root
-    from eseg_d2.data.prepare import prepare_cityscapes
 
     root = args.root or Path(dataset_root(), "cityscapes")
     try:

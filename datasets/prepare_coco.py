@@ -20,8 +20,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 all is there, 1 something is missing."""
     args = _parse(arguments)
+    from eseg_d2.apps.convert.published import check_coco
     from eseg_d2.data.datasets.builtin import dataset_root
-    from eseg_d2.data.prepare import check_coco
 
     root = args.root or Path(dataset_root(), "coco")
     complete = True

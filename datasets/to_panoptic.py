@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = vars(_parse(arguments))
     import yaml
 
-    from eseg_d2.data.convert import convert_coco, convert_label_maps
+    from eseg_d2.apps.convert import convert_coco, convert_label_maps
 
     convert = {"label-maps": convert_label_maps, "coco": convert_coco}[args.pop("kind")]
     name = args.pop("name") or args["output"].resolve().name

@@ -51,8 +51,8 @@ def parse_arguments(argv=None) -> argparse.Namespace:
 
 def build_service(args: argparse.Namespace):
     from eseg_d2 import Predictor
-    from eseg_d2.app.limits import Limits
-    from eseg_d2.app.service import Service
+    from eseg_d2.apps.page.limits import Limits
+    from eseg_d2.apps.page.service import Service
     from eseg_d2.engine import load_config
 
     limits = Limits(round(args.max_upload_mb * 1e6), args.max_pixels)
@@ -75,7 +75,7 @@ def main(argv=None) -> None:
     # so that temporary files are removed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        from eseg_d2.app.server import build_app, listen, serve
+        from eseg_d2.apps.page.server import build_app, listen, serve
 
         app = build_app(build_service(args), host=args.host)
         serve(app, listen(args.host, args.port))

@@ -34,7 +34,7 @@ def make_video(path: Path, num_frames: int, seed: int) -> str:
     """Write the video; returns what it is."""
     import numpy as np
 
-    from eseg_d2.data.scenes.render import render_scene
+    from eseg_d2.apps.scenes.render import render_scene
     from eseg_d2.inference.video import VideoWriter
 
     width = WIDTH + STEP * num_frames

@@ -37,7 +37,7 @@ def show(name: str, picture: np.ndarray) -> None:
 
 
 # %% 1. Data: images, pngs of segment ids, a json; the COCO panoptic format
-from eseg_d2.data.scenes import generate_street_scenes
+from eseg_d2.apps.scenes import generate_street_scenes
 
 data = args.output / "scenes"
 counts = {"num_train": args.num_train, "num_val": args.num_val}
@@ -71,7 +71,7 @@ metadata = MetadataCatalog.get("tutorial_val")
 print("Classes:", ", ".join(metadata.stuff_classes))
 
 # %% 3. Look at the data before training on it
-from eseg_d2.data.doctor import quick_check
+from eseg_d2.apps.doctor import quick_check
 from eseg_d2.data.panoptic_png import read_image, read_panoptic_png
 from eseg_d2.visualization import contact_sheet, draw_panoptic, side_by_side
 from eseg_d2.visualization.panels import resize

@@ -33,7 +33,7 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def scenes() -> Path:
     """DETECTRON2_DATASETS, with street scenes of 64x128 in both formats: 12 to train, 4 unseen."""
-    from eseg_d2.data.scenes import generate_street_scenes
+    from eseg_d2.apps.scenes import generate_street_scenes
 
     for kind in "cityscapes", "coco":
         generate_street_scenes(

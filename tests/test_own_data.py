@@ -14,7 +14,7 @@ import yaml
 from oracle import perfect_output
 from PIL import Image
 
-from eseg_d2.data.scenes.labels import CATEGORIES
+from eseg_d2.apps.scenes.labels import CATEGORIES
 
 SEED = 4
 IGNORED = 254

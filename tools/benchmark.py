@@ -111,7 +111,11 @@ def add_data_parsers(commands):
 def run_relation(args):
     import torch
 
-    from eseg_d2.analysis.relation_benchmark import benchmark_relation, format_row, table_header
+    from eseg_d2.apps.benchmarks.relation_benchmark import (
+        benchmark_relation,
+        format_row,
+        table_header,
+    )
 
     torch.set_num_threads(args.threads)
     print(f"torch {torch.__version__}, {args.device}, {args.threads} CPU threads; speed and memory")
@@ -136,14 +140,14 @@ def run_relation(args):
 def run_model(args):
     import torch
 
-    from eseg_d2.analysis.model_benchmark import (
+    from eseg_d2.apps.benchmarks.model_benchmark import (
         OnnxPredictor,
         benchmark_models,
         build_predictor,
         format_models,
         format_profile,
     )
-    from eseg_d2.analysis.tables import short_names
+    from eseg_d2.utils.tables import short_names
 
     torch.set_num_threads(args.threads)
     options = {
@@ -177,7 +181,7 @@ def run_model(args):
 
 
 def run_panoptic_quality(args):
-    from eseg_d2.analysis.panoptic_quality_benchmark import benchmark_panoptic_quality
+    from eseg_d2.apps.benchmarks.panoptic_quality_benchmark import benchmark_panoptic_quality
 
     result = benchmark_panoptic_quality(
         images=args.images, size=args.size, segments=args.segments, repeats=args.repeats
@@ -191,7 +195,7 @@ def run_panoptic_quality(args):
 
 
 def run_loader(args):
-    from eseg_d2.analysis.loader_benchmark import benchmark_loader
+    from eseg_d2.apps.benchmarks.loader_benchmark import benchmark_loader
 
     try:
         result = benchmark_loader(args.config_file, images=args.images, repeats=args.repeats)

@@ -41,9 +41,9 @@ def parse_args(argv=None):
 
 def run(args) -> list[Path]:
     """Draw and write; returns the files."""
-    from eseg_d2.data.files import write_image
+    from eseg_d2.apps.report import dataset_page, draw_samples
     from eseg_d2.engine import load_config
-    from eseg_d2.report import dataset_page, draw_samples
+    from eseg_d2.utils.files import write_image
     from eseg_d2.visualization import contact_sheet
 
     cfg = load_config(args.config_file, args.opts)

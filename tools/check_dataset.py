@@ -47,7 +47,7 @@ def parse_args(argv=None):
 
 def read_sources(args):
     """The data sets to check; ValueError if there are none, or they cannot be told."""
-    from eseg_d2.data.doctor import sources_from_config, sources_from_names
+    from eseg_d2.apps.doctor import sources_from_config, sources_from_names
     from eseg_d2.engine import merge_config
 
     if args.dataset:
@@ -62,7 +62,7 @@ def read_sources(args):
 
 def run(args) -> int:
     """Check, print and write; returns the exit status."""
-    from eseg_d2.data.doctor import check_datasets, format_page, format_report
+    from eseg_d2.apps.doctor import check_datasets, format_page, format_report
 
     report = check_datasets(read_sources(args), workers=args.workers)
     sys.stdout.reconfigure(errors="backslashreplace")  # names need not suit the terminal

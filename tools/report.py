@@ -53,7 +53,7 @@ def parse_args(argv=None):
 
 def main():
     args = parse_args()
-    from eseg_d2.report import build_report
+    from eseg_d2.apps.report import build_report
 
     try:
         page = build_report(args.run, images=args.images, weights=args.weights)

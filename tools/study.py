@@ -58,7 +58,7 @@ def parse_args(argv=None):
 
 def main():
     args = parse_args()
-    from eseg_d2.analysis.study import make_runs, report, train_all
+    from eseg_d2.apps.benchmarks.study import make_runs, report, train_all
 
     try:
         runs = make_runs(args.config_file or CONFIGS, args.seeds, args.output)

@@ -8,7 +8,6 @@ from detectron2.data import MetadataCatalog, detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, Instances
 
-from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.data.panoptic_png import (
     find_runs,
     look_up_segments,
@@ -17,7 +16,8 @@ from eseg_d2.data.panoptic_png import (
     rgb_to_segment_id,
     segment_id_to_rgb,
 )
-from eseg_d2.errors import BadSampleError
+from eseg_d2.structures.label_space import LabelSpace
+from eseg_d2.utils.errors import BadSampleError
 
 __all__ = ["PanopticMapper"]
 

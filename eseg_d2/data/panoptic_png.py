@@ -10,8 +10,8 @@ from detectron2.data import detection_utils
 from PIL import Image
 
 from eseg_d2.data.pixels import upright_rgb
-from eseg_d2.data.safe_files import require_file
-from eseg_d2.errors import BadSampleError
+from eseg_d2.utils.errors import BadSampleError
+from eseg_d2.utils.safe_files import require_file
 
 __all__ = [
     "PADDING",

@@ -5,8 +5,9 @@ import contextlib
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-__all__ = ["oriented_size", "upright_rgb"]
+__all__ = ["IMAGE_SUFFIXES", "oriented_size", "upright_rgb"]
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # of the images of a data set, in lower case
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 

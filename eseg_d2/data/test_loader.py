@@ -10,7 +10,7 @@ from detectron2.data import transforms as T
 
 from eseg_d2.data.panoptic_png import read_image
 from eseg_d2.data.workers import explained
-from eseg_d2.errors import BadSampleError, RunError
+from eseg_d2.utils.errors import BadSampleError, RunError
 
 __all__ = ["EvaluationMapper", "TestLoader"]
 

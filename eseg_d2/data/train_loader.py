@@ -13,9 +13,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from eseg_d2.data.batch_plan import BatchPlan, PartSampler, SampleKey
-from eseg_d2.data.random_state import seeded
 from eseg_d2.data.workers import explained
-from eseg_d2.errors import BadSampleError, RunError
+from eseg_d2.utils.errors import BadSampleError, RunError
+from eseg_d2.utils.random_state import seeded
 
 __all__ = ["TrainLoader"]
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from torch.utils.data import DataLoader
 
-from eseg_d2.errors import RunError
+from eseg_d2.utils.errors import RunError
 
 __all__ = ["explained"]
 

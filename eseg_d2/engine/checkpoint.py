@@ -14,10 +14,10 @@ from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.utils import comm
 from torch import distributed, nn
 
-from eseg_d2.engine.atomic import remove_leftovers, write_atomically
-from eseg_d2.engine.weights_file import UnreadableWeightsError, read_weights_file
 from eseg_d2.engine.weights_summary import WeightsSummary
-from eseg_d2.errors import RunError
+from eseg_d2.utils.atomic_files import remove_leftovers, write_atomically
+from eseg_d2.utils.errors import RunError
+from eseg_d2.utils.weights_file import UnreadableWeightsError, read_weights_file
 
 __all__ = [
     "TRAINING_MODEL",
@@ -284,7 +284,7 @@ def in_detectron2_form(content, path: str) -> dict:
     """Bring the content of a file into the form that Detectron2's checkpointer loads.
 
     Args:
-        content: see :func:`eseg_d2.engine.weights_file.read_weights_file`.
+        content: see :func:`eseg_d2.utils.weights_file.read_weights_file`.
         path: of the file, whose suffix and content tell Detectron2's zoo, Caffe2 and pycls apart.
 
     Returns:

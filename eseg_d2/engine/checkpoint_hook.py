@@ -6,10 +6,10 @@ import os
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from eseg_d2.data.random_state import get_random_state
 from eseg_d2.engine.checkpoint import SafeCheckpointer, find_checkpoints
 from eseg_d2.engine.provenance import RUN_FILE
-from eseg_d2.errors import RunError
+from eseg_d2.utils.errors import RunError
+from eseg_d2.utils.random_state import get_random_state
 
 __all__ = ["CheckpointHook"]
 

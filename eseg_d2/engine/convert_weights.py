@@ -8,12 +8,12 @@ import safetensors.torch
 import torch
 from detectron2.data import MetadataCatalog
 
-from eseg_d2.data.label_space import LabelSpace
-from eseg_d2.engine.atomic import write_atomically
 from eseg_d2.engine.checkpoint import in_detectron2_form
 from eseg_d2.engine.results import read_json
 from eseg_d2.engine.setup import load_config
-from eseg_d2.engine.weights_file import read_weights_file
+from eseg_d2.structures.label_space import LabelSpace
+from eseg_d2.utils.atomic_files import write_atomically
+from eseg_d2.utils.weights_file import read_weights_file
 
 __all__ = ["convert_weights"]
 

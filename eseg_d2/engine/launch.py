@@ -20,7 +20,7 @@ from eseg_d2.engine.meeting import meet, what_must_be_equal
 from eseg_d2.engine.peers import GRACE, PeerWatch
 from eseg_d2.engine.processes import Place, place_from_environment
 from eseg_d2.engine.stopping import Stopped, requested, stop_signals
-from eseg_d2.errors import RunError
+from eseg_d2.utils.errors import RunError
 
 __all__ = ["launch"]
 

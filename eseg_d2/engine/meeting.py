@@ -20,7 +20,7 @@ import eseg_d2
 from eseg_d2.engine.processes import Place
 from eseg_d2.engine.provenance import annotation_digest
 from eseg_d2.engine.setup import all_keys, value_of
-from eseg_d2.errors import RunError
+from eseg_d2.utils.errors import RunError
 
 __all__ = ["compare", "meet", "what_must_be_equal"]
 

@@ -14,7 +14,7 @@ from typing import TextIO
 from detectron2.utils import comm
 
 from eseg_d2.engine.results import read_json
-from eseg_d2.errors import RunError
+from eseg_d2.utils.errors import RunError
 
 __all__ = ["RECORDS", "lock_output_dir", "read_record", "require_output_dir", "set_aside"]
 

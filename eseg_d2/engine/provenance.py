@@ -15,8 +15,8 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
-from eseg_d2.engine.atomic import write_atomically
 from eseg_d2.engine.output_dir import read_record
+from eseg_d2.utils.atomic_files import write_atomically
 
 __all__ = [
     "RUN_FILE",

@@ -4,7 +4,7 @@ import json
 import math
 import os
 
-from eseg_d2.engine.atomic import write_atomically
+from eseg_d2.utils.atomic_files import write_atomically
 
 __all__ = ["plain_results", "read_json", "write_results"]
 

@@ -14,10 +14,10 @@ from detectron2.utils.file_io import PathManager
 from eseg_d2.config import add_eseg_config
 from eseg_d2.data.datasets.availability import require_datasets
 from eseg_d2.data.datasets.own import register_own
-from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.engine.config_file import check_config_file, check_values
-from eseg_d2.layers.choices import check_choice
 from eseg_d2.modeling.backbone.efficientnet_weights import fetch_pretrained
+from eseg_d2.structures.label_space import LabelSpace
+from eseg_d2.utils.arguments import check_choice
 
 __all__ = [
     "all_keys",

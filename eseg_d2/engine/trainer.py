@@ -16,7 +16,6 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from eseg_d2.data.build import build_train_loader
-from eseg_d2.data.random_state import set_random_state
 from eseg_d2.data.train_loader import TrainLoader
 from eseg_d2.engine.checkpoint import TRAINING_MODEL, SafeCheckpointer, what_is_kept
 from eseg_d2.engine.checkpoint_hook import CheckpointHook
@@ -34,9 +33,10 @@ from eseg_d2.engine.setup import autocast_dtype
 from eseg_d2.engine.stopping import Stopped, finish_iterations
 from eseg_d2.engine.train_step import NotFiniteError, TrainStep
 from eseg_d2.engine.writers import build_writers
-from eseg_d2.errors import RunError
 from eseg_d2.modeling.backbone.efficientnet import EfficientNet
 from eseg_d2.modeling.backbone.efficientnet_weights import load_pretrained
+from eseg_d2.utils.errors import RunError
+from eseg_d2.utils.random_state import set_random_state
 
 __all__ = ["Trainer"]
 

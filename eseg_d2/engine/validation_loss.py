@@ -11,7 +11,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from eseg_d2.data.mapper import PanopticMapper
-from eseg_d2.data.random_state import preserved_random_state, seeded
+from eseg_d2.utils.random_state import preserved_random_state, seeded
 
 __all__ = ["ValidationLossHook"]
 

@@ -6,8 +6,8 @@ from functools import lru_cache
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.data.panoptic_png import read_panoptic_png, segment_index
+from eseg_d2.structures.label_space import LabelSpace
 
 __all__ = ["GroundTruth", "as_numpy"]
 
@@ -24,7 +24,7 @@ class GroundTruth:
         """
         Args:
             dataset_name: a registered panoptic data set.
-            semantic_classes: see :class:`~eseg_d2.data.label_space.LabelSpace`.
+            semantic_classes: see :class:`~eseg_d2.structures.label_space.LabelSpace`.
         """
         metadata = MetadataCatalog.get(dataset_name)
         self.label_space = LabelSpace.from_metadata(metadata, semantic_classes)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.data.panoptic_png import find_runs, look_up_segments
+from eseg_d2.structures.label_space import LabelSpace
 
 __all__ = ["PanopticStatistics", "count_pairs", "summarize"]
 

@@ -9,9 +9,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from eseg_d2.data.files import write_image
 from eseg_d2.data.panoptic_png import segment_id_to_rgb
 from eseg_d2.evaluation.ground_truth import GroundTruth, as_numpy
+from eseg_d2.utils.files import write_image
 
 __all__ = ["PANOPTIC_JSON", "PredictionWriter"]
 
@@ -43,7 +43,7 @@ class PredictionWriter(DatasetEvaluator):
             dataset_name: a registered panoptic data set.
             output_dir: gets the files; those that are there are overwritten.
             semantic_classes: what the channels of the semantic predictions are; see
-                :class:`~eseg_d2.data.label_space.LabelSpace`.
+                :class:`~eseg_d2.structures.label_space.LabelSpace`.
             distributed: gather the segments of all processes.
         """
         metadata = MetadataCatalog.get(dataset_name)

@@ -38,7 +38,7 @@ class SemanticEvaluator(DatasetEvaluator):
         Args:
             dataset_name: a registered panoptic data set.
             semantic_classes: what the channels of the predictions are; see
-                :class:`~eseg_d2.data.label_space.LabelSpace`.
+                :class:`~eseg_d2.structures.label_space.LabelSpace`.
             distributed: gather the results of all processes.
             output_dir: gets ``sem_seg_confusion.json``, ``{"classes": [name], "pixels":
                 [[count]]}``, truth by row and prediction by column.

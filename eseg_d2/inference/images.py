@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from eseg_d2.data.pixels import upright_rgb
-from eseg_d2.data.safe_files import require_file
+from eseg_d2.utils.safe_files import require_file
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "read_image"]
 

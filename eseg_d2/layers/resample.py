@@ -6,8 +6,8 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eseg_d2.layers.choices import check_choice
 from eseg_d2.layers.separable_conv import ConvNorm, init_conv
+from eseg_d2.utils.arguments import check_choice
 
 __all__ = ["MaxPoolSame2d", "Resample", "conv1x1_norm", "make_downsampling"]
 

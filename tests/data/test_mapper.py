@@ -8,8 +8,8 @@ from PIL import Image
 
 import eseg_d2
 from eseg_d2.data.datasets.panoptic import metadata_from_categories
-from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.data.mapper import PanopticMapper
+from eseg_d2.structures.label_space import LabelSpace
 
 CATEGORIES = [
     {"id": 40, "name": "car", "isthing": 1},

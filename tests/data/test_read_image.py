@@ -9,7 +9,7 @@ from PIL import Image
 from eseg_d2 import inference
 from eseg_d2.data.panoptic_png import read_image
 from eseg_d2.data.test_loader import EvaluationMapper
-from eseg_d2.errors import BadSampleError
+from eseg_d2.utils.errors import BadSampleError
 
 
 def pixels(*shape):

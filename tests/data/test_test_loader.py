@@ -6,7 +6,7 @@ from detectron2.data import DatasetCatalog
 
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.data.build import build_test_loader
-from eseg_d2.errors import RunError
+from eseg_d2.utils.errors import RunError
 
 NAME = "broken_for_evaluation"
 

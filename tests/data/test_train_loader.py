@@ -21,7 +21,7 @@ import eseg_d2  # noqa: F401, registers
 from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.data.train_loader import TrainLoader
 from eseg_d2.engine import load_config
-from eseg_d2.errors import BadSampleError, RunError
+from eseg_d2.utils.errors import BadSampleError, RunError
 
 IMAGES = [
     {"file_name": f"{i}.jpg", "width": 8, "height": 4 if i % 3 else 9, "number": i}

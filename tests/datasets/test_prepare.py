@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eseg_d2.data import prepare
+from eseg_d2.apps.convert import published as prepare
 
 FOLDER = Path(__file__).parents[2] / "datasets"
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from eseg_d2.data import convert
+from eseg_d2.apps import convert
 
 SCRIPT = Path(__file__).parents[2] / "datasets" / "to_panoptic.py"
 

@@ -26,7 +26,7 @@ def test_from_nothing_to_pictures(root, tmp_path):
     assert "PQ" in results["panoptic_seg"] and f"mIoU {results['sem_seg']['mIoU']:.1f}" in (
         process.stdout
     )
-    from eseg_d2.report import build_report
+    from eseg_d2.apps.report import build_report
 
     page = build_report([tmp_path / "t" / "run"])
     assert "2 images ranked by PQ of the image" in page and "No images" not in page

@@ -204,7 +204,7 @@ def impatient(monkeypatch):
 
 def test_first_machine_that_does_not_come_is_named(impatient, caplog):
     from eseg_d2.engine.launch import _in_place
-    from eseg_d2.errors import RunError
+    from eseg_d2.utils.errors import RunError
 
     url = f"tcp://127.0.0.1:{free_port()}"
     with pytest.raises(RunError, match="process 1 has waited for .* process 0 does not answer"):
@@ -215,7 +215,7 @@ def test_first_machine_that_does_not_come_is_named(impatient, caplog):
 
 def test_second_machine_that_does_not_come_is_named(impatient, caplog):
     from eseg_d2.engine.launch import _in_place
-    from eseg_d2.errors import RunError
+    from eseg_d2.utils.errors import RunError
 
     url = f"tcp://127.0.0.1:{free_port()}"
     missing = f"1 of 3 processes have come to {url}, not yet: 1, 2"

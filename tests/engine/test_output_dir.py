@@ -15,7 +15,7 @@ from eseg_d2.engine.output_dir import (
     require_output_dir,
     set_aside,
 )
-from eseg_d2.errors import RunError
+from eseg_d2.utils.errors import RunError
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "last_checkpoint", "model_0000005.pth"])

@@ -15,7 +15,7 @@ from runs import SMALL_MODEL, TINY
 
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.engine import Trainer, load_config, write_results
-from eseg_d2.errors import RunError
+from eseg_d2.utils.errors import RunError
 
 
 def test_results_are_strict_json(tmp_path):

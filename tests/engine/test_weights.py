@@ -12,7 +12,7 @@ from detectron2.modeling.backbone import build_resnet_backbone
 from torch import nn
 
 from eseg_d2.engine.checkpoint import SafeCheckpointer, load_weights
-from eseg_d2.engine.weights_file import UnreadableWeightsError
+from eseg_d2.utils.weights_file import UnreadableWeightsError
 
 
 class Segmentor(nn.Module):

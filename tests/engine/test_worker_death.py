@@ -11,7 +11,7 @@ import torch
 from runs import SMALL_MODEL, TINY
 
 from eseg_d2.engine import Trainer, find_checkpoints, load_config
-from eseg_d2.errors import RunError
+from eseg_d2.utils.errors import RunError
 
 AT = 3  # the iteration
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from eseg_d2.data.label_space import SEMANTIC_CLASSES, LabelSpace
 from eseg_d2.inference.classes import VOID_CLASS, ClassTable
 from eseg_d2.inference.convert import to_prediction
 from eseg_d2.inference.threshold import raise_threshold
 from eseg_d2.modeling.meta_arch.merge import merge_panoptic
+from eseg_d2.structures.label_space import SEMANTIC_CLASSES, LabelSpace
 
 NAMES = ("road", "car", "sky", "person")
 

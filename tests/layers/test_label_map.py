@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eseg_d2.analysis.measure import peak_memory
+from eseg_d2.apps.benchmarks.measure import peak_memory
 from eseg_d2.layers.label_map import label_map
 
 

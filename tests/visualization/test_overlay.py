@@ -116,7 +116,7 @@ def test_detectron2s_visualizers_stay_as_they_are():
         "from detectron2.utils import video_visualizer, visualizer\n"
         "classes = visualizer.Visualizer, visualizer.VisImage, video_visualizer.VideoVisualizer\n"
         "before = [dict(vars(c)) for c in classes]\n"
-        "import eseg_d2, eseg_d2.inference.drawing, eseg_d2.report\n"
+        "import eseg_d2, eseg_d2.inference.drawing, eseg_d2.apps.report\n"
         "assert [dict(vars(c)) for c in classes] == before\n"
         "assert (visualizer.Visualizer, visualizer.VisImage) == classes[:2]\n"
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from eseg_d2.data.datasets.json_entries import CATEGORY_KEYS, wrong_in
 from eseg_d2.data.datasets.panoptic import metadata_from_categories, register_panoptic
-from eseg_d2.data.files import read_json
+from eseg_d2.utils.files import read_json
 
 __all__ = ["check_own", "register_own"]
 

@@ -12,8 +12,8 @@ from eseg_d2.data.datasets.json_entries import (
     join_inside,
     wrong_in,
 )
-from eseg_d2.data.files import read_json
-from eseg_d2.data.label_space import LabelSpace
+from eseg_d2.structures.label_space import LabelSpace
+from eseg_d2.utils.files import read_json
 
 __all__ = [
     "image_path_of",

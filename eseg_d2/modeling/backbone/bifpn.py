@@ -9,9 +9,9 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from eseg_d2.layers.choices import check_choice
 from eseg_d2.layers.fusion import BiFPNLayer, FusionNode
 from eseg_d2.layers.resample import conv1x1_norm, make_downsampling
+from eseg_d2.utils.arguments import check_choice
 
 __all__ = ["BiFPN", "build_bifpn_backbone"]
 

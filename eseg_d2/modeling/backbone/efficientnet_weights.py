@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 
 from eseg_d2.modeling.backbone.efficientnet import EfficientNet, check_name
+from eseg_d2.utils.weights_file import read_weights_file
 
 __all__ = ["fetch_pretrained", "load_pretrained"]
 
@@ -51,8 +52,8 @@ def fetch_pretrained(cfg: CfgNode) -> dict[str, torch.Tensor]:
             f"MODEL.EFFICIENTNET.PRETRAINED is {source!r}: no such file. Give a file with the "
             "state dict of the timm model, 'timm' to download it, or '' for random weights."
         )
-    state = torch.load(source, map_location="cpu", weights_only=True)
-    return state.get("state_dict", state)
+    state = read_weights_file(source)
+    return state.get("state_dict", state.get("model", state))
 
 
 def load_pretrained(backbone: EfficientNet, cfg: CfgNode) -> None:

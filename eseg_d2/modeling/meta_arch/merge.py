@@ -3,7 +3,7 @@
 import torch
 from detectron2.structures import Instances
 
-from eseg_d2.data.label_space import LabelSpace
+from eseg_d2.structures.label_space import LabelSpace
 
 __all__ = ["merge_panoptic"]
 

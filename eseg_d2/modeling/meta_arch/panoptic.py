@@ -6,9 +6,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, PanopticFPN
 from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
 
-from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.layers.label_map import label_map
 from eseg_d2.modeling.meta_arch.merge import merge_panoptic
+from eseg_d2.structures.label_space import LabelSpace
 
 __all__ = ["PanopticRCNN"]
 

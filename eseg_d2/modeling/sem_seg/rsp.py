@@ -5,9 +5,9 @@ from detectron2.layers import get_norm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from eseg_d2.layers.choices import check_choice
 from eseg_d2.layers.relation import PixelToRegionRelation
 from eseg_d2.layers.separable_conv import ConvNorm
+from eseg_d2.utils.arguments import check_choice
 
 __all__ = ["RSE", "RSP"]
 

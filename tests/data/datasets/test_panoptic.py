@@ -16,9 +16,9 @@ from eseg_d2.data.datasets.panoptic import (
     metadata_from_categories,
     register_panoptic,
 )
-from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.data.panoptic_png import read_panoptic_png
 from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.structures.label_space import LabelSpace
 
 CATEGORIES = [
     {"id": 12, "name": "tree", "isthing": 0, "color": [0, 255, 0]},

@@ -1,8 +1,8 @@
 import torch
 from detectron2.structures import Instances
 
-from eseg_d2.data.label_space import LabelSpace
 from eseg_d2.modeling.meta_arch.merge import merge_panoptic
+from eseg_d2.structures.label_space import LabelSpace
 
 # contiguous: 0 road (stuff), 1 car (thing), 2 sky (stuff), 3 cat (thing)
 NAMES = ("road", "car", "sky", "cat")

@@ -1,0 +1,1 @@
+"""Applications built on the core, each of which could be taken away."""

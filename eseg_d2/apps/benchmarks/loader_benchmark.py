@@ -1,0 +1,96 @@
+"""Throughput of our mapper beside Detectron2's on "separated" annotations of the same images."""
+
+import itertools
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.structures import BoxMode
+from pycocotools import mask as coco_mask
+
+from eseg_d2.apps.benchmarks.measure import take_turns
+from eseg_d2.data.datasets.availability import require_datasets
+from eseg_d2.data.mapper import PanopticMapper
+from eseg_d2.engine import load_config
+from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.evaluation.instance import panoptic_to_coco_instances
+
+__all__ = ["benchmark_loader"]
+
+
+def benchmark_loader(config_file: str, *, images: int, repeats: int) -> dict:
+    """Maps the same images of DATASETS.TRAIN in turns, in one process without workers.
+
+    Detectron2's mapper reads a semantic png and instance masks that are generated beforehand (here
+    into a temporary folder): as run-length masks, and as polygons, which are COCO's and cheaper.
+
+    Args:
+        config_file: of a panoptic model; its augmentations and data are taken.
+        images: the first so many of the data set that have things; fewer if it has fewer.
+        repeats: timed rounds, after one to warm up.
+
+    Returns:
+        {"seconds": {name: {"median", "min", "max"}} for all images, "ratios": {name: how many times
+        as fast ours is}}.
+    """
+    cfg = load_config(config_file, [])
+    name = cfg.DATASETS.TRAIN[0]
+    require_datasets([name])
+    # Detectron2 leaves out images without instances
+    usable = (r for r in DatasetCatalog.get(name) if any(s["isthing"] for s in r["segments_info"]))
+    records = list(itertools.islice(usable, images))
+    with tempfile.TemporaryDirectory() as folder:
+        ours = PanopticMapper(cfg, name)
+        calls = {"ours": _caller(ours, records)}
+        separated = _separated(name, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES, records, Path(folder))
+        for kind in ("bitmask", "polygon"):
+            cfg.INPUT.MASK_FORMAT = kind
+            # the same augmentations: its own crop before the resizing, another and cheaper crop
+            augmentations = ours.augmentations.augs
+            mapper = DatasetMapper(cfg, is_train=True, augmentations=augmentations)
+            calls[f"Detectron2, {kind}s"] = _caller(mapper, separated[kind])
+        seconds = take_turns(calls, repeats, "cpu")
+    own = seconds["ours"]["median"]
+    ratios = {key: value["median"] / own for key, value in seconds.items() if key != "ours"}
+    return {"seconds": seconds, "ratios": ratios}
+
+
+def _caller(mapper, records: list[dict]):
+    return lambda: [mapper(record) for record in records]
+
+
+def _separated(name: str, semantic_classes: str, records, folder: Path) -> dict[str, list[dict]]:
+    """The records as Detectron2's separated data sets have them, by the format of their masks."""
+    truth = GroundTruth(name, semantic_classes)
+    truth.records = {record["file_name"]: record for record in records}
+    instances = panoptic_to_coco_instances(truth)["annotations"]
+    by_kind = {"bitmask": [], "polygon": []}
+    for i, record in enumerate(records):
+        path = folder / f"{i}.png"
+        cv2.imwrite(str(path), truth.semantic_map(record["file_name"]).astype(np.uint8))
+        annotations = [a for a in instances if a["image_id"] == i and not a["iscrowd"]]
+        plain = {key: record[key] for key in ("file_name", "image_id")}
+        plain["sem_seg_file_name"] = str(path)
+        masks = [
+            {
+                "bbox": a["bbox"],
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": truth.label_space.contiguous_to_roi[a["category_id"]],
+                "iscrowd": 0,
+                "segmentation": a["segmentation"],
+            }
+            for a in annotations
+        ]
+        polygons = [{**a, "segmentation": _polygons(a["segmentation"])} for a in masks]
+        polygons = [a for a in polygons if a["segmentation"]]
+        by_kind["bitmask"].append({**plain, "annotations": masks})
+        by_kind["polygon"].append({**plain, "annotations": polygons})
+    return by_kind
+
+
+def _polygons(rle: dict) -> list[list[float]]:
+    mask = coco_mask.decode(rle)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [c.ravel().astype(float).tolist() for c in contours if len(c) >= 3]

@@ -1,0 +1,246 @@
+"""Several configurations, several seeds: train, collect, compare."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog
+from tqdm import tqdm
+
+from eseg_d2.engine import load_config
+from eseg_d2.engine.complexity import analyze_config
+from eseg_d2.utils.tables import markdown_table
+
+__all__ = ["CONTEXT_PAIRS", "Run", "make_runs", "pair_accuracy", "report", "train_all"]
+
+# Classes that look alike nearby and are told apart by what is around them
+CONTEXT_PAIRS = (("road", "sidewalk"), ("person", "rider"))
+POLL_SECONDS = 1.0
+# in the plot, by the name of the config
+_TITLES = {
+    "rsp_semantic_R50": "RSP",
+    "semantic_fpn_R50": "Semantic FPN",
+    "deeplab_v3_R50": "DeepLabV3",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        config: its YAML file.
+        seed: SEED of the run.
+        output: the study's folder; the run's own is ``folder``.
+    """
+
+    config: Path
+    seed: int
+    output: Path
+
+    @property
+    def name(self) -> str:
+        return self.config.stem
+
+    @property
+    def folder(self) -> Path:
+        return self.output / self.name / f"seed{self.seed}"
+
+    def is_done(self, overrides: Sequence[str]) -> bool:
+        """Whether its results are there; those of other overrides do not count.
+
+        Raises:
+            ValueError: the folder holds a run of other overrides.
+        """
+        noted = self.folder / "overrides.json"
+        if noted.exists() and json.loads(noted.read_text()) != list(overrides):
+            raise ValueError(
+                f"{self.folder} holds a run with the overrides {json.loads(noted.read_text())}, "
+                f"asked for are {list(overrides)}: name another --output, or delete the folder"
+            )
+        return (self.folder / "results.json").exists() and noted.exists()
+
+    def start(self, train_net: Path, overrides: Sequence[str], threads: int) -> subprocess.Popen:
+        """Start or continue it; its output goes to ``console.txt`` in its folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "overrides.json").write_text(json.dumps(list(overrides)))
+        command = [sys.executable, train_net, "--config-file", self.config, "--resume"]
+        settings = [*overrides, "OUTPUT_DIR", self.folder, "SEED", self.seed]
+        with open(self.folder / "console.txt", "a") as console:
+            return subprocess.Popen(
+                [str(word) for word in (*command, *settings)],
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            )
+
+    def results(self) -> dict:
+        """``{"mIoU", "<a>/<b>" for each of CONTEXT_PAIRS}`` in percent; None if undefined."""
+        results = json.loads((self.folder / "results.json").read_text())["sem_seg"]
+        confusion = json.loads((self.folder / "inference" / "sem_seg_confusion.json").read_text())
+        figures = {"mIoU": results["mIoU"]}
+        for pair in CONTEXT_PAIRS:
+            indices = [confusion["classes"].index(name) for name in pair]
+            accuracy = pair_accuracy(np.array(confusion["pixels"]), indices)
+            figures["/".join(pair)] = None if np.isnan(accuracy) else accuracy
+        return figures
+
+
+def make_runs(configs: Sequence[Path], seeds: Sequence[int], output: Path) -> list[Run]:
+    """One run for each config and seed, seed by seed.
+
+    Raises:
+        ValueError: two configs have the same file name, so their folders would be one.
+    """
+    names = [config.stem for config in configs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"several configs are called {', '.join(twice)}, and a run's folder has its config's "
+            "name: give each once, or rename a copy"
+        )
+    return [Run(config, seed, output) for seed in seeds for config in configs]
+
+
+def pair_accuracy(confusion: np.ndarray, pair: Sequence[int]) -> float:
+    """How well two classes are told apart, in percent; 50 is chance.
+
+    Of a class's pixels that are predicted as one of the two, the share that is predicted right;
+    the mean over both classes. NaN if none of a class's pixels is predicted as either.
+
+    Args:
+        confusion: (N, N) pixel counts, truth by row and prediction by column.
+        pair: two class indices.
+    """
+    among = confusion[np.ix_(pair, pair)].astype(float)
+    with np.errstate(invalid="ignore"):
+        return float(100 * (np.diag(among) / among.sum(1)).mean())
+
+
+def train_all(runs: Sequence[Run], train_net: Path, overrides: Sequence[str], *, jobs: int) -> None:
+    """Train what is not done, ``jobs`` at a time.
+
+    Args:
+        runs: all that the study needs.
+        train_net: the script that trains.
+        overrides: KEY VALUE of the command line, for all runs.
+        jobs: processes at a time; they share the CPUs.
+
+    Raises:
+        RuntimeError: a run failed; those beside it are stopped and can be continued.
+    """
+    waiting = [run for run in runs if not run.is_done(overrides)]
+    threads = max((os.cpu_count() or 1) // jobs, 1)
+    active: dict[Run, subprocess.Popen] = {}
+    done = len(runs) - len(waiting)
+    try:
+        with tqdm(total=len(runs), initial=done, desc="trainings", unit="run") as bar:
+            while waiting or active:
+                while waiting and len(active) < jobs:
+                    run = waiting.pop(0)
+                    active[run] = run.start(train_net, overrides, threads)
+                time.sleep(POLL_SECONDS)
+                for run, process in list(active.items()):
+                    if process.poll() is None:
+                        continue
+                    del active[run]
+                    if process.returncode:
+                        raise RuntimeError(
+                            f"{run.name}, seed {run.seed} failed with status {process.returncode}: "
+                            f"see {run.folder / 'console.txt'}. The same command goes on."
+                        )
+                    bar.update()
+                bar.set_postfix_str(", ".join(f"{r.name} {r.seed} {_iteration(r)}" for r in active))
+    finally:
+        for process in active.values():
+            process.terminate()
+            process.wait()
+
+
+def _iteration(run: Run) -> str:
+    """The last one that the run has written down, or nothing."""
+    metrics = run.folder / "metrics.json"
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    return str(json.loads(lines[-1])["iteration"]) if lines else "starts"
+
+
+def report(runs: Sequence[Run], output: Path) -> str:
+    """Write ``study.json``, ``study.md`` and ``study.png``.
+
+    Returns:
+        The table in Markdown: mean and sample standard deviation over the seeds.
+    """
+    rows = []
+    for config in dict.fromkeys(run.config for run in runs):
+        same = [run for run in runs if run.config == config]
+        results = [run.results() for run in same]
+        complexity = analyze_config(str(config), _image_size(same[0]), [])
+        rows.append(
+            {
+                "config": config.stem,
+                "macs": complexity["macs"]["total"],
+                "params": complexity["params"],
+                "seeds": [run.seed for run in same],
+                "results": {key: [r[key] for r in results] for key in results[0]},
+            }
+        )
+    (output / "study.json").write_text(json.dumps(rows, indent=1) + "\n")
+    table = _table(rows)
+    (output / "study.md").write_text(table + "\n")
+    _figure(rows).savefig(output / "study.png", dpi=120)
+    return table
+
+
+def _image_size(run: Run) -> tuple[int, int]:
+    record = DatasetCatalog.get(load_config(str(run.config), []).DATASETS.TEST[0])[0]
+    return record["height"], record["width"]
+
+
+def _mean_and_spread(values: Sequence[float | None]) -> str:
+    """Of the seeds for which the figure is defined; how many these are, if not all."""
+    known = [v for v in values if v is not None]
+    if not known:
+        return "-"
+    spread = np.std(known, ddof=1) if len(known) > 1 else 0.0
+    few = "" if len(known) == len(values) else f" ({len(known)} of {len(values)})"
+    return f"{np.mean(known):.1f} ± {spread:.1f}{few}"
+
+
+def _table(rows: list[dict]) -> str:
+    figures = [*rows[0]["results"]]
+    head = ["config", *figures, "G multiply-adds", "M params", "seeds"]
+    lines = []
+    for row in rows:
+        cells = [_mean_and_spread(values) for values in row["results"].values()]
+        costs = [f"{row['macs'] / 1e9:.2f}", f"{row['params'] / 1e6:.2f}", f"{len(row['seeds'])}"]
+        lines.append([row["config"], *cells, *costs])
+    return markdown_table(head, lines)
+
+
+def _figure(rows: list[dict]):
+    """Return a matplotlib figure: a panel a metric, every seed a dot and the mean a line."""
+    from matplotlib.figure import Figure
+
+    metrics = [*rows[0]["results"]]
+    figure = Figure(figsize=(4.2 * len(metrics), 3.6), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(metrics)))
+    for metric, panel in zip(metrics, panels, strict=True):
+        for number, row in enumerate(rows):
+            values = [v for v in row["results"][metric] if v is not None]
+            macs, color = row["macs"] / 1e9, f"C{number}"
+            label = _TITLES.get(row["config"], row["config"])
+            panel.plot([macs] * len(values), values, "o", label=label, color=color, alpha=0.6)
+            if values:
+                panel.plot(macs, np.mean(values), "_", markersize=24, color=color)
+        # room for the means' lines
+        panel.set_xlim(0, 1.15 * max(row["macs"] for row in rows) / 1e9)
+        panel.set(xlabel="multiply-adds (G)", ylabel=f"{metric} (%)")
+        panel.grid(alpha=0.3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure

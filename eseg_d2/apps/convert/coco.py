@@ -1,0 +1,272 @@
+"""A COCO instance json, and stuff in pngs or in a json, to the COCO panoptic format."""
+
+from collections import defaultdict
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from eseg_d2.data.datasets.json_entries import (
+    ANNOTATION_KEYS,
+    IMAGE_KEYS,
+    SEGMENT_KEYS,
+    Rule,
+    wrong_in,
+)
+from eseg_d2.utils.files import read_json
+from eseg_d2.utils.text import listing
+
+from .categories import (
+    category_index,
+    check_categories,
+    check_ignored,
+    read_categories,
+    require_unique_categories,
+)
+from .coco_masks import to_rle
+from .dataset import Conversion, Item, check_output, write_dataset
+from .input_files import find_files, read_label_png, repeated
+from .segments import Segments
+
+__all__ = ["convert_coco"]
+
+_ANNOTATION_KEYS = {
+    "image_id": ANNOTATION_KEYS["image_id"],
+    "category_id": SEGMENT_KEYS["category_id"],
+    "iscrowd": SEGMENT_KEYS["iscrowd"],
+    "segmentation": Rule(lambda value: isinstance(value, list | dict), "polygons or an RLE"),
+}
+
+
+def convert_coco(
+    *,
+    images: Path,
+    instances: Path,
+    output: Path,
+    stuff: Path | None = None,
+    stuff_categories: Path | None = None,
+    ignore: tuple[int, ...] | None = None,
+    workers: int | None = None,
+) -> Conversion:
+    """Make ``panoptic/*.png`` and ``panoptic.json`` of COCO instances and stuff.
+
+    The images are those that `instances` lists. The stuff png of ``city/a.jpg`` is ``city/a.png``.
+    Stuff of other images is left alone.
+
+    How pixels become segments: stuff first, one segment a class, in a json smaller annotations over
+    larger ones; over it crowds, all of a class in one image as one segment with ``iscrowd`` 1; over
+    these the objects, each below every smaller one, so that small ones do not disappear. Objects
+    without a visible pixel are left out and counted. What nothing covers is void.
+
+    Args:
+        images: folder; an image's ``file_name`` is a path in it.
+        instances: COCO json: ``images``, ``annotations`` with ``segmentation`` (polygons, or RLE,
+            compressed or not) and ``categories``. These are things, but for those with ``isthing``
+            0, which there may be if `stuff` is not given.
+        output: folder that gets the results.
+        stuff: folder of pngs, a pixel of which is the dataset id of a stuff category, read as
+            :func:`~eseg_d2.apps.convert.input_files.read_label_png` does; or a COCO json whose
+            categories are all stuff, with the image ids of `instances`; None if `instances` has
+            the stuff as well.
+        stuff_categories: file of the categories of stuff pngs; see
+            :func:`~eseg_d2.apps.convert.categories.read_categories`.
+        ignore: values in stuff pngs of pixels without stuff (by default 255), or ids of categories
+            in a json of stuff that are left out (by default none).
+        workers: number of processes; by default one for each CPU.
+
+    Raises:
+        ValueError, FileNotFoundError: the inputs are not like that; file and fix are named.
+        FileExistsError: `output` holds something else.
+    """
+    content = _read_coco(instances)
+    categories = check_categories(content["categories"], instances, default_isthing=1)
+    annotations = content["annotations"]
+    has_pngs = stuff is not None and stuff.suffix != ".json"
+    if has_pngs != (stuff_categories is not None):
+        raise ValueError(
+            f"got {stuff_categories or 'no file'} for the categories of stuff; it is needed with a "
+            "folder of stuff pngs (--stuff), and not used with a json"
+        )
+    if stuff is None:
+        others = []
+    elif has_pngs:
+        ignore = (255,) if ignore is None else ignore
+        others = read_categories(stuff_categories, default_isthing=0)
+        check_ignored(ignore, others, stuff_categories)
+    else:
+        others, more = _read_stuff(content, stuff, ignore or ())
+        annotations = annotations + more
+    _check_kinds(categories, others, instances, stuff_categories or stuff)
+    classes = categories + others
+    require_unique_categories(classes, f"{instances} and {stuff_categories or stuff} together")
+    _check_annotations(content["annotations"], categories, instances)
+    check_output(output, [images, stuff] if has_pngs else [images])
+    stuff_ids = [c["id"] for c in classes if not c["isthing"]]
+    return write_dataset(
+        _items(content["images"], annotations, instances, images, stuff if has_pngs else None),
+        partial(_segments, stuff_ids=stuff_ids, ignore=ignore, json_path=instances),
+        output=output,
+        categories=classes,
+        settings=["coco", ignore],
+        workers=workers,
+    )
+
+
+def _check_kinds(
+    categories: list[dict], others: list[dict], instances: Path, stuff: Path | None
+) -> None:
+    own = [c["name"] for c in categories if not c["isthing"]]
+    if stuff is None and not own:
+        raise ValueError(
+            f"nothing says what is stuff: no category of {instances} has isthing 0. Name pngs or a "
+            "json of stuff (--stuff), or write isthing into the categories."
+        )
+    if stuff is not None and own:
+        raise ValueError(
+            f"{instances} has stuff itself ({listing(own)} with isthing 0): make these things, or "
+            f"leave out {stuff}"
+        )
+    things = [c["name"] for c in others if c["isthing"]]
+    if things:
+        raise ValueError(
+            f"{stuff} has things ({listing(things)} with isthing 1); expected stuff alone. Things "
+            f"come from {instances}."
+        )
+
+
+def _read_stuff(
+    content: dict, path: Path, ignore: tuple[int, ...]
+) -> tuple[list[dict], list[dict]]:
+    """Return the categories and the annotations of a json of stuff, for the images of `content`."""
+    others = _read_coco(path)
+    known = {image["id"] for image in others["images"]}
+    wanted = {image["id"]: image["file_name"] for image in content["images"]}
+    alone = [name for id_, name in wanted.items() if id_ not in known]
+    if alone:
+        raise ValueError(f"{path} does not list the images {listing(alone)}, by their ids")
+    categories = check_categories(others["categories"], path, default_isthing=0)
+    _check_annotations(others["annotations"], categories, path)
+    annotations = [
+        annotation
+        for annotation in others["annotations"]
+        if annotation["image_id"] in wanted and annotation["category_id"] not in ignore
+    ]
+    return [category for category in categories if category["id"] not in ignore], annotations
+
+
+def _read_coco(path: Path) -> dict:
+    content = read_json(path)
+    keys = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in keys):
+        raise ValueError(f"{path} is no COCO json: it needs the lists {', '.join(keys)}")
+    for key, rules in ("images", IMAGE_KEYS), ("annotations", _ANNOTATION_KEYS):
+        for index, entry in enumerate(content[key]):
+            wrong = wrong_in(entry, rules)
+            if wrong:
+                raise ValueError(f"{path}: {key}[{index}] {wrong}")
+    if not content["images"]:
+        raise ValueError(f"{path} lists no image")
+    return content
+
+
+def _items(
+    records: list[dict], annotations: list[dict], path: Path, images: Path, stuff: Path | None
+) -> list[Item]:
+    by_image = defaultdict(list)
+    for annotation in annotations:
+        by_image[annotation["image_id"]].append(annotation)
+    names = [PurePosixPath(image["file_name"]) for image in records]
+    outside = [name for name in names if name.is_absolute() or ".." in name.parts]
+    if outside:
+        raise ValueError(f"{path}: expected paths below {images}, got {listing(outside)}")
+    keys = [name.with_suffix("").as_posix() for name in names]
+    ids = [image["id"] for image in records]
+    for key, values in (("id", ids), ("file_name (but for the suffix)", keys)):
+        shared = repeated(values)
+        if shared:
+            raise ValueError(f"{path}: several images have the {key} {listing(shared)}")
+    unknown = set(by_image) - set(ids)
+    if unknown:
+        raise ValueError(f"{path} annotates the images {listing(unknown)}, which it does not list")
+    pngs = {}
+    if stuff is not None:
+        pngs = find_files(stuff, (".png",))
+        alone = [name for name, key in zip(names, keys, strict=True) if key not in pngs]
+        if alone:
+            raise FileNotFoundError(f"{stuff} has no stuff png for {listing(alone)} of {path}")
+    absent = [name for name in names if not (images / name).is_file()]
+    if absent:
+        raise FileNotFoundError(f"{images} does not hold {listing(absent)} of {path}")
+    return [
+        Item(
+            image_id=image["id"],
+            image=images / image["file_name"],
+            file_name=image["file_name"],
+            label=pngs.get(key, path),
+            sources=(pngs[key],) if pngs else (),
+            annotations=tuple(by_image[image["id"]]),
+            stated_size=(image["height"], image["width"]),
+        )
+        for image, key in zip(records, keys, strict=True)
+    ]
+
+
+def _check_annotations(annotations: list[dict], categories: list[dict], path: Path) -> None:
+    known = {category["id"] for category in categories}
+    for annotation in annotations:
+        if annotation["category_id"] not in known:
+            raise ValueError(
+                f"{path}: annotation {annotation.get('id')} has the category id "
+                f"{annotation['category_id']}, which its categories do not list"
+            )
+
+
+def _segments(
+    item: Item, *, stuff_ids: list[int], ignore: tuple[int, ...], json_path: Path
+) -> Segments:
+    masks = []
+    for annotation in item.annotations:
+        where = f"{json_path}: annotation {annotation.get('id')} of {item.file_name}"
+        rle = to_rle(annotation["segmentation"], *item.stated_size, where)
+        masks.append((annotation["category_id"], annotation.get("iscrowd", 0), rle))
+    masks.sort(key=lambda mask: coco_mask.area(mask[2]), reverse=True)
+    if item.sources:
+        segment_map = _stuff_of_png(item, stuff_ids, ignore, json_path)
+    else:
+        segment_map = np.zeros(item.stated_size, np.int64)
+        for category, _, rle in masks:
+            if category in stuff_ids:
+                segment_map[coco_mask.decode(rle) > 0] = stuff_ids.index(category) + 1
+    things = [mask for mask in masks if mask[0] not in stuff_ids]
+    layers = [{"category_id": number, "iscrowd": 0} for number in stuff_ids]
+    numbers = {}
+    for category, iscrowd, rle in things:
+        if iscrowd:
+            if category not in numbers:
+                layers.append({"category_id": category, "iscrowd": 1})
+                numbers[category] = len(layers)
+            segment_map[coco_mask.decode(rle) > 0] = numbers[category]
+    objects = [(category, rle) for category, iscrowd, rle in things if not iscrowd]
+    for category, rle in objects:
+        layers.append({"category_id": category, "iscrowd": 0})
+        segment_map[coco_mask.decode(rle) > 0] = len(layers)
+    visible = np.bincount(segment_map.ravel(), minlength=len(layers) + 1)[1:] > 0
+    new_ids = np.append(0, np.where(visible, np.cumsum(visible), 0))
+    kept = [layer for layer, seen in zip(layers, visible, strict=True) if seen]
+    hidden = len(objects) - visible[len(layers) - len(objects) :].sum()
+    return Segments(new_ids[segment_map], kept, int(hidden))
+
+
+def _stuff_of_png(
+    item: Item, stuff_ids: list[int], ignore: tuple[int, ...], json_path: Path
+) -> np.ndarray:
+    """Return (H, W) int64: which of the stuff classes, from 1; 0 where there is none."""
+    (path,) = item.sources
+    index = category_index(read_label_png(path), stuff_ids, ignore, path)
+    if index.shape != item.stated_size:
+        raise ValueError(
+            f"{json_path} says that {item.file_name} is {item.stated_size} (height, width), but "
+            f"{path} is {index.shape}; they must be of the same size"
+        )
+    return index + 1

@@ -1,0 +1,246 @@
+"""Write a data set in the COCO panoptic format, image by image, so that a killed run goes on."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from eseg_d2.data.panoptic_png import segment_id_to_rgb
+from eseg_d2.utils.files import read_json, write_image, write_json
+from eseg_d2.utils.parallel import map_in_processes, number_of_workers
+from eseg_d2.utils.text import listing
+
+from .input_files import image_size, replacing
+from .segments import Segments, segments_info
+
+__all__ = ["Conversion", "Item", "check_output", "require_partners", "write_dataset"]
+
+JSON, PNGS = "panoptic.json", "panoptic"
+_UNFINISHED = ".unfinished"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to convert.
+
+    Attributes:
+        image_id: in the json.
+        image: its path.
+        file_name: its path in the folder of images; the panoptic png is named after it.
+        label: the file that tells its segments, for errors.
+        sources: the files that its segments are made of, besides its annotations.
+        annotations: what else they are made of.
+        stated_size: (height, width) in pixels that the annotations are for, if they say so.
+    """
+
+    image_id: int | str
+    image: Path
+    file_name: str
+    label: Path
+    sources: tuple[Path, ...] = ()
+    annotations: tuple[dict, ...] = ()
+    stated_size: tuple[int, int] | None = None
+
+    @property
+    def png(self) -> str:
+        """Path of the panoptic png in its folder."""
+        return PurePosixPath(self.file_name).with_suffix(".png").as_posix()
+
+    def digest(self, settings: Any) -> str:
+        """Changes whenever a file, the annotations or the settings do."""
+        stats = [os.stat(path) for path in (self.image, *self.sources)]
+        stamps = [(s.st_size, s.st_mtime_ns) for s in stats]
+        own = [self.image_id, self.file_name, self.annotations, self.stated_size]
+        content = json.dumps([settings, own, stamps], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was made, or was there already.
+
+    Attributes:
+        made: whether this call made it.
+        panoptic_json, panoptic_png: path of the json, folder of the pngs.
+        images, segments: how many there are.
+        hidden: objects without a visible pixel that were left out.
+        absent: names of the categories that no segment has.
+        crowd_only: names of the categories whose segments are all ``iscrowd``.
+    """
+
+    made: bool
+    panoptic_json: Path
+    panoptic_png: Path
+    images: int
+    segments: int
+    hidden: int
+    absent: tuple[str, ...]
+    crowd_only: tuple[str, ...]
+
+
+def require_partners(have: dict[str, Path], need: dict[str, Path], folder: Path) -> None:
+    """Check that each file of `have` has one of the same name in `folder`.
+
+    Args:
+        have, need: as of :func:`~eseg_d2.apps.convert.input_files.find_files`.
+        folder: of the files of `need`.
+
+    Raises:
+        FileNotFoundError: some have none; the message names them.
+    """
+    alone = [have[key] for key in have if key not in need]
+    if alone:
+        raise FileNotFoundError(
+            f"{folder} has no file of the same name (but for the suffix) for {listing(alone)}. "
+            "Add it, or remove what is alone."
+        )
+
+
+def check_output(output: Path, inputs: list[Path]) -> None:
+    """Check that results will not be written among the inputs.
+
+    Raises:
+        ValueError: `output` is one of the folders `inputs`, or inside one.
+    """
+    for folder in inputs:
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"the output folder {output} is inside {folder}; choose another one")
+
+
+def write_dataset(
+    items: list[Item],
+    convert: Callable[[Item], Segments],
+    *,
+    output: Path,
+    categories: list[dict],
+    settings: Any,
+    workers: int | None,
+) -> Conversion:
+    """Write ``panoptic/*.png``, then ``panoptic.json``.
+
+    Images that an interrupted run finished are not done again unless their files or the settings
+    have changed since. The json is written last: if it is there, so is everything.
+
+    Args:
+        items: the images.
+        convert: gives the segments of one; picklable.
+        output: folder; made if missing.
+        categories: as of :func:`~eseg_d2.apps.convert.categories.check_categories`.
+        settings: all else that the result depends on, as json.
+        workers: number of processes; by default one for each CPU.
+
+    Raises:
+        ValueError: an image and its annotation differ in size, or what `convert` raises.
+        FileExistsError: `output` holds something else.
+    """
+    workers = number_of_workers(workers)
+    digests = [item.digest([settings, categories]) for item in items]
+    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    unfinished = output / _UNFINISHED
+    made = not _is_made(items, output, digest)
+    if made:
+        unfinished.mkdir(parents=True, exist_ok=True)
+        (output / JSON).unlink(missing_ok=True)
+        work = partial(_convert_one, convert=convert, output=output)
+        todo = list(zip(items, digests, strict=True))
+        records = map_in_processes(work, todo, workers, "panoptic pngs")
+        _remove_others(items, output)
+        content = {
+            "info": {"digest": digest, "hidden": sum(record["hidden"] for record in records)},
+            "images": [record["image"] for record in records],
+            "annotations": [record["annotation"] for record in records],
+            "categories": categories,
+        }
+        with replacing(output / JSON) as path:
+            write_json(path, content)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return _summary(output, made)
+
+
+def _is_made(items: list[Item], output: Path, digest: str) -> bool:
+    if (output / JSON).exists():
+        content = read_json(output / JSON)
+        info = content.get("info") if isinstance(content, dict) else None
+        if not isinstance(info, dict) or info.get("digest") != digest:
+            raise FileExistsError(
+                f"{output / JSON} was made of other files or with other settings. To make it anew "
+                f"remove it and the folder {PNGS} beside it, or choose another output folder."
+            )
+        return all((output / PNGS / item.png).is_file() for item in items)
+    if (output / PNGS).exists() and not (output / _UNFINISHED).exists():
+        raise FileExistsError(
+            f"{output / PNGS} is there already, without {JSON}. Choose another output folder."
+        )
+    return False
+
+
+def _convert_one(
+    task: tuple[Item, str], *, convert: Callable[[Item], Segments], output: Path
+) -> dict[str, Any]:
+    """Writes the png of one image and its entries for the json; runs in a worker."""
+    item, digest = task
+    png, record_path = output / PNGS / item.png, output / _UNFINISHED / f"{item.png}.json"
+    if png.exists() and record_path.exists():
+        record = read_json(record_path)
+        if record["digest"] == digest:
+            return record
+    found = convert(item)
+    height, width = found.segment_map.shape
+    size = image_size(item.image)
+    if size != (height, width):
+        raise ValueError(
+            f"{item.image} is {size[0]}x{size[1]} pixels (height x width), but {item.label} "
+            f"has {height}x{width}; they must be of the same size"
+        )
+    record = {
+        "digest": digest,
+        "hidden": found.hidden,
+        "image": {
+            "id": item.image_id,
+            "file_name": item.file_name,
+            "height": height,
+            "width": width,
+        },
+        "annotation": {
+            "image_id": item.image_id,
+            "file_name": item.png,
+            "segments_info": segments_info(found, item.label),
+        },
+    }
+    record_path.unlink(missing_ok=True)
+    with replacing(png) as path:
+        write_image(path, segment_id_to_rgb(found.segment_map))
+    with replacing(record_path) as path:
+        write_json(path, record)
+    return record
+
+
+def _remove_others(items: list[Item], output: Path) -> None:
+    """Removes pngs that an interrupted run of other images left."""
+    wanted = {output / PNGS / item.png for item in items}
+    for path in (output / PNGS).rglob("*.png"):
+        if path not in wanted:
+            path.unlink()
+
+
+def _summary(output: Path, made: bool) -> Conversion:
+    content = read_json(output / JSON)
+    segments = [s for a in content["annotations"] for s in a["segments_info"]]
+    seen = {s["category_id"] for s in segments}
+    whole = {s["category_id"] for s in segments if not s["iscrowd"]}
+    categories = content["categories"]
+    return Conversion(
+        made=made,
+        panoptic_json=output / JSON,
+        panoptic_png=output / PNGS,
+        images=len(content["images"]),
+        segments=len(segments),
+        hidden=content["info"]["hidden"],
+        absent=tuple(c["name"] for c in categories if c["id"] not in seen),
+        crowd_only=tuple(c["name"] for c in categories if c["id"] in seen - whole),
+    )

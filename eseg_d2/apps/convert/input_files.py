@@ -1,0 +1,129 @@
+"""Read what is converted: files by name, label pngs, sizes of images; replace files whole."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from eseg_d2.data.panoptic_png import GREY, HEADER_BYTES, PALETTE, png_header
+from eseg_d2.data.pixels import oriented_size
+from eseg_d2.utils.safe_files import require_file
+
+__all__ = [
+    "find_files",
+    "image_size",
+    "read_label_png",
+    "repeated",
+    "replacing",
+]
+
+
+def repeated(values: Iterable) -> list:
+    """Those of some hashable values that occur more than once."""
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def find_files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Files of a folder and its subfolders by their path in it, without suffix.
+
+    Args:
+        folder: searched; names that begin with a dot are left out.
+        suffixes: in lower case, such as ``(".png",)``; files may have them in any case.
+
+    Returns:
+        ``{"city/a": folder / "city/a.png", ...}`` in sorted order, never empty.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or none of its files has these suffixes.
+        ValueError: two files differ in the suffix alone.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    files = {}
+    for parent, subfolders, names in os.walk(folder, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in names:
+            path = Path(parent, name)
+            if name.startswith(".") or path.suffix.lower() not in suffixes:
+                continue
+            key = path.relative_to(folder).with_suffix("").as_posix()
+            if key in files:
+                raise ValueError(
+                    f"{files[key]} and {path} differ in the suffix alone: which one is meant? "
+                    "Remove or rename the other."
+                )
+            files[key] = path
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no file *{', *'.join(suffixes)}")
+    return dict(sorted(files.items()))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return the (height, width) of an image as the loader reads it, turned as its EXIF data say.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no image.
+    """
+    require_file(path)
+    try:
+        with Image.open(path) as image:
+            width, height = oriented_size(image, image.size)
+    except (OSError, SyntaxError) as e:
+        raise ValueError(f"cannot read the image {path}: {e}") from e
+    return height, width
+
+
+def read_label_png(path: Path) -> np.ndarray:
+    """The numbers that are stored in a png of one channel.
+
+    Args:
+        path: of a grey png of up to 16 bit, or one with a palette, whose indices count.
+
+    Returns:
+        (H, W) int64, 0 .. 65535.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no complete png, or one with colours or transparency.
+    """
+    require_file(path)
+    try:
+        with open(path, "rb") as f:
+            header = png_header(f.read(HEADER_BYTES))
+            if header is None:
+                raise ValueError(f"{path} is no png; labels must be stored as png")
+            if header.color_type not in (GREY, PALETTE):
+                raise ValueError(
+                    f"{path} is a png in colours (colour type {header.color_type}); expected one "
+                    "channel whose pixels are ids: grey of 8 or 16 bit, or a palette. Map its "
+                    "colours to ids first."
+                )
+            f.seek(0)
+            with Image.open(f) as image:
+                scaled = image.mode == "L" and header.depth < 8
+                values = np.asarray(image).astype(np.int64)
+    except (OSError, SyntaxError) as e:
+        raise ValueError(f"cannot read {path}: {e}. Is it complete?") from e
+    # Pillow spreads grey of 2 and 4 bit over 0 .. 255
+    return values // (255 // (2**header.depth - 1)) if scaled else values
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a hidden path to write to, which takes the place of `path` at the end.
+
+    If the block raises, `path` stays as it was. Missing folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".unfinished_{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,91 @@
+"""What the doctor found, as text."""
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from eseg_d2.apps.doctor.findings import KINDS, SEVERITIES
+from eseg_d2.apps.doctor.pixels import TINY_AREA
+from eseg_d2.apps.doctor.run import Report
+from eseg_d2.apps.doctor.statistics import DatasetStatistics
+
+__all__ = ["CLASS_HEAD", "class_rows", "describe", "format_report", "summary"]
+
+_SHOWN = 5
+CLASS_HEAD = ("id", "class", "kind", "segments", "images", "pixels", "tiny")
+
+
+def format_report(report: Report) -> str:
+    """Findings by code, the first ones of each; then how many there are, and the classes."""
+    parts = [_findings(report), *(_dataset(dataset) for dataset in report.datasets)]
+    parts += [_counts(report), summary(report)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def summary(report: Report) -> str:
+    """One line: the numbers of errors, warnings and notes."""
+    counts = [(report.count(severity), severity) for severity in SEVERITIES]
+    return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts)
+
+
+def _findings(report: Report) -> str:
+    blocks = []
+    for code, findings in report.by_code().items():
+        lines = [f"{KINDS[code].severity}: {code} ({len(findings)})"]
+        lines += [f"  {f.dataset}: {f.message}" for f in findings[:_SHOWN]]
+        if len(findings) > _SHOWN:
+            lines.append(f"  ... and {len(findings) - _SHOWN} more, all are in --json")
+        blocks.append("\n".join([*lines, f"  Fix: {KINDS[code].fix}"]))
+    return "\n\n".join(blocks)
+
+
+def _counts(report: Report) -> str:
+    rows = [
+        (KINDS[code].severity, code, str(len(findings)))
+        for code, findings in report.by_code().items()
+    ]
+    return _table(("severity", "code", "count"), rows, "llr") if rows else ""
+
+
+def _dataset(dataset: DatasetStatistics) -> str:
+    if not dataset.records:
+        return ""
+    title = f"{dataset.source.name}: {describe(dataset)}"
+    return f"{title}\n{_table(CLASS_HEAD, class_rows(dataset), 'rllrrrr')}"
+
+
+def describe(dataset: DatasetStatistics) -> str:
+    """A data set's sizes in one line."""
+    return (
+        f"{dataset.records} images, {dataset.segments.total()} segments, "
+        f"{dataset.tiny.total()} things below {TINY_AREA} pixels (tiny), "
+        f"{_percent(dataset.share(dataset.void_pixels))} of the pixels void"
+    )
+
+
+def class_rows(dataset: DatasetStatistics) -> list[tuple[str, ...]]:
+    """Rows of the table of classes, in the json's order."""
+    return [
+        (
+            str(id_),
+            name,
+            "thing" if is_thing else "stuff",
+            str(dataset.segments[id_]),
+            str(dataset.images[id_]),
+            _percent(dataset.share(dataset.pixels[id_])),
+            str(dataset.tiny[id_]) if is_thing else "",
+        )
+        for id_, (name, is_thing) in dataset.categories.items()
+    ]
+
+
+def _percent(share: float | None) -> str:
+    """ "12.34 %", or "?" of what was not counted."""
+    return "?" if share is None else f"{100 * share:.2f} %"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """Columns below each other; ``align`` has an l or r for each."""
+    sides = [{"l": "left", "r": "right"}[side] for side in align]
+    text = tabulate(rows, headers=head, tablefmt="plain", colalign=sides, disable_numparse=True)
+    return "\n".join(line.rstrip() for line in text.splitlines())

@@ -1,0 +1,120 @@
+"""Which data sets are checked, and where their files are."""
+
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from eseg_d2.data.datasets.availability import require_datasets
+from eseg_d2.data.datasets.own import check_own
+from eseg_d2.data.datasets.panoptic import image_path_of, path_in
+from eseg_d2.structures.label_space import LabelSpace
+
+__all__ = ["Source", "source_of", "sources_from_config", "sources_from_names"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set to check.
+
+    Attributes:
+        name: of the data set.
+        role: ``"train"``, ``"val"`` or ``""``.
+        group: data sets of one group are trained and evaluated together.
+        panoptic_json: path of the json.
+        panoptic_root, image_root: folders of the panoptic pngs and of the images.
+        image_path: from an image's and an annotation's entry in the json to the image's path.
+        label_space: it is registered with; None where the json itself tells the classes.
+    """
+
+    name: str
+    role: str
+    group: str
+    panoptic_json: str
+    panoptic_root: str
+    image_root: str
+    image_path: Callable[[dict, dict], str]
+    label_space: LabelSpace | None
+
+
+def source_of(name: str, role: str, group: str) -> Source:
+    """The source of a registered data set.
+
+    Raises:
+        ValueError: it is not registered, or not a panoptic one of this project.
+    """
+    _require_registered(name)
+    metadata = MetadataCatalog.get(name)
+    return Source(
+        name,
+        role,
+        group,
+        panoptic_json=metadata.get("panoptic_json"),
+        panoptic_root=metadata.get("panoptic_root"),
+        image_root=metadata.get("image_root"),
+        image_path=image_path_of(name),
+        label_space=LabelSpace.from_metadata(metadata),
+    )
+
+
+def _require_registered(name: str) -> None:
+    with suppress(FileNotFoundError):  # that is a finding, later
+        require_datasets([name])
+
+
+def sources_from_names(names: Iterable[str]) -> list[Source]:
+    """Sources of registered data sets; their names tell train and val, and which go together.
+
+    Raises:
+        ValueError: as of :func:`source_of`.
+    """
+    sources = []
+    for name in dict.fromkeys(names):
+        split = re.search("train|val|test", name)
+        role = {"train": "train", None: ""}.get(split and split[0], "val")
+        sources.append(source_of(name, role, group=re.sub("train|val|test", "*", name)))
+    return sources
+
+
+def sources_from_config(cfg: CfgNode, *, eval_only: bool = False) -> list[Source]:
+    """Sources of the panoptic data sets of DATASETS.TRAIN and DATASETS.TEST.
+
+    Those of DATASETS.PANOPTIC need not be registered, which a broken json would prevent.
+
+    Args:
+        cfg: DATASETS is read.
+        eval_only: leave DATASETS.TRAIN out.
+
+    Raises:
+        ValueError: as of :func:`source_of`, or an entry of DATASETS.PANOPTIC is wrong.
+    """
+    check_own(cfg.DATASETS.PANOPTIC)
+    own = {entry["name"]: _own(entry) for entry in cfg.DATASETS.PANOPTIC}
+    roles = dict.fromkeys(() if eval_only else cfg.DATASETS.TRAIN, "train")
+    roles |= {name: "val" for name in cfg.DATASETS.TEST if name not in roles}
+    sources = []
+    for name, role in roles.items():
+        if name in own:
+            sources.append(replace(own[name], role=role))
+            continue
+        _require_registered(name)
+        if MetadataCatalog.get(name).get("panoptic_json"):
+            sources.append(source_of(name, role, group=""))
+    return sources
+
+
+def _own(entry: dict) -> Source:
+    return Source(
+        entry["name"],
+        role="",
+        group="",
+        panoptic_json=entry["panoptic_json"],
+        panoptic_root=entry["panoptic_png"],
+        image_root=entry["images"],
+        image_path=partial(path_in, entry["images"]),
+        label_space=None,
+    )

@@ -1,0 +1,66 @@
+"""Which curves of a training are shown, and in what order."""
+
+from collections.abc import Iterator, Sequence
+
+from eseg_d2.apps.report.charts import Chart, Series, make_chart
+from eseg_d2.apps.report.figures import key_figures, summary_figures
+from eseg_d2.apps.report.run_files import Run
+from eseg_d2.apps.report.speed import data_shares, throughput
+
+__all__ = ["evaluation_charts", "training_charts"]
+
+_VALIDATION = "validation/"
+_OTHERS = {"lr": "learning rate", "grad_norm": "norm of the gradient"}
+
+
+def training_charts(runs: Sequence[Run]) -> list[Chart]:
+    """Losses, the total one first, then learning rate, gradient and speed, over iterations.
+
+    One chart a quantity, with a curve for each run that has it.
+    """
+    charts = [make_chart("total loss", [*_losses(runs)])]
+    keys = {key for run in runs for row in run.metrics for key in row}
+    for key in sorted(k for k in keys if k.startswith("loss")):
+        charts.append(make_chart(key, [_series(run, i, key) for i, run in enumerate(runs)]))
+    for key, title in _OTHERS.items():
+        charts.append(make_chart(title, [_series(run, i, key) for i, run in enumerate(runs)]))
+    speeds = [Series(run.label, throughput(run), i, noisy=True) for i, run in enumerate(runs)]
+    shares = [Series(run.label, data_shares(run), i, noisy=True) for i, run in enumerate(runs)]
+    charts += [make_chart("images per second", speeds)]
+    charts += [make_chart("waiting for data, % of the time", shares)]
+    return [chart for chart in charts if chart]
+
+
+def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
+    """The key figures (or if there is none all over all classes) after each evaluation.
+
+    No chart at all if no run was evaluated more than once.
+    """
+    if all(len(run.evaluations) < 2 for run in runs):
+        return []
+    keys = dict.fromkeys(key for run in runs for _, flat in run.evaluations for key in flat)
+    chosen = key_figures(keys) or {key: key for key in summary_figures(keys)}
+    charts = []
+    for key, name in chosen.items():
+        series = []
+        for i, run in enumerate(runs):
+            points = [
+                (run.done_at(iteration), flat[key])
+                for iteration, flat in run.evaluations
+                if flat.get(key) is not None
+            ]
+            series.append(Series(run.label, points, i))
+        charts.append(make_chart(f"{name}, %", series))
+    return [chart for chart in charts if chart]
+
+
+def _losses(runs: Sequence[Run]) -> Iterator[Series]:
+    for i, run in enumerate(runs):
+        yield _series(run, i, "total_loss")
+        validation = _series(run, i, _VALIDATION + "total_loss")
+        yield Series(f"{run.label}, validation", validation.points, i, dashed=True)
+
+
+def _series(run: Run, color: int, key: str) -> Series:
+    points = [(row["iteration"] + 1, row[key]) for row in run.metrics if key in row]
+    return Series(run.label, points, color, noisy=key != "lr")

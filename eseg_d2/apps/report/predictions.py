@@ -1,0 +1,185 @@
+"""A run's predictions for the validation images, kept beside the run so that they are made once."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
+from tqdm import tqdm
+
+from eseg_d2.apps.report.figures import finite
+from eseg_d2.apps.report.truth import PanopticTruth, SemanticTruth
+from eseg_d2.data.panoptic_png import read_panoptic_png, segment_id_to_rgb
+from eseg_d2.engine.trained import load_trained
+from eseg_d2.evaluation.ground_truth import as_numpy
+from eseg_d2.utils.files import write_image, write_json
+
+__all__ = ["ARCHITECTURES", "Predictions", "find_weights"]
+
+ARCHITECTURES = {"PanopticRCNN": PanopticTruth, "SemanticSegmentor": SemanticTruth}
+_FOLDER, _SCORES = "report_images", "scores.json"
+
+
+class Predictions:
+    """Predicted segments and scores of images, by the image's ``file_name``.
+
+    They live in the run's folder, in ``report_images``: ``scores.json``, and a panoptic png for
+    each image. They are made again if the weights, the config or the truth have changed.
+
+    Attributes:
+        dataset: its name.
+        weights: name of the checkpoint.
+        truth: of the data set; scores an image and gives its classes.
+        scores: in percent by ``file_name``, None where undefined.
+    """
+
+    def __init__(self, run_folder: Path, cfg: CfgNode):
+        """
+        Args:
+            run_folder: must be writable.
+            cfg: of the run, with MODEL.WEIGHTS; the first of DATASETS.TEST is predicted.
+
+        Raises:
+            ValueError: the model predicts neither panoptic nor semantic segmentation, or the
+                data set is no panoptic one.
+        """
+        kind = ARCHITECTURES.get(cfg.MODEL.META_ARCHITECTURE)
+        if kind is None:
+            raise ValueError(
+                f"images are drawn for {' and '.join(ARCHITECTURES)}, and MODEL.META_ARCHITECTURE "
+                f"is {cfg.MODEL.META_ARCHITECTURE}"
+            )
+        self.dataset = cfg.DATASETS.TEST[0]
+        if not MetadataCatalog.get(self.dataset).get("panoptic_json"):
+            raise ValueError(f"images are drawn for panoptic data sets; {self.dataset} is none")
+        self.weights = os.path.basename(cfg.MODEL.WEIGHTS)
+        self.truth = kind(self.dataset, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)
+        self._cfg = cfg
+        self._folder = run_folder / _FOLDER
+        self._made_by = _fingerprint(cfg, self.truth)
+        self._segments: dict[str, list[dict]] = {}
+        self.scores: dict[str, float | None] = {}
+        self._numbers = {name: i for i, name in enumerate(self.truth.records)}
+        self._read()
+
+    def __getitem__(self, file_name: str) -> tuple[np.ndarray, list[dict]]:
+        """(H, W) int32 segment ids, and the segments with ``id`` and ``category_id``."""
+        return read_panoptic_png(str(self._path(file_name))), self._segments[file_name]
+
+    def complete(self, file_names: Sequence[str]) -> None:
+        """Predict what is not there yet, with a progress bar; interrupted, it keeps what it has.
+
+        Args:
+            file_names: of the data set.
+
+        Raises:
+            FileNotFoundError: the weights, an image or its truth are missing.
+            ValueError: an image cannot be read.
+        """
+        missing = [name for name in file_names if name not in self.scores]
+        if not missing:
+            return
+        self._folder.mkdir(exist_ok=True)
+        try:
+            for file_name, segment_map, segments in self._predict(missing):
+                pixels = segment_id_to_rgb(segment_map)
+                write_image(self._path(file_name), pixels)
+                self._segments[file_name] = segments
+                self.scores[file_name] = self.truth.score(file_name, segment_map, segments)
+        finally:
+            self._write()
+
+    def _predict(self, file_names: Sequence[str]) -> Iterator[tuple[str, np.ndarray, list[dict]]]:
+        model = load_trained(self._cfg, architectures=tuple(ARCHITECTURES))
+        loader = build_detection_test_loader(
+            [self.truth.records[name] for name in file_names],
+            mapper=DatasetMapper(self._cfg, is_train=False),
+            num_workers=self._cfg.DATALOADER.NUM_WORKERS,
+        )
+        for inputs in tqdm(loader, desc=f"predictions of {self._folder.parent.name}", unit="image"):
+            with torch.no_grad():
+                (output,) = model(inputs)
+            yield inputs[0]["file_name"], *_segments_of(output)
+
+    def _path(self, file_name: str) -> Path:
+        # by number, since an image's name is no safe name for a file here
+        return self._folder / f"{self._numbers[file_name]:06d}.png"
+
+    def _read(self) -> None:
+        """Take what an earlier call has left, if it is of the same model and data."""
+        try:
+            content = json.loads((self._folder / _SCORES).read_text(encoding="utf-8"))
+            if content["made_by"] != self._made_by:
+                return
+            for file_name, image in content["images"].items():
+                if file_name in self._numbers and self._path(file_name).is_file():
+                    segments = [
+                        {"id": int(id_), "category_id": int(category), "isthing": bool(is_thing)}
+                        for id_, category, is_thing in image["segments"]
+                    ]
+                    self._segments[file_name] = segments
+                    self.scores[file_name] = finite(image["score"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            self._segments, self.scores = {}, {}  # none, or none of ours: predict
+
+    def _write(self) -> None:
+        images = {
+            name: {
+                "score": score,
+                "segments": [
+                    [s["id"], s["category_id"], s["isthing"]] for s in self._segments[name]
+                ],
+            }
+            for name, score in self.scores.items()
+        }
+        content = {"made_by": self._made_by, "score": self.truth.score_name, "images": images}
+        write_json(self._folder / _SCORES, content)
+
+
+def find_weights(run_folder: Path) -> Path:
+    """The final checkpoint of a run, else its last one.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    names = ["model_final.pth"]
+    last = run_folder / "last_checkpoint"
+    if last.is_file():
+        # written by the run: a name in this folder, and never a path to elsewhere
+        names.append(Path(last.read_text(encoding="utf-8", errors="replace").strip()).name)
+    for name in names:
+        if name and (run_folder / name).is_file():
+            return run_folder / name
+    raise FileNotFoundError(f"{run_folder} holds no checkpoint ({' or '.join(names)})")
+
+
+def _segments_of(output: dict) -> tuple[np.ndarray, list[dict]]:
+    """Of a semantic output each class is a segment, its ``id`` the class + 1."""
+    if "panoptic_seg" in output:
+        segment_map, segments = output["panoptic_seg"]
+        keys = ("id", "category_id", "isthing")
+        plain = [{key: int(s[key]) for key in keys} for s in segments]
+        return as_numpy(segment_map), plain
+    labels = as_numpy(output["sem_seg"].argmax(dim=0))
+    ids = np.unique(labels).tolist()
+    return labels + 1, [{"id": c + 1, "category_id": c, "isthing": 0} for c in ids]
+
+
+def _fingerprint(cfg: CfgNode, truth) -> str:
+    """Of what predictions and scores depend on; not of where the run lies or what computes it."""
+    settings = cfg.clone()
+    settings.defrost()
+    settings.OUTPUT_DIR = settings.MODEL.WEIGHTS = settings.MODEL.DEVICE = ""
+    settings.DATALOADER.NUM_WORKERS = 0
+    parts = [settings.dump(), truth.score_name, *truth.records]
+    for record in truth.records.values():
+        parts.append(json.dumps(record["segments_info"], sort_keys=True, default=str))
+    if os.path.exists(cfg.MODEL.WEIGHTS):
+        state = os.stat(cfg.MODEL.WEIGHTS)
+        parts += [str(state.st_size), str(state.st_mtime_ns)]
+    return hashlib.sha256("\n".join(parts).encode(errors="replace")).hexdigest()

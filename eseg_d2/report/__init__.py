@@ -1,7 +1,0 @@
-"""Pages about trainings and data sets: one HTML file each, without any other."""
-
-from eseg_d2.report.build import build_report
-from eseg_d2.report.page import dataset_page
-from eseg_d2.report.samples import draw_samples
-
-__all__ = ["build_report", "dataset_page", "draw_samples"]

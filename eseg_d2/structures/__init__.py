@@ -1,0 +1,1 @@
+"""Plain structures that know neither files nor models."""

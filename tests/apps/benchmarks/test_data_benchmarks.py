@@ -1,0 +1,36 @@
+"""The benchmarks of evaluation and loading: what they compare is the same."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from eseg_d2.apps.benchmarks.loader_benchmark import benchmark_loader
+from eseg_d2.apps.benchmarks.panoptic_quality_benchmark import benchmark_panoptic_quality
+
+
+def test_panoptic_quality_is_the_same_number():
+    result = benchmark_panoptic_quality(images=2, size=(60, 90), segments=8, repeats=1)
+    assert result["difference"] < 1e-9
+    medians = [result[name]["median"] for name in ("cityscapesscripts", "ours")]
+    assert result["speedup"] == pytest.approx(medians[0] / medians[1])
+
+
+def test_loader_is_compared_on_both_kinds_of_masks(root, scenes):
+    path = str(root / "configs/scenes/rsp_panoptic_R18_cityscapes.yaml")
+    result = benchmark_loader(path, images=3, repeats=1)
+    assert list(result["seconds"]) == ["ours", "Detectron2, bitmasks", "Detectron2, polygons"]
+    assert set(result["ratios"]) == {"Detectron2, bitmasks", "Detectron2, polygons"}
+    assert all(ratio > 0 for ratio in result["ratios"].values())
+
+
+def test_commands_print_the_ratios(root, scenes):
+    command = [sys.executable, "tools/benchmark.py"]
+    quality = [*command, "panoptic-quality", "--images", "2", "--size", "40x60", "--repeats", "1"]
+    done = subprocess.run(quality, cwd=root, capture_output=True, text=True)
+    difference = re.search(r"x; the PQ differs by (\S+) points", done.stdout)
+    assert done.returncode == 0 and float(difference[1]) < 1e-9
+    missing = [*command, "loader", "--config-file", "configs/rsp_panoptic_R50.yaml"]
+    done = subprocess.run(missing, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 1 and "is not there" in done.stderr

@@ -1,0 +1,57 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from eseg_d2.apps.benchmarks.measure import peak_memory
+from eseg_d2.apps.benchmarks.relation_benchmark import textbook_relation
+from eseg_d2.layers.relation import PixelToRegionRelation
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("size", [(8, 6), (7, 9), (1, 1)])
+def test_textbook_equals_the_operator(k, size):
+    relation = PixelToRegionRelation(8, num_heads=2, region_size=k, position="none")
+    cells = (size[0] + 1) // 2, (size[1] + 1) // 2
+    shapes = (2, 8, *size), (2, 8, *cells), (2, 6, *cells)
+    tensors = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    expected = textbook_relation(*tensors, num_heads=2, region_size=k)
+    torch.testing.assert_close(relation(*tensors), expected, rtol=0, atol=1e-12)
+
+
+def test_peak_memory_counts_what_lives_at_the_same_time():
+    x = torch.zeros(2**18)  # 1 MiB
+
+    def call():
+        y = x + 1
+        z = y + 1
+        del y
+        return z + 1
+
+    assert peak_memory(call, "cpu") == pytest.approx(2 * x.nbytes, rel=1e-3)
+
+
+def test_command_line(root, tmp_path):
+    command = [sys.executable, str(root / "tools" / "benchmark.py"), "relation"]
+    arguments = ["--channels", "8", "--sizes", "6x9", "--region-sizes", "3", "--repeats", "2"]
+    path = tmp_path / "relation.json"
+    done = subprocess.run(
+        [*command, *arguments, "--json", str(path)], capture_output=True, text=True, cwd=root
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(path.read_text())
+    assert [row["pass"] for row in rows] == ["forward", "forward+backward"]
+    for row in rows:
+        assert row["size"] == [6, 9] and row["channels"] == 8 and row["region_size"] == 3
+        assert set(row["seconds"]) == {"textbook", "relation"}
+        assert row["speedup"]["textbook"] == 1
+        assert row["memory_ratio"] == row["peak_bytes"]["relation"] / row["peak_bytes"]["textbook"]
+    assert done.stdout.count("6x9") == 4
+
+
+def test_bad_size(root):
+    command = [sys.executable, str(root / "tools" / "benchmark.py"), "relation", "--sizes", "12"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 2 and "got '12', expected HxW" in done.stderr

@@ -1,0 +1,165 @@
+"""A conversion that is cut off goes on; one that is finished is left alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eseg_d2.apps.convert import convert_label_maps, label_maps
+
+CATEGORIES = [{"id": 1, "name": "wall", "isthing": 0}, {"id": 2, "name": "cat", "isthing": 1}]
+COUNT = 6
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    for folder in "images", "labels", "instances":
+        (tmp_path / folder).mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(COUNT):
+        labels = rng.integers(1, 3, (8, 9), dtype=np.uint8)
+        Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "images" / f"{index}.jpg")
+        Image.fromarray(labels).save(tmp_path / "labels" / f"{index}.png")
+        Image.fromarray(labels * 3).save(tmp_path / "instances" / f"{index}.png")
+    (tmp_path / "categories.json").write_text(json.dumps(CATEGORIES))
+    return {
+        **{key: tmp_path / key for key in ("images", "labels", "instances", "output")},
+        "categories": tmp_path / "categories.json",
+        "workers": 1,
+    }
+
+
+def content_of(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The label pngs that were read; the list may be told to interrupt."""
+
+    class Reads(list):
+        stop_at = None
+
+    seen = Reads()
+    read = label_maps.read_label_png
+
+    def counting(path):
+        if path.parent.name == "labels":
+            if len(seen) == seen.stop_at:
+                raise KeyboardInterrupt
+            seen.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(label_maps, "read_label_png", counting)
+    return seen
+
+
+def test_an_interrupted_run_goes_on(arguments, reads, tmp_path):
+    whole = {**arguments, "output": tmp_path / "whole"}
+    assert convert_label_maps(**whole).made
+    reads.clear()
+    reads.stop_at = 4
+    with pytest.raises(KeyboardInterrupt):
+        convert_label_maps(**arguments)
+    assert not (arguments["output"] / "panoptic.json").exists()
+    reads.stop_at = None
+    found = convert_label_maps(**arguments)
+    assert found.made and found.images == COUNT
+    assert reads == [f"{index}.png" for index in range(COUNT)]
+    assert content_of(arguments["output"]) == content_of(tmp_path / "whole")
+    assert len(content_of(arguments["output"])) == COUNT + 1
+
+    again = convert_label_maps(**arguments)
+    assert not again.made and again.segments == found.segments
+    assert len(reads) == COUNT
+
+
+def test_what_changed_in_between_is_done_again(arguments, reads):
+    reads.stop_at = 4
+    with pytest.raises(KeyboardInterrupt):
+        convert_label_maps(**arguments)
+    label = arguments["labels"] / "1.png"
+    Image.fromarray(np.full((8, 9), 255, np.uint8)).save(label)
+    os.utime(label, (1, 1))
+    os.remove(arguments["images"] / "0.jpg")
+    for folder in "labels", "instances":
+        os.remove(arguments[folder] / "0.png")
+    reads.stop_at = None
+    reads.clear()
+    convert_label_maps(**arguments)
+    # without 0 the others have new image ids
+    assert reads == ["1.png", "2.png", "3.png", "4.png", "5.png"]
+    content = json.loads((arguments["output"] / "panoptic.json").read_text())
+    assert content["annotations"][0]["segments_info"] == []
+    pngs = sorted(path.name for path in (arguments["output"] / "panoptic").iterdir())
+    assert pngs == ["1.png", "2.png", "3.png", "4.png", "5.png"]
+
+
+def test_a_png_that_is_gone_is_made_again(arguments):
+    convert_label_maps(**arguments)
+    before = content_of(arguments["output"])
+    (arguments["output"] / "panoptic" / "3.png").unlink()
+    assert convert_label_maps(**arguments).made
+    assert content_of(arguments["output"]) == before
+
+
+def test_another_result_is_not_overwritten(arguments, tmp_path):
+    convert_label_maps(**arguments)
+    before = content_of(arguments["output"])
+    with pytest.raises(FileExistsError, match=r"panoptic.json was made of other files"):
+        convert_label_maps(**arguments, ignore=(254,))
+    os.utime(arguments["labels"] / "1.png", (1, 1))
+    with pytest.raises(FileExistsError, match=r"panoptic.json was made of other files"):
+        convert_label_maps(**arguments)
+    assert content_of(arguments["output"]) == before
+    foreign = tmp_path / "foreign"
+    (foreign / "panoptic").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="is there already"):
+        convert_label_maps(**{**arguments, "output": foreign})
+    (foreign / "panoptic.json").write_text("[]")
+    with pytest.raises(FileExistsError):
+        convert_label_maps(**{**arguments, "output": foreign})
+
+
+def test_any_number_of_workers_gives_the_same(arguments, tmp_path):
+    convert_label_maps(**arguments)
+    parallel = {**arguments, "output": tmp_path / "parallel", "workers": 2}
+    convert_label_maps(**parallel)
+    assert content_of(arguments["output"]) == content_of(tmp_path / "parallel")
+
+
+def test_a_killed_run_leaves_nothing_half_done(arguments, root, tmp_path):
+    images = 400
+    for folder, suffix in (("images", "jpg"), ("labels", "png"), ("instances", "png")):
+        first = (arguments[folder] / f"0.{suffix}").read_bytes()
+        for index in range(COUNT, images):
+            (arguments[folder] / f"{index}.{suffix}").write_bytes(first)
+    command = [sys.executable, "datasets/to_panoptic.py", "label-maps"]
+    for key, value in arguments.items():
+        command += [f"--{key}", str(value)]
+    process = subprocess.Popen(
+        command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    pngs = arguments["output"] / "panoptic"
+    while process.poll() is None and not (pngs.exists() and len(list(pngs.iterdir())) > 20):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (arguments["output"] / "panoptic.json").exists()
+    for path in pngs.glob("[!.]*.png"):
+        with Image.open(path) as image:
+            image.load()
+    assert convert_label_maps(**arguments).images == images
+    whole = {**arguments, "output": tmp_path / "whole"}
+    convert_label_maps(**whole)
+    assert content_of(arguments["output"]) == content_of(tmp_path / "whole")

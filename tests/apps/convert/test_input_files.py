@@ -1,0 +1,238 @@
+"""Reading what a user brings."""
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from eseg_d2.apps.convert.categories import category_index, check_ignored, read_categories
+from eseg_d2.apps.convert.input_files import (
+    find_files,
+    image_size,
+    read_label_png,
+    replacing,
+)
+from eseg_d2.utils.text import listing
+
+
+def write_png(path, values, depth, color_type, palette=None):
+    """A png as the standard has it, of any depth."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    height, width = values.shape
+    rows = b""
+    for row in values:
+        bits = "".join(f"{v:0{depth}b}" for v in row)
+        bits += "0" * (-len(bits) % 8)
+        rows += b"\0" + bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    if palette is not None:
+        data += chunk(b"PLTE", palette)
+    path.write_bytes(data + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("color_type", [0, 3])
+def test_pngs_of_every_depth_give_the_stored_numbers(tmp_path, depth, color_type):
+    if (depth, color_type) == (16, 3):
+        return  # the standard has no such
+    values = np.random.default_rng(depth).integers(0, 2**depth, (5, 7))
+    palette = bytes(range(255, -1, -1)) * 3 if color_type == 3 else None
+    write_png(tmp_path / "a.png", values, depth, color_type, palette and palette[: 3 * 2**depth])
+    read = read_label_png(tmp_path / "a.png")
+    assert read.dtype == np.int64
+    assert np.array_equal(read, values)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([np.uint8, np.uint16]), st.data())
+def test_what_opencv_writes_is_read(tmp_path_factory, height, width, dtype, data):
+    path = tmp_path_factory.mktemp("png") / "a.png"
+    seed = data.draw(st.integers(0, 99))
+    values = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, (height, width))
+    cv2.imwrite(str(path), values.astype(dtype))
+    assert np.array_equal(read_label_png(path), values)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_colours_are_refused(tmp_path, mode):
+    path = tmp_path / "a.png"
+    Image.new(mode, (3, 2)).save(path)
+    with pytest.raises(ValueError, match="a.png is a png in colours(.|\n)*one channel"):
+        read_label_png(path)
+
+
+def test_broken_pngs_are_named(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (50, 50), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    Image.fromarray(noise).save(tmp_path / "b.jpg")
+    for content, message in (
+        (whole[:400], "a.png.*complete"),
+        (whole[:10], "a.png is no png"),
+        (b"", "a.png is empty"),
+        ((tmp_path / "b.jpg").read_bytes(), "a.png is no png"),
+    ):
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            read_label_png(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match="nowhere.png"):
+        read_label_png(tmp_path / "nowhere.png")
+
+
+def test_size_of_an_image_is_that_after_turning_it(tmp_path):
+    from detectron2.data.detection_utils import read_image
+
+    image = Image.new("RGB", (6, 4))
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image.save(tmp_path / "a.jpg", exif=exif)
+        assert image_size(tmp_path / "a.jpg") == read_image(str(tmp_path / "a.jpg")).shape[:2]
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    with pytest.raises(ValueError, match="a.jpg"):
+        image_size(tmp_path / "a.jpg")
+
+
+def test_files_are_found_by_name(tmp_path):
+    for name in "b.JPG", "a.x.png", "town/a.jpeg", "notes.txt", ".hidden.png", ".git/a.png":
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_files(tmp_path, (".jpg", ".jpeg", ".png"))
+    assert list(found) == ["a.x", "b", "town/a"]
+    assert found["town/a"] == tmp_path / "town" / "a.jpeg"
+    (tmp_path / "b.png").touch()
+    with pytest.raises(ValueError, match="b.JPG(.|\n)*suffix"):
+        find_files(tmp_path, (".jpg", ".png"))
+    with pytest.raises(FileNotFoundError, match=r"holds no file \*.tif"):
+        find_files(tmp_path, (".tif",))
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        find_files(tmp_path / "nowhere", (".png",))
+
+
+def test_long_lists_of_names_are_cut():
+    assert listing("abc") == "a, b, c"
+    assert listing("abcde") == "a, b, c and 2 more"
+
+
+def test_a_file_that_fails_leaves_the_old_one(tmp_path):
+    path = tmp_path / "deep" / "a.txt"
+    with replacing(path) as target:
+        target.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as target:
+        target.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+CATEGORIES = """
+- {id: 0, name: sky, isthing: false, color: [1, 2, 3], note: left out}
+- {id: 7, name: car, isthing: 1, supercategory: vehicle}
+"""
+CHECKED = [
+    {"id": 0, "name": "sky", "isthing": 0, "color": [1, 2, 3]},
+    {"id": 7, "name": "car", "isthing": 1, "supercategory": "vehicle"},
+]
+
+
+def test_categories_are_read_from_yaml_and_json(tmp_path):
+    (tmp_path / "c.yaml").write_text(CATEGORIES)
+    (tmp_path / "c.json").write_text(
+        '{"categories": [{"id": 0, "name": "sky", "isthing": 0, "color": [1, 2, 3]},\n'
+        '\t{"id": 7, "name": "car", "isthing": 1, "supercategory": "vehicle"}]}'
+    )
+    assert read_categories(tmp_path / "c.yaml") == CHECKED
+    assert read_categories(tmp_path / "c.json") == CHECKED
+    (tmp_path / "s.yml").write_text("[{id: 3, name: sky}]")
+    assert read_categories(tmp_path / "s.yml", default_isthing=0) == [
+        {"id": 3, "name": "sky", "isthing": 0}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "expected a list"),
+        ("a: 1", "expected a list"),
+        ("", "is empty"),
+        ("[1]", "is a int, expected an object"),
+        ("[{id: 1, name: a}]", "lacks isthing"),
+        ("[{id: -1, name: a, isthing: 0}]", "a negative id"),
+        ("[{id: '1', name: a, isthing: 0}]", "has id '1', expected an integer"),
+        ("[{id: true, name: a, isthing: 0}]", "has id True"),
+        ("[{id: 1, name: 2, isthing: 0}]", "name 2, expected a text"),
+        ("[{id: 1, name: a, isthing: 2}]", "isthing 2, expected 0 or 1"),
+        ("[{id: 1, name: a, isthing: 'yes'}]", "isthing 'yes'"),
+        ("[{id: 1, name: a, isthing: 0, color: red}]", "expected three of 0 .. 255"),
+        ("[{id: 1, name: a, isthing: 0, color: [0, 0, 256]}]", "expected three of 0 .. 255"),
+        ("[{id: 1, name: a, isthing: 0}, {id: 1, name: b, isthing: 0}]", "the id 1"),
+        ("[{id: 1, name: a, isthing: 0}, {id: 2, name: a, isthing: 0}]", "the name a"),
+        ("[{", "not valid yaml"),
+    ],
+)
+def test_bad_categories_are_named(tmp_path, content, message):
+    (tmp_path / "c.yaml").write_text(content)
+    with pytest.raises(ValueError, match=f"c.yaml(.|\n)*{message}"):
+        read_categories(tmp_path / "c.yaml")
+
+
+def test_whole_floats_are_integers_in_json_and_yaml(tmp_path):
+    (tmp_path / "c.yaml").write_text("[{id: 3.0, name: sky, isthing: 0.0, color: [1.0, 2, 3]}]")
+    (tmp_path / "c.json").write_text('[{"id": 3.0, "name": "sky", "isthing": 0.0}]')
+    for name in "c.yaml", "c.json":
+        (category,) = read_categories(tmp_path / name)
+        assert (category["id"], category["isthing"]) == (3, 0)
+        assert type(category["id"]) is int
+    (tmp_path / "c.yaml").write_text("[{id: 3.5, name: sky, isthing: 0}]")
+    with pytest.raises(ValueError, match="has id 3.5, expected an integer"):
+        read_categories(tmp_path / "c.yaml")
+
+
+def test_other_files_of_categories_are_refused(tmp_path):
+    (tmp_path / "c.txt").write_text(CATEGORIES)
+    with pytest.raises(ValueError, match=".json, .yaml or .yml"):
+        read_categories(tmp_path / "c.txt")
+    for name in "no.json", "no.yaml":
+        with pytest.raises(FileNotFoundError, match=name):
+            read_categories(tmp_path / name)
+    (tmp_path / "c.json").write_text("{")
+    with pytest.raises(ValueError, match="c.json is not valid json"):
+        read_categories(tmp_path / "c.json")
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 65535), min_size=1, max_size=30, unique=True), st.data())
+def test_categories_of_pixels(tmp_path_factory, ids, data):
+    count = data.draw(st.integers(0, len(ids) - 1))
+    ignore, ids = tuple(ids[:count]), ids[count:]
+    labels = np.array(data.draw(st.lists(st.sampled_from([*ids, *ignore]), max_size=20)), int)
+    index = category_index(labels.reshape(1, -1), [*ids, 70000], ignore, "a.png")
+    expected = [ids.index(v) if v in ids else -1 for v in labels.tolist()]
+    assert index.tolist() == [expected]
+
+
+def test_unknown_labels_are_named():
+    labels = np.array([[1, 2], [9, 65535]])
+    with pytest.raises(ValueError, match="a.png(.|\n)*2, 9(.|\n)*--ignore"):
+        category_index(labels, [1, 5], (65535,), "a.png")
+
+
+def test_ignored_values_are_checked(tmp_path):
+    check_ignored((255, 65535), CHECKED, "c.yaml")
+    check_ignored((), CHECKED, "c.yaml")
+    with pytest.raises(ValueError, match="7 is ignored(.|\n)*c.yaml"):
+        check_ignored((255, 7), CHECKED, "c.yaml")
+    for value in -1, 65536:
+        with pytest.raises(ValueError, match=f"cannot ignore {value}"):
+            check_ignored((value,), CHECKED, "c.yaml")

@@ -1,0 +1,140 @@
+"""A tiny sound panoptic data set, to be broken in many ways."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+HEIGHT, WIDTH = 24, 40
+CATEGORIES = [
+    {"id": 7, "name": "road", "isthing": 0},
+    {"id": 90, "name": "car", "isthing": 1},
+    {"id": 3, "name": "sky", "isthing": 0},
+]
+
+
+def segment_map() -> np.ndarray:
+    """(H, W): void (0) around, road (1), sky (300), two cars and a crowd of them (70000 ..)."""
+    ids = np.zeros((HEIGHT, WIDTH), dtype=np.int32)
+    ids[2:22, 2:38] = 1
+    ids[2:8, 2:38] = 300
+    ids[10:14, 5:11] = 70000
+    ids[10:14, 20:29] = 70001
+    ids[16:20, 20:30] = 70002
+    return ids
+
+
+def write_png(path: Path, ids: np.ndarray) -> None:
+    rgb = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
+    Image.fromarray(rgb).save(path)
+
+
+def segments_info() -> list[dict]:
+    ids, segments = segment_map(), []
+    for id_, category in (1, 7), (300, 3), (70000, 90), (70001, 90), (70002, 90):
+        y, x = np.nonzero(ids == id_)
+        box = [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]
+        segments.append(
+            {
+                "id": id_,
+                "category_id": category,
+                "area": len(x),
+                "bbox": [int(edge) for edge in box],
+                "iscrowd": int(id_ == 70002),
+            }
+        )
+    return segments
+
+
+class TinySplit:
+    """One split on disk: change ``content`` or the files, and it is broken."""
+
+    def __init__(self, root: Path, name: str, first_id: int, count: int):
+        self.name, self.root = name, root / name
+        self.json = self.root / "panoptic.json"
+        self.content = {"images": [], "annotations": [], "categories": CATEGORIES}
+        for folder in "images", "pngs":
+            (self.root / folder).mkdir(parents=True)
+        for id_ in range(first_id, first_id + count):
+            self._add(id_)
+        self.content = json.loads(json.dumps(self.content))
+
+    def _add(self, id_: int) -> None:
+        pixels = np.random.default_rng(id_).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        image = {"id": id_, "file_name": f"{id_}.jpg", "width": WIDTH, "height": HEIGHT}
+        annotation = {"image_id": id_, "file_name": f"{id_}.png", "segments_info": segments_info()}
+        Image.fromarray(pixels).save(self.root / "images" / image["file_name"])
+        write_png(self.root / "pngs" / annotation["file_name"], segment_map())
+        self.content["images"].append(image)
+        self.content["annotations"].append(annotation)
+
+    @property
+    def images(self) -> list[dict]:
+        return self.content["images"]
+
+    @property
+    def annotations(self) -> list[dict]:
+        return self.content["annotations"]
+
+    @property
+    def categories(self) -> list[dict]:
+        return self.content["categories"]
+
+    def segments(self, index: int = 0) -> list[dict]:
+        return self.annotations[index]["segments_info"]
+
+    def image(self, index: int = 0) -> Path:
+        return self.root / "images" / f"{self.images[index]['id']}.jpg"
+
+    def png(self, index: int = 0) -> Path:
+        return self.root / "pngs" / f"{self.images[index]['id']}.png"
+
+    def entry(self) -> dict:
+        """Of DATASETS.PANOPTIC."""
+        return {
+            "name": self.name,
+            "images": str(self.root / "images"),
+            "panoptic_png": str(self.root / "pngs"),
+            "panoptic_json": str(self.json),
+        }
+
+    def write(self) -> None:
+        if self.content is not None:
+            self.json.write_text(json.dumps(self.content))
+
+
+class Tiny:
+    """Train of three images (11 ..) and val of two (21 ..)."""
+
+    def __init__(self, root: Path):
+        self.train = TinySplit(root, "tiny_train", 11, 3)
+        self.val = TinySplit(root, "tiny_val", 21, 2)
+
+    def config(self) -> CfgNode:
+        """With both splits; writes their jsons."""
+        cfg = get_cfg()
+        for split in self.train, self.val:
+            split.write()
+        cfg.DATASETS.PANOPTIC = [self.train.entry(), self.val.entry()]
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (self.train.name,), (self.val.name,)
+        return cfg
+
+    def check(self):
+        """The doctor's report."""
+        from eseg_d2.apps.doctor import check_datasets, sources_from_config
+
+        return check_datasets(sources_from_config(self.config()), workers=1)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """The two splits; not registered, and if a test registers them, not for the next one."""
+    yield Tiny(tmp_path)
+    for catalog in DatasetCatalog, MetadataCatalog:
+        for name in "tiny_train", "tiny_val":
+            if name in catalog:
+                catalog.remove(name)

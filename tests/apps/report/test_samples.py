@@ -1,0 +1,111 @@
+"""Samples for looking at a data set: what the mapper gives, and no other."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BitMasks, Instances
+
+from eseg_d2.apps.report.samples import draw_samples, targets_as_panoptic
+from eseg_d2.data.datasets.panoptic import register_panoptic
+from eseg_d2.engine import load_config
+from eseg_d2.structures.label_space import LabelSpace
+
+TRAIN = "scenes_cityscapes_panoptic_train"
+
+
+@pytest.fixture
+def cfg(root, scenes):
+    return load_config(
+        str(root / "configs/scenes/rsp_panoptic_R18_cityscapes.yaml"),
+        ["INPUT.MIN_SIZE_TRAIN", "(48,)", "MODEL.DEVICE", "cpu"],
+    )
+
+
+def test_samples_are_augmented_chosen_by_the_seed_and_complete(cfg):
+    found = draw_samples(cfg, TRAIN, 5, seed=1)
+    assert len(found.samples) == len(found.rows) == 5
+    assert len({sample.title for sample in found.samples}) == 5
+    assert not any(sample.title.startswith("/") for sample in found.samples)
+    captions = ["image", "semantic labels", "instances", "panoptic"]
+    for sample in found.samples:
+        assert [panel.caption for panel in sample.panels] == captions
+        assert "96x48 pixels of 128x64" in sample.facts[0]
+    assert sum(c.share for c in found.classes) == pytest.approx(1)
+    again, other = (draw_samples(cfg, TRAIN, 5, seed=seed) for seed in (1, 2))
+    assert again.samples == found.samples
+    assert [s.title for s in other.samples] != [s.title for s in found.samples]
+
+
+def test_without_augmentation_images_are_as_in_their_files(cfg):
+    found = draw_samples(cfg, TRAIN, 99, augment=False)
+    assert len(found.samples) == 12 and not found.augmentations
+    assert all("128x64 pixels of 128x64" in sample.facts[0] for sample in found.samples)
+    by_name = {c.name: c for c in found.classes}
+    assert by_name["road"].samples == 12 and by_name["train"].samples == 0
+
+
+def test_semantic_models_have_no_instances(cfg):
+    cfg.MODEL.MASK_ON = False
+    (sample,) = draw_samples(cfg, TRAIN, 1).samples
+    assert [panel.caption for panel in sample.panels] == ["image", "semantic labels"]
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_is_shown(cfg, scenes, tmp_path):
+    folder = scenes / "street_scenes/coco"
+    images = tmp_path / "images"
+    shutil.copytree(folder / "train2017", images)
+    broken = sorted(images.iterdir())[0]
+    broken.write_bytes(b"")
+    metadata = MetadataCatalog.get("scenes_coco_panoptic_train")
+    keys = [f"{k}_{end}" for k in ("thing", "stuff") for end in ("classes", "colors")]
+    keys += [f"{k}_dataset_id_to_contiguous_id" for k in ("thing", "stuff")]
+    register_panoptic(
+        "report_test_broken",
+        image_root=str(images),
+        panoptic_root=metadata.panoptic_root,
+        panoptic_json=metadata.panoptic_json,
+        metadata={key: metadata.get(key) for key in keys if metadata.get(key) is not None},
+    )
+    try:
+        found = draw_samples(cfg, "report_test_broken", 99)
+    finally:
+        DatasetCatalog.remove("report_test_broken")
+        MetadataCatalog.remove("report_test_broken")
+    assert len(found.samples) == 11
+    (problem,) = found.problems
+    assert str(broken) in problem
+
+
+def test_other_data_sets_are_refused(cfg):
+    with pytest.raises(ValueError, match="not registered"):
+        draw_samples(cfg, "no_such_data_set", 1)
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        draw_samples(cfg, "coco_2017_val", 1)
+
+
+def test_targets_become_one_panoptic_map():
+    space = LabelSpace(("road", "car", "sky"), (0, 1, 2), (1,))
+    labels = np.array([[0, 1, 1, 1], [0, 1, 2, 255]])
+    instances = Instances((2, 4))
+    masks = torch.zeros(2, 2, 4, dtype=torch.bool)
+    masks[0, 0, 1] = masks[1, 0, 2] = True  # (0, 3) and (1, 1) are a crowd
+    instances.gt_masks, instances.gt_classes = BitMasks(masks), torch.tensor([0, 0])
+    segment_map, segments = targets_as_panoptic(labels, instances, space)
+    classes = {s["id"]: (s["category_id"], s["isthing"]) for s in segments}
+    assert [classes.get(i, (None,))[0] for i in segment_map.ravel()] == [0, 1, 1, 1, 0, 1, 2, None]
+    assert len({segment_map[0, 1], segment_map[0, 2], segment_map[0, 3]}) == 3
+    assert segment_map[0, 3] == segment_map[1, 1] and segment_map[1, 3] == 0
+    assert [is_thing for _, is_thing in classes.values()] == [False, True, False, True, True]
+
+
+def test_things_that_are_one_semantic_class_are_shown_by_their_instances():
+    space = LabelSpace(("road", "car"), (0, 1), (1,), 255, "stuff_and_things")
+    instances = Instances((1, 3))
+    instances.gt_masks = BitMasks(torch.tensor([[[False, True, False]]]))
+    instances.gt_classes = torch.tensor([0])
+    segment_map, segments = targets_as_panoptic(np.array([[1, 0, 0]]), instances, space)
+    assert [s["category_id"] for s in segments] == [0, 1]
+    assert segment_map.tolist() == [[1, 2, 0]]

@@ -1,0 +1,157 @@
+"""Rendered scenes: exact labels, every promised class, and context that decides."""
+
+import json
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from cityscapesscripts.helpers.annotation import Annotation
+from cityscapesscripts.helpers.labels import name2label
+from cityscapesscripts.preparation.json2labelImg import createLabelImage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eseg_d2.apps.scenes import render_scene
+from eseg_d2.apps.scenes.figures import figure_parts, sample_figure
+from eseg_d2.apps.scenes.labels import CATEGORIES, LABELS, color_table, train_id_table
+from eseg_d2.apps.scenes.world import sample_street
+
+THINGS = [c.id for c in CATEGORIES if c.is_thing]
+
+
+@lru_cache
+def _scenes(seed, count=40, size=(128, 256)):
+    return [render_scene(np.random.SeedSequence((seed, 0, i)), *size) for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return _scenes(0)
+
+
+def _rasterise(scene):
+    annotation = Annotation()
+    annotation.fromJsonText(
+        json.dumps(
+            {
+                "imgHeight": scene.label_ids.shape[0],
+                "imgWidth": scene.label_ids.shape[1],
+                "objects": [
+                    {"label": o.label, "polygon": o.polygon.tolist()} for o in scene.objects
+                ],
+            }
+        )
+    )
+    return np.asarray(createLabelImage(annotation, "ids"))
+
+
+@pytest.mark.parametrize("label", LABELS.values(), ids=LABELS)
+def test_labels_are_those_of_cityscapes(label):
+    theirs = name2label[label.name]
+    assert (label.id, label.train_id, label.color) == (theirs.id, theirs.trainId, theirs.color)
+    assert label.supercategory == theirs.category
+    assert label.is_void == theirs.ignoreInEval
+    assert label.is_void or label.is_thing == theirs.hasInstances
+    assert tuple(color_table()[label.id]) == theirs.color
+    assert train_id_table()[label.id] == theirs.trainId
+
+
+def test_same_seed_same_scene_and_another_seed_another():
+    first, again, other = (render_scene(seed, 96, 160) for seed in (5, 5, 6))
+    assert np.array_equal(first.image, again.image)
+    assert np.array_equal(first.instance_ids, again.instance_ids)
+    assert [o.label for o in first.objects] == [o.label for o in again.objects]
+    assert not np.array_equal(first.image, other.image)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32), st.integers(64, 300), st.integers(64, 400))
+def test_any_size_gives_consistent_maps(seed, height, width):
+    scene = render_scene(seed, height, width)
+    assert scene.image.shape == (height, width, 3) and scene.image.dtype == np.uint8
+    assert scene.label_ids.dtype == np.uint8 and scene.instance_ids.dtype == np.uint16
+    ids = scene.instance_ids
+    assert np.array_equal(scene.label_ids, np.where(ids < 1000, ids, ids // 1000))
+    assert set(np.unique(scene.label_ids)) <= {label.id for label in LABELS.values()}
+    assert set(np.unique(ids[ids >= 1000] // 1000)) <= set(THINGS)
+    for thing in THINGS:
+        numbers = np.unique(ids[ids // 1000 == thing]) - thing * 1000
+        assert numbers.tolist() == list(range(len(numbers)))
+    for entry in scene.objects:
+        assert len(entry.polygon) >= 3
+        assert entry.polygon.min() >= 0
+        assert (entry.polygon < (width, height)).all()
+
+
+@pytest.mark.parametrize("size", [(64, 128), (128, 256), (301, 517)])
+def test_polygons_painted_by_cityscapesscripts_give_the_labels(size):
+    for scene in _scenes(3, 4, size):
+        assert (_rasterise(scene) == scene.label_ids).mean() > 0.999
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_class_void_crowds_and_empty_scenes_occur_in_forty(seed):
+    scenes = _scenes(seed)
+    seen = np.stack([np.bincount(s.label_ids.ravel(), minlength=34) > 0 for s in scenes])
+    for label in LABELS.values():
+        assert seen[:, label.id].any(), label.name
+    for thing in THINGS:
+        assert seen[:, thing].mean() >= 0.3, thing
+    for stuff in (c.id for c in CATEGORIES if not c.is_thing):
+        assert seen[:, stuff].mean() >= 0.8, stuff
+    crowds = {i for s in scenes for i in np.unique(s.instance_ids).tolist() if i in THINGS}
+    assert {LABELS["car"].id, LABELS["person"].id} <= crowds
+    assert 0.0 < (~seen[:, THINGS].any(1)).mean() < 0.25
+
+
+def test_things_have_many_sizes(scenes):
+    areas = np.concatenate(
+        [np.unique(s.instance_ids[s.instance_ids >= 1000], return_counts=True)[1] for s in scenes]
+    )
+    assert areas.min() >= 6
+    assert (areas < 40).any() and (areas > 3000).any()
+
+
+def test_void_is_a_small_part(scenes):
+    shares = [np.isin(s.label_ids, [0, 1, 3, 4, 5]).mean() for s in scenes]
+    assert 0 < np.mean(shares) < 0.08
+
+
+def _touch(one, other):
+    grown = np.pad(one, 1)
+    near = grown[:-2, 1:-1] | grown[2:, 1:-1] | grown[1:-1, :-2] | grown[1:-1, 2:]
+    return (near & other).any()
+
+
+def test_riders_sit_on_bicycles(scenes):
+    touching = []
+    for scene in scenes:
+        bicycles = scene.label_ids == LABELS["bicycle"].id
+        for number in np.unique(scene.instance_ids[scene.label_ids == LABELS["rider"].id]):
+            touching.append(_touch(scene.instance_ids == number, bicycles))
+    assert len(touching) > 10
+    assert np.mean(touching) > 0.9  # a pole may stand between the two
+
+
+def test_a_figure_looks_the_same_on_foot_and_on_a_bicycle():
+    figure = sample_figure(np.random.default_rng(0))
+    low = figure_parts(figure, np.array([40.0, 90.0]), 30.0)
+    high = figure_parts(figure, np.array([40.0, 80.0]), 30.0)
+    for one, other in zip(low, high, strict=True):
+        assert one.color == other.color
+        moved = one.polygons[0] - other.polygons[0]
+        np.testing.assert_allclose(moved, np.broadcast_to((0.0, 10.0), moved.shape), atol=1e-9)
+
+
+def test_road_and_sidewalk_often_share_their_paving():
+    streets = [sample_street(np.random.default_rng(seed)) for seed in range(200)]
+    same = [s.materials["road"] == s.materials["sidewalk"] and
+            s.tints["road"] == s.tints["sidewalk"] for s in streets]  # fmt: skip
+    assert 0.25 < np.mean(same) < 0.75
+    for label in ("road", "sidewalk"):
+        assert {s.materials[label] for s in streets} == {"asphalt", "concrete", "pavers", "cobbles"}
+
+
+def test_the_same_place_in_the_image_is_road_or_sidewalk():
+    bottom = [scene.label_ids[100, 128] for scene in _scenes(0) + _scenes(1)]
+    assert {LABELS["road"].id, LABELS["sidewalk"].id} <= set(bottom)

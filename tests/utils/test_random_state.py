@@ -1,0 +1,90 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eseg_d2.utils.random_state import (
+    get_random_state,
+    preserved_random_state,
+    seeded,
+    set_random_state,
+)
+
+
+def draw() -> tuple:
+    """From every generator; the normal numbers come in pairs, of which one is kept."""
+    numpy = np.random.rand(3).tolist(), np.random.randn(3).tolist()
+    return random.random(), random.gauss(0, 1), *numpy, torch.rand(3).tolist()
+
+
+def test_a_state_goes_through_a_file(tmp_path):
+    draw()
+    torch.save(get_random_state(), tmp_path / "state.pth")
+    expected = draw(), draw()
+    torch.manual_seed(1)
+    set_random_state(torch.load(tmp_path / "state.pth", weights_only=True))
+    assert (draw(), draw()) == expected
+
+
+def test_a_state_does_not_change_with_the_generators():
+    state = get_random_state()
+    first = draw()
+    set_random_state(state)
+    assert draw() == first
+    set_random_state(state)
+    assert draw() == first
+
+
+@pytest.mark.parametrize("context", [preserved_random_state, lambda: seeded(1, 2)])
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_follows_is_untouched(context, fails):
+    state = get_random_state()
+    expected = draw()
+    set_random_state(state)
+    try:
+        with context():
+            draw()
+            random.seed(0), np.random.seed(0), torch.manual_seed(0)
+            if fails:
+                raise KeyError
+    except KeyError:
+        assert fails
+    assert draw() == expected
+
+
+def test_contexts_can_be_nested():
+    with seeded(0, 0):
+        expected = draw(), draw()
+    with seeded(0, 0):
+        first = draw()
+        with seeded(0, 1), preserved_random_state():
+            draw()
+        assert (first, draw()) == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**64), st.integers(0, 2**64), st.integers(0, 2**32 - 1))
+def test_seeded_draws_by_its_numbers_alone(seed, position, before):
+    with seeded(seed, position):
+        expected = draw()
+    with preserved_random_state():
+        random.seed(before), np.random.seed(before), torch.manual_seed(before)
+        np.random.randn()
+        with seeded(seed, position):
+            assert draw() == expected
+
+
+def test_no_two_places_draw_the_same():
+    places = [(seed, position) for seed in range(8) for position in range(50)]
+    drawn = []
+    for seed, position in places:
+        with seeded(seed, position):
+            drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    for numbers in zip(*drawn, strict=True):
+        assert len(set(numbers)) > len(places) - 2  # PyTorch's have 24 bits
+        assert 0.4 < np.mean(numbers) < 0.6
+    python, numpy, _ = np.corrcoef(np.transpose(drawn))
+    assert abs(python[1]) < 0.2 and abs(python[2]) < 0.2 and abs(numpy[2]) < 0.2

@@ -1,0 +1,52 @@
+"""Pipes, devices, sockets and folders where a file should be: a sentence, and nobody waits."""
+
+import pytest
+from special_files import KINDS, REFUSED, make
+
+from eseg_d2.apps.convert.categories import read_categories
+from eseg_d2.apps.convert.input_files import image_size, read_label_png
+from eseg_d2.data.datasets.own import register_own
+from eseg_d2.data.panoptic_png import read_image, read_panoptic_png
+from eseg_d2.inference import read_image as read_any_image
+from eseg_d2.utils.files import read_json
+from eseg_d2.utils.safe_files import load_yaml, read_file
+from eseg_d2.utils.weights_file import read_weights_file
+
+READERS = {
+    "read_file": read_file,
+    "json": read_json,
+    "yaml": load_yaml,
+    "own": lambda path: register_own(
+        [{"name": "a", "images": "b", "panoptic_png": "c", "panoptic_json": str(path)}]
+    ),
+    "categories": read_categories,
+    "label": read_label_png,
+    "size": image_size,
+    "weights": lambda path: read_weights_file(str(path)),
+    "png": lambda path: read_panoptic_png(str(path)),
+    "image": lambda path: read_image(str(path), "RGB"),
+    "any-image": read_any_image,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reader", READERS)
+def test_no_reader_takes_what_is_no_regular_file(tmp_path, kind, reader):
+    path = tmp_path / "a.json"
+    make(kind, path)
+    with pytest.raises(ValueError, match=f"a.json.*{REFUSED}"):
+        READERS[reader](path)
+
+
+@pytest.mark.parametrize("name", ["loop", "gone", "zero\0byte"])
+def test_names_that_lead_nowhere(tmp_path, name):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises((ValueError, FileNotFoundError), match=name.partition("\0")[0]):
+        read_file(tmp_path / name)
+
+
+def test_files_are_read_up_to_a_size(tmp_path):
+    (tmp_path / "a").write_bytes(b"123")
+    assert read_file(tmp_path / "a", max_bytes=3) == b"123"
+    with pytest.raises(ValueError, match="a has 3 bytes; the limit is 2"):
+        read_file(tmp_path / "a", max_bytes=2)
