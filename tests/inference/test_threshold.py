@@ -49,7 +49,7 @@ def test_a_panoptic_prediction_is_merged_again(semantic_classes):
         kept = instances[instances.scores >= threshold]
         merged = merge_panoptic(kept, logits.argmax(0), space, **options, score_threshold=threshold)
         output = {"sem_seg": logits, "instances": kept, "panoptic_seg": merged}
-        return to_prediction(output, classes, (12, 16))
+        return to_prediction(output, classes, np.zeros((12, 16, 3), np.uint8))
 
     every = predict(0.0)
     for threshold in 0.0, 0.4, 0.65, 1.0:

@@ -28,7 +28,7 @@ def test_a_page_and_a_contact_sheet(scenes, tmp_path):
     assert "Ground truth: scenes_cityscapes_panoptic_val" in text
     assert text.count("data:image/jpeg;base64,") == 2 * 4
     sheet = Image.open(tmp_path / "samples.png")
-    assert sheet.width == 1400 and sheet.height > 300
+    assert sheet.width == 1600 and sheet.height > 300
     assert str(page) in done.stdout and str(tmp_path / "samples.png") in done.stdout
 
 

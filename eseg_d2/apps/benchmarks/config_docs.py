@@ -1,4 +1,4 @@
-"""The page of configuration keys, made from the comments in config.py."""
+"""The page of configuration keys, made from the comments in config/defaults.py."""
 
 import html
 import inspect
@@ -6,7 +6,7 @@ import re
 
 from detectron2.config import CfgNode, get_cfg
 
-from eseg_d2 import config
+from eseg_d2.config import defaults
 
 __all__ = ["format_config_page"]
 
@@ -36,17 +36,17 @@ _TITLES = {
 
 
 def format_config_page() -> str:
-    """The page as markdown: a section for each part of config.py, a row for each key.
+    """The page as markdown: a section for each part of defaults.py, a row for each key.
 
     Raises:
         ValueError: a key has no comment, or a function has no title here.
     """
     cfg = get_cfg()
-    config.add_eseg_config(cfg)
+    defaults.add_eseg_config(cfg)
     sections: dict[str, list[str]] = {}
     title, comment = "", []
     in_comment = False
-    for line in inspect.getsource(config).splitlines():
+    for line in inspect.getsource(defaults).splitlines():
         if match := _SECTION.match(line):
             title, comment = _title(match[1]), []
         elif line.startswith("    # "):
@@ -64,13 +64,13 @@ def format_config_page() -> str:
 
 def _title(function: str) -> str:
     if function not in _TITLES:
-        raise ValueError(f"config.py has the function {function}: give its section a title here")
+        raise ValueError(f"defaults.py has the function {function}: give its section a title here")
     return _TITLES[function]
 
 
 def _row(cfg: CfgNode, key: str, comment: list[str]) -> str:
     if not comment:
-        raise ValueError(f"config.py: {key} has no comment")
+        raise ValueError(f"defaults.py: {key} has no comment")
     value = cfg
     for name in key.split("."):
         value = value[name]
