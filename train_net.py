@@ -13,12 +13,12 @@ import os
 import sys
 import warnings
 
-# Threads of torch that wait for each other shall soon sleep: by default they spin for so long that
-# a run on a CPU crawls where something else, its own data workers say, wants a core. Sleeping at
-# once (OMP_WAIT_POLICY=PASSIVE) is slower on an idle machine. Read when torch is imported.
+# Threads of torch that wait for each other go to sleep soon. By default they spin, for so long that
+# a run on a CPU crawls when its data workers, or anything else, want a core. Sleeping at once
+# (OMP_WAIT_POLICY=PASSIVE) is slower on an idle machine. This is read when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-# Huge pages, where the system allows them, for large tensors on a CPU: a fifth of the page faults,
-# and a training some percent faster. Read at torch's first allocation.
+# Large tensors on a CPU use huge pages, where the system allows them: a fifth of the page faults,
+# and training is some percent faster. This is read at torch's first allocation.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 # Detectron2 0.6 calls what torch has deprecated since; its users can do nothing about it.
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit|detectron2")
@@ -62,8 +62,6 @@ def parse_arguments() -> argparse.Namespace:
 
 def run(args: argparse.Namespace, cfg) -> None:
     """Train or evaluate, in one of the processes of the run."""
-    import logging
-
     from detectron2.engine import default_setup
 
     import eseg_d2  # noqa: F401, registers: a process that was started knows nothing yet
@@ -79,8 +77,6 @@ def run(args: argparse.Namespace, cfg) -> None:
     lock_output_dir(cfg.OUTPUT_DIR)
     default_setup(cfg, args)
     log_to(cfg.OUTPUT_DIR)
-    if cfg.MODEL.DEVICE == "cpu":
-        logging.getLogger("eseg_d2").warning("No GPU is used: this runs on the CPU.")
     try:
         if args.eval_only:
             model = Trainer.build_model(cfg)

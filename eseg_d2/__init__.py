@@ -28,7 +28,7 @@ _register_datasets()
 _LAZY = {
     "Prediction": "eseg_d2.inference",
     "Predictor": "eseg_d2.inference",
-    "load_config": "eseg_d2.engine",
+    "load_config": "eseg_d2.config",
 }
 
 

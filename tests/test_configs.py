@@ -42,7 +42,7 @@ def test_importing_changes_none_of_detectron2s_defaults():
     from detectron2.config import CfgNode, get_cfg
     from detectron2.projects.deeplab import add_deeplab_config
 
-    from eseg_d2.engine.setup import all_keys
+    from eseg_d2.config import all_keys
 
     plain, ours = get_cfg(), get_cfg()
     add_deeplab_config(plain)

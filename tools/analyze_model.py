@@ -40,7 +40,7 @@ def parse_args(argv=None):
 
 def main():
     args = parse_args()
-    from eseg_d2.engine.complexity import analyze_config, format_table
+    from eseg_d2.evaluation.complexity import analyze_config, format_table
 
     try:
         results = [analyze_config(path, args.size, args.opts) for path in args.config_file]

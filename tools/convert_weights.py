@@ -5,6 +5,12 @@ python tools/convert_weights.py output/model_final.pth
 
 writes output/model_final.safetensors, which MODEL.WEIGHTS takes as it takes the checkpoint. Config,
 class names and metrics of the run, as far as they lie beside the checkpoint, are in its metadata.
+
+python tools/convert_weights.py timm://efficientnet_b1.ft_in1k
+python tools/convert_weights.py model.bin --timm efficientnet_b1.ft_in1k
+
+write ImageNet weights of a timm model, downloaded or from a file with its state dict, with the
+normalisation of images that they need.
 """
 
 import argparse
@@ -15,20 +21,33 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", metavar="FILE", help="a .pth, .pkl or .pyth file")
+    parser.add_argument(
+        "source",
+        metavar="FILE",
+        help="a .pth, .pkl, .pyth or .safetensors file, or timm://NAME.TAG",
+    )
     parser.add_argument("--output", default="", metavar="FILE", help="default: beside FILE")
     parser.add_argument(
         "--config-file", default="", metavar="FILE", help="default: config.yaml beside FILE"
+    )
+    parser.add_argument(
+        "--timm",
+        default="",
+        metavar="NAME.TAG",
+        help="FILE holds the state dict of this model of timm",
     )
     return parser.parse_args(argv)
 
 
 def main():
     args = parse_args()
-    from eseg_d2.engine.convert_weights import convert_weights
+    from eseg_d2.export.convert_weights import convert_weights
 
     try:
-        print(convert_weights(args.source, args.output, config_file=args.config_file))
+        path = convert_weights(
+            args.source, args.output, config_file=args.config_file, timm_model=args.timm
+        )
+        print(path)
     except (ValueError, OSError) as error:
         sys.exit(f"convert_weights.py: {error}")
 

@@ -1,5 +1,14 @@
-"""Configuration keys that this project adds to those of Detectron2."""
+"""Configuration: the keys that this project adds, reading a file, and completing what it says."""
 
 from eseg_d2.config.defaults import add_eseg_config
+from eseg_d2.config.read import all_keys, merge_config, value_of
+from eseg_d2.config.resolve import load_config, resolve_config
 
-__all__ = ["add_eseg_config"]
+__all__ = [
+    "add_eseg_config",
+    "all_keys",
+    "load_config",
+    "merge_config",
+    "resolve_config",
+    "value_of",
+]

@@ -73,16 +73,11 @@ def _add_efficientnet(cfg: CN) -> None:
     # For MODEL.BIFPN.BOTTOM_UP or MODEL.BACKBONE.NAME "build_efficientnet_backbone", or
     # MODEL.BACKBONE.NAME "build_efficientnet_fpn_backbone" with the keys of MODEL.FPN.
     cfg.MODEL.EFFICIENTNET = CN()
-    # A timm model and, after a dot, the tag of its weights: "efficientnet_b0.ra_in1k",
-    # "tf_efficientnet_lite0.in1k", "tf_efficientnet_b7.ra_in1k", ... Which weights a name without
-    # a tag stands for depends on timm's version.
-    cfg.MODEL.EFFICIENTNET.NAME = "efficientnet_b0.ra_in1k"
+    # A timm model: "efficientnet_b0", "tf_efficientnet_lite0", "tf_efficientnetv2_s", ... Its
+    # ImageNet weights are MODEL.WEIGHTS "timm://NAME.TAG", "timm://efficientnet_b0.ra_in1k" say.
+    cfg.MODEL.EFFICIENTNET.NAME = "efficientnet_b0"
     # Features it gives, of res1 .. res5 (strides 2 .. 32).
     cfg.MODEL.EFFICIENTNET.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    # ImageNet weights: "timm" downloads those of NAME; a file with its state dict; "" for none.
-    # Loaded only if MODEL.WEIGHTS is empty. MODEL.PIXEL_MEAN and MODEL.PIXEL_STD must be those that
-    # these weights were trained with. (For a file with weights of your own leave the tag out.)
-    cfg.MODEL.EFFICIENTNET.PRETRAINED = ""
     # False: without squeeze-and-excitation. (timm's Lite models never have it.)
     cfg.MODEL.EFFICIENTNET.SQUEEZE_EXCITE = True
     # "relu" or "swish" in place of the model's own; "" for that.
@@ -91,6 +86,12 @@ def _add_efficientnet(cfg: CN) -> None:
     cfg.MODEL.EFFICIENTNET.NORM = "BN"
     # Chance that the last residual block is skipped in training, 0 .. 1; earlier ones less often.
     cfg.MODEL.EFFICIENTNET.DROP_PATH_RATE = 0.0
+    cfg.register_renamed_key(
+        "MODEL.EFFICIENTNET.PRETRAINED",
+        "MODEL.WEIGHTS",
+        message="ImageNet weights of timm are MODEL.WEIGHTS 'timm://NAME.TAG'; a file of your own "
+        "is made such weights by tools/convert_weights.py --timm NAME.TAG",
+    )
 
 
 def _add_rsp_head(cfg: CN) -> None:

@@ -1,18 +1,12 @@
-"""Training: configuration, trainer, checkpoints, processes."""
+"""Training: trainer, checkpoints, processes."""
 
-from eseg_d2.engine.checkpoint import find_checkpoints, load_weights
+from eseg_d2.config import load_config, merge_config
+from eseg_d2.engine.checkpoint import find_checkpoints, load_trained, load_weights
 from eseg_d2.engine.launch import launch
-from eseg_d2.engine.output_dir import lock_output_dir, require_output_dir
-from eseg_d2.engine.preflight import check_launch, prepare_run
-from eseg_d2.engine.results import write_results
-from eseg_d2.engine.setup import (
-    fetch_weights,
-    load_config,
-    merge_config,
-    require_inputs,
-    set_class_counts,
-)
+from eseg_d2.engine.output_dir import lock_output_dir, require_output_dir, write_results
+from eseg_d2.engine.preflight import check_launch, prepare_run, require_inputs
 from eseg_d2.engine.trainer import Trainer
+from eseg_d2.engine.weights import fetch_weights
 from eseg_d2.engine.writers import log_to
 
 __all__ = [
@@ -22,6 +16,7 @@ __all__ = [
     "find_checkpoints",
     "launch",
     "load_config",
+    "load_trained",
     "load_weights",
     "lock_output_dir",
     "log_to",
@@ -29,6 +24,5 @@ __all__ = [
     "prepare_run",
     "require_inputs",
     "require_output_dir",
-    "set_class_counts",
     "write_results",
 ]

@@ -7,14 +7,20 @@ import os
 import re
 import shutil
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import distributed, nn
 
-from eseg_d2.engine.weights_summary import WeightsSummary
+from eseg_d2.engine.weights import (
+    WeightsSummary,
+    check_normalization,
+    fetch_weights,
+    in_detectron2_form,
+)
 from eseg_d2.utils.atomic_files import remove_leftovers, write_atomically
 from eseg_d2.utils.errors import RunError
 from eseg_d2.utils.weights_file import UnreadableWeightsError, read_weights_file
@@ -23,7 +29,7 @@ __all__ = [
     "TRAINING_MODEL",
     "SafeCheckpointer",
     "find_checkpoints",
-    "in_detectron2_form",
+    "load_trained",
     "load_weights",
     "tag_file",
     "what_is_kept",
@@ -89,6 +95,28 @@ def load_weights(model: nn.Module, path: str) -> None:
     summary = SafeCheckpointer(model).load_weights(path)
     if summary:
         summary.require_same_model()
+
+
+def load_trained(cfg: CfgNode, *, architectures: tuple[str, ...]) -> nn.Module:
+    """Build the model of a config, in evaluation mode, with MODEL.WEIGHTS ("" leaves random ones).
+
+    Args:
+        cfg: not changed.
+        architectures: the MODEL.META_ARCHITECTURE that the caller can work with.
+
+    Raises:
+        ValueError: the model has another architecture, or the weights are of another model.
+        FileNotFoundError: MODEL.WEIGHTS cannot be had.
+    """
+    if cfg.MODEL.META_ARCHITECTURE not in architectures:
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; expected "
+            f"{' or '.join(architectures)}"
+        )
+    fetch_weights(cfg.MODEL.WEIGHTS)
+    model = build_model(cfg).eval()
+    load_weights(model, cfg.MODEL.WEIGHTS)
+    return model
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -170,16 +198,25 @@ class SafeCheckpointer(DetectionCheckpointer):
             + "\n  Start anew in another OUTPUT_DIR, with a file that can be read as MODEL.WEIGHTS."
         )
 
-    def load_weights(self, path: str) -> WeightsSummary | None:
+    def load_weights(self, path: str, cfg: CfgNode | None = None) -> WeightsSummary | None:
         """Load the model's weights; None if ``path`` is "".
+
+        Args:
+            path: a local file, or what Detectron2's PathManager takes.
+            cfg: of a training that begins with them: images must be normalised as the weights
+                need it, if the file says how.
 
         Raises:
             UnreadableWeightsError: the file is damaged, or holds more than weights.
+            ValueError: MODEL.PIXEL_MEAN or MODEL.PIXEL_STD are not those of the weights.
         """
         if not path:
             logger.info("MODEL.WEIGHTS is empty: the model starts from random weights.")
             return None
-        return self._load_tensors(self._read(path), path)
+        content = self._read(path)
+        if cfg is not None:
+            check_normalization(content, path, cfg)
+        return self._load_tensors(content, path)
 
     def _read(self, path: str) -> dict:
         """The file's content in Detectron2's form, with "model" in it."""
@@ -216,11 +253,13 @@ class SafeCheckpointer(DetectionCheckpointer):
             )
 
     def _load_tensors(self, content: dict, path: str) -> WeightsSummary:
-        given = len(content["model"])
+        given = set(content["model"])
         try:
             incompatible = self._load_model(content)
         except ValueError as e:  # of Detectron2's matching of names
-            raise ValueError(f"the weights of {path} cannot be loaded: {e}") from e
+            raise ValueError(
+                f"the weights of {path} cannot be loaded: {e} They may be of another network."
+            ) from e
         summary = WeightsSummary(
             path,
             self.model,
@@ -229,7 +268,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             unexpected=incompatible.unexpected_keys,
             mismatched=incompatible.incorrect_shapes,
         )
-        logger.log(logging.WARNING if summary.mismatched else logging.INFO, "%s", summary)
+        is_odd = summary.mismatched or summary.is_partial
+        logger.log(logging.WARNING if is_odd else logging.INFO, "%s", summary)
         return summary
 
     def _load_model(self, checkpoint: dict):
@@ -278,51 +318,6 @@ def _of_main_process(value):
     values = [value if comm.is_main_process() else None]
     distributed.broadcast_object_list(values, src=0)
     return values[0]
-
-
-def in_detectron2_form(content, path: str) -> dict:
-    """Bring the content of a file into the form that Detectron2's checkpointer loads.
-
-    Args:
-        content: see :func:`eseg_d2.utils.weights_file.read_weights_file`.
-        path: of the file, whose suffix and content tell Detectron2's zoo, Caffe2 and pycls apart.
-
-    Returns:
-        A dict with "model", tensors or arrays by name, and what else is in the file.
-
-    Raises:
-        UnreadableWeightsError: there are no weights in it.
-    """
-    if not isinstance(content, dict):
-        raise UnreadableWeightsError(
-            f"{path} holds a {type(content).__name__}; expected a dict of tensors by name"
-        )
-    if path.endswith(".pkl") and not ("model" in content and "__author__" in content):
-        model = _tensors_in(content.get("blobs", content), path, but="_momentum")
-        return {"model": model, "__author__": "Caffe2", "matching_heuristics": True}
-    if path.endswith(".pyth"):
-        model = _tensors_in(content.get("model_state", content), path, but="num_batches_tracked")
-        return {"model": model, "__author__": "pycls", "matching_heuristics": True}
-    content = content if "model" in content else {"model": content}
-    return {**content, "model": _tensors_in(content["model"], path)}
-
-
-def _tensors_in(weights, path: str, but: str | None = None) -> dict:
-    """The weights, without those whose names end with ``but``.
-
-    Raises:
-        UnreadableWeightsError: they are no dict of tensors or arrays of numbers.
-    """
-    if not isinstance(weights, dict) or not weights:
-        kind = type(weights).__name__ if weights else "nothing"
-        raise UnreadableWeightsError(f"{path} holds no weights: {kind} in place of tensors by name")
-    for name, value in weights.items():
-        is_array = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
-        if not (isinstance(name, str) and (is_array or isinstance(value, torch.Tensor))):
-            raise UnreadableWeightsError(
-                f"{path} holds no weights: {name!r} is a {type(value).__name__}, not a tensor"
-            )
-    return {k: v for k, v in weights.items() if not (but and k.endswith(but))}
 
 
 def _require_finite(weights: dict[str, torch.Tensor], path: str) -> None:

@@ -1,22 +1,366 @@
-"""The hooks of a run, in the order in which they are called."""
+"""What happens around the steps of a training: averages, measurements, checkpoints, evaluation."""
 
+import contextlib
+import json
+import logging
+import math
+import os
+import resource
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase, hooks
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
+from timm.layers import DropPath
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from eseg_d2.engine.checkpoint_hook import CheckpointHook
-from eseg_d2.engine.evaluation_hook import EvaluationHook
-from eseg_d2.engine.history_hook import HistoryHook
-from eseg_d2.engine.progress_hook import ProgressHook
-from eseg_d2.engine.throughput_hook import ThroughputHook
-from eseg_d2.engine.validation_loss import ValidationLossHook
-from eseg_d2.engine.writers import WriterHook
+from eseg_d2.data.mapper import PanopticMapper
+from eseg_d2.engine.checkpoint import SafeCheckpointer, find_checkpoints
+from eseg_d2.engine.output_dir import plain_results, read_record
+from eseg_d2.engine.provenance import RUN_FILE
+from eseg_d2.engine.writers import HistoryHook, ProgressHook, WriterHook
+from eseg_d2.utils.atomic_files import write_atomically
+from eseg_d2.utils.errors import RunError
+from eseg_d2.utils.random_state import get_random_state, preserved_random_state, seeded
 
-__all__ = ["build_hooks"]
+__all__ = [
+    "EVALUATIONS_FILE",
+    "CheckpointHook",
+    "EMAHook",
+    "EvaluationHook",
+    "ThroughputHook",
+    "ValidationLossHook",
+    "build_hooks",
+]
+
+logger = logging.getLogger(__name__)
+
+EVALUATIONS_FILE = "evaluations.json"
+_EVALUATED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, DropPath)
+
+
+class EMAHook(HookBase):
+    """Updates the average after every iteration: parameters and running statistics.
+
+    Attributes:
+        model: the averaged model, with the state dict of the trained one.
+    """
+
+    def __init__(self, trained: nn.Module, decay: float):
+        """
+        Args:
+            trained: the model in training, without a wrapper for several processes.
+            decay: w_ema <- decay * w_ema + (1 - decay) * w.
+
+        Raises:
+            ValueError: ``decay`` is not in [0, 1).
+        """
+        if not 0 <= decay < 1:
+            raise ValueError(f"MODEL_EMA.DECAY is {decay}; expected a number in [0, 1)")
+        self._trained = trained
+        average = get_ema_multi_avg_fn(decay)
+        self._averaged = AveragedModel(trained, multi_avg_fn=average, use_buffers=True)
+        self.model = self._averaged.module
+
+    def after_step(self) -> None:
+        self._averaged.update_parameters(self._trained)
+
+    def start_from_average(self) -> None:
+        """Give the trained model the average's weights, which were just loaded."""
+        self._trained.load_state_dict(self.model.state_dict())
+
+    def continue_at(self, iteration: int) -> None:
+        """Go on averaging, after the average was loaded from a checkpoint of this iteration."""
+        self._averaged.n_averaged.fill_(iteration)
+
+
+class ThroughputHook(HookBase):
+    """Adds ``images_per_second``, ``data_share`` (0..1) and ``max_mem`` (MiB) to the scalars.
+
+    To be registered after Detectron2's ``IterationTimer``, whose times it uses.
+    """
+
+    def __init__(self, images_per_step: int, device: torch.device):
+        """
+        Args:
+            images_per_step: of one update, over all processes.
+            device: of the model. Memory is the GPU's, by PyTorch; without one the process's.
+        """
+        self._images = images_per_step
+        self._device = device
+
+    def after_step(self) -> None:
+        storage = self.trainer.storage
+        latest = storage.latest()
+        if "time" not in latest or latest["time"][1] != self.trainer.iter:
+            return  # Detectron2 leaves the first iterations out
+        seconds = latest["time"][0]
+        data = latest["data_time"][0] if "data_time" in latest else 0.0
+        storage.put_scalar("images_per_second", self._images / seconds)
+        storage.put_scalar("data_share", min(data / seconds, 1.0))
+        storage.put_scalar("max_mem", self._memory(), smoothing_hint=False)
+
+    def _memory(self) -> float:
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+class CheckpointHook(HookBase):
+    """Saves ``model_<iteration>.pth`` every so often and ``model_final.pth`` at the end.
+
+    To be registered in all processes: the states of their random numbers go into the file.
+    """
+
+    def __init__(self, checkpointer: SafeCheckpointer, period: int, keep: int):
+        """
+        Args:
+            checkpointer: saves the trainer.
+            period: iterations from one to the next; 0 or less: only at the end.
+            keep: so many of the newest stay on the disk; 0 keeps all. Those of earlier runs in the
+                same folder are left alone.
+
+        Raises:
+            ValueError: ``keep`` is negative.
+        """
+        if keep < 0:
+            raise ValueError(f"SOLVER.CHECKPOINTS_TO_KEEP is {keep}; expected 0 (all) or more")
+        self._checkpointer = checkpointer
+        self._period = period
+        self._keep = keep
+        self._own: list[str] = []
+        self._is_saved = True
+        self._run_file = os.path.join(checkpointer.save_dir, RUN_FILE)
+
+    def before_train(self) -> None:
+        self._has_run_file = os.path.isfile(self._run_file)
+        if self.trainer.start_iter > 0:
+            paths = find_checkpoints(self._checkpointer.save_dir)
+            self._own = sorted(p for p in paths if not p.endswith("_final.pth"))
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        self._is_saved = False
+        if done >= self.trainer.max_iter or (self._period > 0 and done % self._period == 0):
+            self.save()
+
+    def save(self) -> None:
+        """Save the last iteration that was done, in all processes, unless it is saved already."""
+        if self._is_saved:
+            return
+        self._is_saved = True
+        self.trainer.random_states = comm.gather(get_random_state())
+        if comm.is_main_process():
+            is_last = self.trainer.iter + 1 >= self.trainer.max_iter
+            self._save("model_final" if is_last else f"model_{self.trainer.iter:07d}")
+
+    def _save(self, name: str) -> None:
+        """
+        Raises:
+            RunError: after saving, if the folder has been deleted since the training began: log and
+                metrics still go into files that nobody can see.
+        """
+        is_deleted = self._has_run_file and not os.path.isfile(self._run_file)
+        folder = self._checkpointer.save_dir
+        self._checkpointer.save(name, iteration=self.trainer.iter)
+        path = os.path.join(folder, f"{name}.pth")
+        if is_deleted:
+            raise RunError(
+                f"OUTPUT_DIR {folder!r} was deleted while the run went on: what was there is gone. "
+                f"{path} has been written anew: go on from it with --resume."
+            )
+        self._remove_old(path)
+
+    def _remove_old(self, newest: str) -> None:
+        if newest.endswith("_final.pth") or newest in self._own:
+            return
+        self._own.append(newest)
+        while self._keep and len(self._own) > self._keep:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self._own.pop(0))
+
+
+class EvaluationHook(HookBase):
+    """Evaluates every so often and at the end, as Detectron2's ``EvalHook`` does.
+
+    All evaluations go to ``OUTPUT_DIR/evaluations.json``, a list of {"iteration", "results"}, and
+    the weights of the best one by each metric to ``model_best_<metric>.pth``. A run that was
+    killed while it evaluated, or is to stop before, does so when it is resumed.
+    """
+
+    def __init__(
+        self,
+        evaluate: Callable[[], dict],
+        checkpointer: SafeCheckpointer,
+        *,
+        period: int,
+        best_metrics: Sequence[str],
+    ):
+        """
+        Args:
+            evaluate: gives Detectron2's results.
+            checkpointer: of the evaluated model.
+            period: iterations from one evaluation to the next; 0: only at the end.
+            best_metrics: "task/metric"; higher is better. Those that results lack are ignored.
+        """
+        self._evaluate = evaluate
+        self._checkpointer = checkpointer
+        self._period = period
+        self._best_metrics = tuple(best_metrics)
+        self._path = os.path.join(checkpointer.save_dir, EVALUATIONS_FILE)
+        self._history: list[dict] = []
+
+    def before_train(self) -> None:
+        start = self.trainer.start_iter
+        found = read_record(self._path, _is_history) if start and comm.is_main_process() else None
+        found = comm.all_gather(found)[0] or []
+        self._history = [entry for entry in found if entry["iteration"] < start]
+        last = self._history[-1] if self._history else {"iteration": -1}
+        if start and (self._is_due(start) or start >= self.trainer.max_iter):
+            self.trainer.storage.iter = start - 1
+            if last["iteration"] != start - 1:
+                logger.info("Evaluating what iteration %d had left to be evaluated", start - 1)
+                self._run(start - 1)
+            elif comm.is_main_process():
+                self._put(flatten_results_dict(last["results"]))
+            self.trainer.storage.iter = start
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if self._is_due(done) and done < self.trainer.max_iter and not self.trainer.stop_signal:
+            self._run(self.trainer.iter)
+
+    def after_train(self) -> None:
+        # not after an exception
+        if self.trainer.iter >= self.trainer.max_iter > self.trainer.start_iter:
+            self._run(self.trainer.max_iter - 1)
+
+    def _is_due(self, done: int) -> bool:
+        return self._period > 0 and done % self._period == 0
+
+    def _run(self, iteration: int) -> None:
+        with preserved_random_state():
+            results = self._evaluate()
+        if comm.is_main_process() and results:
+            flat = flatten_results_dict(results)
+            self._put(flat)
+            self._keep_best(flat, iteration)
+            self._history.append({"iteration": iteration, "results": plain_results(results)})
+            text = json.dumps(self._history, indent=1)
+            write_atomically(self._path, lambda f: f.write(text.encode()))
+        # the others do not go on before all is evaluated
+        comm.synchronize()
+
+    def _put(self, flat: dict[str, float | None]) -> None:
+        """Into the scalars, but for NaN: metrics.json stays strict json."""
+        finite = {k: v for k, v in flat.items() if v is not None and math.isfinite(v)}
+        self.trainer.storage.put_scalars(smoothing_hint=False, **finite)
+
+    def _keep_best(self, flat: dict[str, float], iteration: int) -> None:
+        history = [flatten_results_dict(entry["results"]) for entry in self._history]
+        for metric in self._best_metrics:
+            value = flat.get(metric)
+            if value is None or math.isnan(value):
+                continue
+            earlier = [evaluation.get(metric) for evaluation in history]
+            if value > max((v for v in earlier if v is not None), default=float("-inf")):
+                name = f"model_best_{metric.replace('/', '_')}"
+                logger.info("Best %s so far: %.4g", metric, value)
+                self._checkpointer.save_weights(name, iteration=iteration, best={metric: value})
+
+
+def _is_history(content) -> bool:
+    """Return whether this is a list of {"iteration", "results"}."""
+    return isinstance(content, list) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("iteration"), int)
+        and isinstance(entry.get("results"), dict)
+        for entry in content
+    )
+
+
+class ValidationLossHook(HookBase):
+    """Adds ``validation/<loss>`` and ``validation/total_loss`` to the scalars, every so often.
+
+    The losses are computed as in training on whole images of DATASETS.TEST in the test's size,
+    without random augmentation: norms use their running statistics, dropout is off, and the random
+    choices that losses make (of proposals) on the CPU are the same each time.
+    """
+
+    def __init__(self, cfg: CfgNode, model: nn.Module, period: int, num_images: int):
+        """
+        Args:
+            cfg: of the run.
+            model: that is evaluated, without a wrapper for several processes.
+            period: iterations from one time to the next, and at the end.
+            num_images: the first so many images of each data set; 0: all.
+
+        Raises:
+            ValueError: a data set of DATASETS.TEST is not a panoptic one.
+        """
+        if not cfg.DATASETS.TEST:
+            raise ValueError("TEST.VALIDATION_LOSS.ENABLED is True, but DATASETS.TEST is empty")
+        for name in cfg.DATASETS.TEST:
+            if not MetadataCatalog.get(name).get("panoptic_json"):
+                raise ValueError(
+                    f"TEST.VALIDATION_LOSS.ENABLED is for panoptic data sets, and {name} is none: "
+                    "set it to False"
+                )
+        self._cfg, self._model = cfg, model
+        self._period, self._num_images = period, num_images
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done == self.trainer.max_iter or (self._period > 0 and done % self._period == 0):
+            with preserved_random_state():
+                losses = self._losses()
+            if comm.is_main_process():
+                self.trainer.storage.put_scalars(smoothing_hint=False, **losses)
+
+    @torch.no_grad()
+    def _losses(self) -> dict[str, float]:
+        sums, count = defaultdict(float), 0
+        modes = {module: module.training for module in self._model.modules()}
+        self._model.train()
+        for module in modes:
+            if isinstance(module, _EVALUATED):
+                module.eval()
+        try:
+            for sample in self._samples():
+                with seeded(0, count):
+                    losses = self._model([sample])
+                for name, value in losses.items():
+                    sums[name] += float(value)
+                count += 1
+        finally:
+            for module, training in modes.items():
+                module.training = training
+        shares = comm.gather((dict(sums), count))
+        if not comm.is_main_process():
+            return {}
+        total = sum(number for _, number in shares)
+        names = [*dict.fromkeys(name for part, _ in shares for name in part)]
+        means = {n: sum(part.get(n, 0.0) for part, _ in shares) / total for n in names}
+        means["total_loss"] = sum(means.values())
+        return {f"validation/{name}": value for name, value in means.items()}
+
+    def _samples(self):
+        """This process's share."""
+        for name in self._cfg.DATASETS.TEST:
+            images = DatasetCatalog.get(name)[: self._num_images or None]
+            mapper = PanopticMapper.for_validation(self._cfg, name)
+            for image in images[comm.get_rank() :: comm.get_world_size()]:
+                yield mapper(image)
 
 
 def build_hooks(trainer, checkpoints: CheckpointHook) -> list[HookBase]:
-    """What happens around the steps of a :class:`~eseg_d2.engine.Trainer`.
+    """Build the hooks of a :class:`~eseg_d2.engine.Trainer`, in the order of their calls.
 
     Args:
         trainer: built, but for its hooks.

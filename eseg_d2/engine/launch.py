@@ -16,10 +16,9 @@ from torch import distributed
 from torch import multiprocessing as torch_multiprocessing
 
 from eseg_d2.data.datasets.own import register_own
-from eseg_d2.engine.meeting import meet, what_must_be_equal
-from eseg_d2.engine.peers import GRACE, PeerWatch
-from eseg_d2.engine.processes import Place, place_from_environment
-from eseg_d2.engine.stopping import Stopped, requested, stop_signals
+from eseg_d2.engine.rendezvous import Place, meet, place_from_environment, what_must_be_equal
+from eseg_d2.engine.signals import Stopped, requested, stop_signals
+from eseg_d2.engine.watchdog import GRACE, Watchdog
 from eseg_d2.utils.errors import RunError
 
 __all__ = ["launch"]
@@ -179,9 +178,10 @@ def _in_place(place: Place, run: Run, args, cfg) -> None:
         raise RunError(
             f"process {place.rank} of {place.world_size} has not met the others at {place.url}: {e}"
         ) from e
-    _set_local_group(place)
+    if hasattr(comm, "create_local_process_group"):  # Detectron2 0.6 has no public way to it
+        comm.create_local_process_group(place.local_size)
     stopped = None
-    with PeerWatch(place.url, cfg.OUTPUT_DIR, limit):
+    with Watchdog(place.url, cfg.OUTPUT_DIR, limit):
         try:
             run(args, cfg)
         except Stopped as e:
@@ -192,17 +192,6 @@ def _in_place(place: Place, run: Run, args, cfg) -> None:
     distributed.destroy_process_group()
     if stopped:
         raise stopped
-
-
-def _set_local_group(place: Place) -> None:
-    """Detectron2 keeps the processes of each machine in a group."""
-    firsts = [None] * place.world_size
-    distributed.all_gather_object(firsts, place.rank - place.local_rank)
-    for first in sorted(set(firsts)):
-        members = [rank for rank, of_rank in enumerate(firsts) if of_rank == first]
-        group = distributed.new_group(members)
-        if place.rank in members:
-            comm._LOCAL_PROCESS_GROUP = group
 
 
 def _free_port() -> int:

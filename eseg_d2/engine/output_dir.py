@@ -1,10 +1,13 @@
 """The folder of a run: writable, of one run at a time, and nothing in it is lost."""
 
+import contextlib
 import datetime
 import errno
 import fcntl
 import itertools
+import json
 import logging
+import math
 import os
 import socket
 import tempfile
@@ -13,10 +16,18 @@ from typing import TextIO
 
 from detectron2.utils import comm
 
-from eseg_d2.engine.results import read_json
+from eseg_d2.utils.atomic_files import write_atomically
 from eseg_d2.utils.errors import RunError
 
-__all__ = ["RECORDS", "lock_output_dir", "read_record", "require_output_dir", "set_aside"]
+__all__ = [
+    "RECORDS",
+    "lock_output_dir",
+    "plain_results",
+    "read_record",
+    "require_output_dir",
+    "set_aside",
+    "write_results",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -123,9 +134,34 @@ def read_record(path: str, is_valid: Callable[[object], bool]):
         path: of the file. If it is damaged it is set aside, so that it is not overwritten.
         is_valid: whether content is what the file should hold.
     """
-    content = read_json(path)
-    if content is not None and is_valid(content):
-        return content
+    if not os.path.isfile(path):
+        return None
+    with contextlib.suppress(ValueError), open(path) as f:
+        content = json.load(f)
+        if is_valid(content):
+            return content
     folder, name = os.path.split(path)
     set_aside(folder, [name], f"{name} is damaged")
     return None
+
+
+def plain_results(results: dict) -> dict:
+    """Return Detectron2's nested results as plain floats; NaN becomes None."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(v) for key, v in value.items()}
+        return None if math.isnan(value) else float(value)
+
+    return plain(results)
+
+
+def write_results(results: dict, path: str) -> None:
+    """Write Detectron2's dictionary of results as strict json: NaN becomes null.
+
+    Args:
+        results: nested dicts of numbers.
+        path: of the json file.
+    """
+    text = json.dumps(plain_results(results), indent=1)
+    write_atomically(path, lambda f: f.write(text.encode()))

@@ -8,7 +8,7 @@ from detectron2.data import transforms as T
 from detectron2.projects.deeplab import DeepLabV3Head
 from torch import nn
 
-from eseg_d2.engine.trained import load_trained
+from eseg_d2.engine import load_trained
 from eseg_d2.layers.label_map import label_map
 from eseg_d2.modeling.fuse import fuse_conv_norm
 

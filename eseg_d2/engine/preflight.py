@@ -1,23 +1,22 @@
 """What is looked at before a run starts: command line, machine, folder, data, weights."""
 
-import logging
 import os
 
 import torch
 from detectron2.config import CfgNode
 
+from eseg_d2.config import load_config
+from eseg_d2.data.datasets.availability import require_datasets
 from eseg_d2.engine.checkpoint import find_checkpoints, tag_file
-from eseg_d2.engine.processes import place_from_environment
-from eseg_d2.engine.setup import all_keys, load_config, require_inputs, value_of
+from eseg_d2.engine.rendezvous import place_from_environment
+from eseg_d2.engine.weights import fetch_weights
 from eseg_d2.engine.writers import require_wandb
 
-__all__ = ["check_launch", "prepare_run", "use_norms_of"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["check_launch", "prepare_run", "require_inputs"]
 
 
 def prepare_run(args) -> CfgNode:
-    """The config of a command line, checked against machine, data and weights; frozen.
+    """Return the config of a command line, checked against machine, data and weights; frozen.
 
     Args:
         args: of train_net.py.
@@ -26,34 +25,13 @@ def prepare_run(args) -> CfgNode:
         ValueError, FileNotFoundError: as the functions that it calls.
     """
     place = place_from_environment()
-    world_size = place.world_size if place else args.num_gpus * args.num_machines
-    cfg = load_config(args.config_file, args.opts)
+    world_size = place.world_size if place else max(args.num_gpus * args.num_machines, 1)
+    cfg = load_config(args.config_file, args.opts, world_size=world_size)
     check_launch(cfg, args, world_size)
-    use_norms_of(cfg, world_size)
     require_wandb(cfg)
     require_inputs(cfg, eval_only=args.eval_only)
     cfg.freeze()
     return cfg
-
-
-def use_norms_of(cfg: CfgNode, world_size: int) -> None:
-    """Replace SyncBN where it cannot be, in all NORM keys of the model, and say so.
-
-    Args:
-        cfg: changed in place.
-        world_size: number of processes. With one, SyncBN becomes BN; with several on CPUs,
-            Detectron2's naiveSyncBN, since PyTorch's needs GPUs.
-    """
-    norm = "BN" if world_size == 1 else "naiveSyncBN"
-    if world_size > 1 and cfg.MODEL.DEVICE != "cpu":
-        return
-    changed = [key for key in all_keys(cfg.MODEL, "MODEL.") if key.endswith(".NORM")]
-    changed = [key for key in changed if value_of(cfg, key) == "SyncBN"]
-    for key in changed:
-        cfg.merge_from_list([key, norm])
-    if changed:
-        why = "there is one process only" if world_size == 1 else "there is no GPU"
-        logger.info("%s for SyncBN, since %s: %s", norm, why, ", ".join(changed))
 
 
 def check_launch(cfg: CfgNode, args, world_size: int) -> None:
@@ -91,12 +69,9 @@ def check_launch(cfg: CfgNode, args, world_size: int) -> None:
         raise ValueError(
             f"LAUNCH.TIMEOUT_SECONDS is {cfg.LAUNCH.TIMEOUT_SECONDS}; expected 1 second or more"
         )
-    size = world_size
-    if cfg.SOLVER.REFERENCE_WORLD_SIZE:  # then the batch is scaled with the processes
-        size = cfg.SOLVER.REFERENCE_WORLD_SIZE
-    if cfg.SOLVER.IMS_PER_BATCH % size:
+    if cfg.SOLVER.IMS_PER_BATCH % world_size:
         raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {size} processes "
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {world_size} processes "
             "cannot share equally: make it a multiple of their number"
         )
     _check_resume(cfg, args)
@@ -125,3 +100,23 @@ def _check_resume(cfg: CfgNode, args) -> None:
             f"--resume, but the checkpoint that {tag} names is gone, and there is no other: bring "
             "it back, or remove that file to start anew"
         )
+
+
+def require_inputs(cfg: CfgNode, *, eval_only: bool) -> None:
+    """Check that the data sets and the initial weights can be had, before anything is built.
+
+    Args:
+        cfg: DATASETS, MODEL.WEIGHTS and TEST.AUG are read.
+        eval_only: then only DATASETS.TEST is needed.
+
+    Raises:
+        FileNotFoundError: a data set or the weights are missing.
+        ValueError: a data set is not registered, or TEST.AUG is not for this model.
+    """
+    if cfg.TEST.AUG.ENABLED and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
+        raise ValueError(
+            "TEST.AUG.ENABLED is for semantic models (MODEL.META_ARCHITECTURE SemanticSegmentor), "
+            f"and this is {cfg.MODEL.META_ARCHITECTURE}: set it to False"
+        )
+    require_datasets(cfg.DATASETS.TEST if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    fetch_weights(cfg.MODEL.WEIGHTS)

@@ -1,6 +1,7 @@
-"""One update of the weights: parts of a batch, mixed precision, gradients that are looked at."""
+"""One update of the weights: parts of a batch, mixed precision, losses that are not finite."""
 
 import contextlib
+import logging
 import math
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +10,16 @@ from detectron2.utils import comm
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from eseg_d2.engine.gradients import Clipping, gradient_norm
-from eseg_d2.engine.stopping import requested
+from eseg_d2.engine.checkpoint import what_is_kept
+from eseg_d2.engine.signals import requested
+from eseg_d2.engine.solver import Clipping, gradient_norm
 from eseg_d2.modeling.sem_seg.pixel_count import shared_pixel_count
+from eseg_d2.utils.errors import RunError
+from eseg_d2.utils.text import listing
 
-__all__ = ["NotFiniteError", "TrainStep"]
+__all__ = ["NotFiniteError", "NotFiniteGuard", "TrainStep"]
+
+logger = logging.getLogger(__name__)
 
 Losses = Mapping[str, torch.Tensor]
 # Steps in mixed precision that overflow halve it from 65536; below this they never stopped.
@@ -30,6 +36,63 @@ class NotFiniteError(FloatingPointError):
     def __init__(self, figures: Mapping[str, float]):
         super().__init__(", ".join(f"{name} {value:.5g}" for name, value in figures.items()))
         self.figures = dict(figures)
+
+
+class NotFiniteGuard:
+    """Leaves out a bounded number of steps, then ends the run; says which images it was.
+
+    Attributes:
+        skipped: steps that were left out so far.
+    """
+
+    def __init__(self, output_dir: str, max_skipped: int):
+        """
+        Args:
+            output_dir: of the run, with its checkpoints.
+            max_skipped: so many steps may be left out in the whole run.
+        """
+        self._output_dir = output_dir
+        self._max_skipped = max_skipped
+        self.skipped = 0
+
+    def handle(
+        self, error: NotFiniteError, parts: Sequence[list[dict]], *, iteration: int, lr: float
+    ) -> None:
+        """Called in all processes, after the weights were left as they were.
+
+        Args:
+            error: of this process.
+            parts: its share of the batch.
+            iteration: from 0.
+            lr: the learning rate.
+
+        Raises:
+            RunError: too many steps have been left out.
+        """
+        files = [sample.get("file_name", "?") for part in parts for sample in part]
+        reports = comm.all_gather((str(error), files))
+        figures = "; ".join(dict.fromkeys(figures for figures, _ in reports))
+        images = listing([file for _, files in reports for file in files], limit=64)
+        message = (
+            f"loss or gradient not finite at iteration {iteration} (lr {lr:.5g}): {figures}.\n"
+            f"  Images of the batch: {images}"
+        )
+        self.skipped += 1
+        if self.skipped <= self._max_skipped:
+            logger.warning(
+                "%s\n  The step is left out, %d of SOLVER.MAX_SKIPPED_STEPS %d",
+                message,
+                self.skipped,
+                self._max_skipped,
+            )
+            return
+        last = what_is_kept(self._output_dir, "last good")
+        raise RunError(
+            f"{message}\n  {last} Look at these images (tools/check_dataset.py, "
+            "tools/browse_dataset.py), or lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS, set "
+            "SOLVER.CLIP_GRADIENTS.ENABLED True; then go on with --resume. "
+            f"SOLVER.MAX_SKIPPED_STEPS (now {self._max_skipped}) lets a run leave such steps out."
+        )
 
 
 class TrainStep:

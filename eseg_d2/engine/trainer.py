@@ -1,40 +1,46 @@
 """One run of training: what is done in which order, and what is kept of it."""
 
+import contextlib
+import inspect
 import logging
 import math
 import os
 import signal
 import time
 import weakref
+from collections.abc import Iterator
 
 import torch
-from detectron2.engine import HookBase, TrainerBase
-from detectron2.evaluation import verify_results
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase, TrainerBase, create_ddp_model
+from detectron2.evaluation import (
+    DatasetEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+    verify_results,
+)
+from detectron2.modeling import build_model
+from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage, EventWriter
+from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from eseg_d2.data.build import build_train_loader
+from eseg_d2.data.build import build_test_loader, build_train_loader
 from eseg_d2.data.train_loader import TrainLoader
 from eseg_d2.engine.checkpoint import TRAINING_MODEL, SafeCheckpointer, what_is_kept
-from eseg_d2.engine.checkpoint_hook import CheckpointHook
-from eseg_d2.engine.configured import ConfiguredTrainer
-from eseg_d2.engine.ema import EMAHook
-from eseg_d2.engine.gradients import build_clipping
-from eseg_d2.engine.hooks import build_hooks
-from eseg_d2.engine.not_finite import NotFiniteGuard
-from eseg_d2.engine.output_dir import RECORDS, lock_output_dir, set_aside
-from eseg_d2.engine.peers import is_connection_error
-from eseg_d2.engine.processes import data_parallel, freeze_unused_levels
+from eseg_d2.engine.hooks import CheckpointHook, EMAHook, build_hooks
+from eseg_d2.engine.output_dir import RECORDS, lock_output_dir, set_aside, write_results
 from eseg_d2.engine.provenance import changed_keys, plain_config, record_start
-from eseg_d2.engine.schedule import ConfiguredRates
-from eseg_d2.engine.setup import autocast_dtype
-from eseg_d2.engine.stopping import Stopped, finish_iterations
-from eseg_d2.engine.train_step import NotFiniteError, TrainStep
+from eseg_d2.engine.signals import StoppableEvaluator, Stopped, finish_iterations
+from eseg_d2.engine.solver import ConfiguredRates, build_clipping, build_optimizer
+from eseg_d2.engine.train_step import NotFiniteError, NotFiniteGuard, TrainStep
+from eseg_d2.engine.watchdog import is_connection_error
 from eseg_d2.engine.writers import build_writers
-from eseg_d2.modeling.backbone.efficientnet import EfficientNet
-from eseg_d2.modeling.backbone.efficientnet_weights import load_pretrained
+from eseg_d2.evaluation.build import build_evaluator
+from eseg_d2.modeling.test_time_augmentation import SemanticTTA
+from eseg_d2.modeling.unused_levels import freeze_unused_levels
 from eseg_d2.utils.errors import RunError
 from eseg_d2.utils.random_state import set_random_state
 
@@ -43,31 +49,41 @@ __all__ = ["Trainer"]
 logger = logging.getLogger(__name__)
 
 
-class Trainer(ConfiguredTrainer):
+class Trainer(TrainerBase):
     """Trains any configured model on any panoptic data set (or Detectron2's own kinds).
 
-    Used as Detectron2's: ``Trainer(cfg)``, ``resume_or_load``, ``train``. A run that was killed and
-    resumed gives on a CPU the same losses as an undisturbed one: checkpoints hold the states of
-    optimizer, schedule, gradient scaler, moving average, random numbers and data order. With
-    MODEL_EMA.ENABLED the moving average of the weights is evaluated and is the "model" of the
-    checkpoints, so that whoever loads one gets it; the weights in training are "training_model".
+    Used like Detectron2's ``DefaultTrainer``: ``Trainer(cfg)``, ``resume_or_load``, ``train``; and
+    the same class methods say what a run is made of, to be overridden. It is a ``TrainerBase``,
+    since what is between them differs. A run that was killed and resumed gives on a CPU the same
+    losses as an undisturbed one: checkpoints hold the states of optimizer, schedule, gradient
+    scaler, moving average, random numbers and data order. With MODEL_EMA.ENABLED the moving average
+    of the weights is evaluated and is the "model" of the checkpoints, so that whoever loads one
+    gets it; the weights in training are "training_model".
     """
 
-    def __init__(self, cfg):
-        TrainerBase.__init__(self)  # Detectron2's own builds the data before weights are looked at
+    def __init__(self, cfg: CfgNode):
+        """
+        Args:
+            cfg: of :func:`~eseg_d2.config.load_config`.
+
+        Raises:
+            ValueError: a value cannot be, or SOLVER.REFERENCE_WORLD_SIZE was not resolved.
+        """
+        super().__init__()
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
-        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        _require_scaled(cfg)
+        self.cfg = cfg
         self.max_iter = cfg.SOLVER.MAX_ITER
         model = self.build_model(cfg)
         freeze_unused_levels(model)
         optimizer = self.build_optimizer(cfg, model)
         self._trainer = TrainStep(
-            data_parallel(model),
+            _data_parallel(model),
             optimizer,
             device=torch.device(cfg.MODEL.DEVICE),
             clipping=build_clipping(cfg),
-            autocast=autocast_dtype(cfg),
+            autocast=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
             ignore_value=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             can_skip=cfg.SOLVER.MAX_SKIPPED_STEPS > 0,
         )
@@ -89,6 +105,15 @@ class Trainer(ConfiguredTrainer):
         )
         self.register_hooks(self.build_hooks())
 
+    @property
+    def model(self) -> nn.Module:
+        """The model in training, in a DistributedDataParallel if there are several processes."""
+        return self._trainer.model
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self._trainer.optimizer
+
     def build_hooks(self) -> list[HookBase]:
         return build_hooks(self, self._checkpoints)
 
@@ -96,9 +121,7 @@ class Trainer(ConfiguredTrainer):
         return build_writers(self.cfg, self.start_iter, self.max_iter)
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the last checkpoint in OUTPUT_DIR, or start with the initial weights.
-
-        Those are MODEL.WEIGHTS, else MODEL.EFFICIENTNET.PRETRAINED.
+        """Go on from the last checkpoint in OUTPUT_DIR, or start with MODEL.WEIGHTS.
 
         Args:
             resume: go on, if there is a checkpoint; it is logged if there is none.
@@ -149,14 +172,9 @@ class Trainer(ConfiguredTrainer):
         return scaled
 
     def _load_initial_weights(self) -> None:
-        model = self.checkpointer.model
-        summary = self.checkpointer.load_weights(self.cfg.MODEL.WEIGHTS)
+        summary = self.checkpointer.load_weights(self.cfg.MODEL.WEIGHTS, self.cfg)
         if summary:
             summary.require_similar_model()
-        elif self.cfg.MODEL.EFFICIENTNET.PRETRAINED:
-            for module in model.modules():
-                if isinstance(module, EfficientNet):
-                    load_pretrained(module, self.cfg)
         if self.ema:
             self.ema.start_from_average()
 
@@ -188,8 +206,8 @@ class Trainer(ConfiguredTrainer):
             for sentence in record_start(self.cfg, self.start_iter):
                 logger.warning("%s", sentence)
         try:
-            with finish_iterations():
-                self._loop()
+            with finish_iterations(), _explained_errors_without_traceback():
+                super().train(self.start_iter, self.max_iter)
         except Stopped as e:
             name = signal.Signals(e.signal).name
             kept = what_is_kept(self.cfg.OUTPUT_DIR)
@@ -200,59 +218,44 @@ class Trainer(ConfiguredTrainer):
         if len(self.cfg.TEST.EXPECTED_RESULTS) and comm.is_main_process():
             verify_results(self.cfg, self.last_results)
 
-    def _loop(self) -> None:
-        """Detectron2's loop; errors that say all there is to say are not logged as tracebacks."""
-        logger.info("Starting training from iteration %d", self.start_iter)
-        self.iter = self.start_iter
-        with EventStorage(self.start_iter) as self.storage:
-            try:
-                self.before_train()
-                self._batches = iter(self._trainer.data_loader)
-                if self.random_states:
-                    self._set_random_state()
-                while self.iter < self.max_iter:
-                    self.before_step()
-                    self.run_step()
-                    self.after_step()
-                    if self.stop_signal and self.iter + 1 < self.max_iter:
-                        raise Stopped(self.stop_signal, agreed=True)
-                    self.iter += 1
-            except Stopped:
-                self._checkpoints.save()
-                raise
-            except RunError as e:
-                logger.error("%s", e)
-                raise
-            except Exception as e:
-                if not is_connection_error(e):  # another process says what has happened
-                    logger.exception("Exception during training:")
-                raise
-            finally:
-                self.after_train()
+    def before_train(self) -> None:
+        super().before_train()
+        self._batches = iter(self._trainer.data_loader)
+        if self.random_states:
+            self._set_random_state()
+
+    def after_step(self) -> None:
+        try:
+            super().after_step()
+            if self.stop_signal and self.iter + 1 < self.max_iter:
+                raise Stopped(self.stop_signal, agreed=True)
+        except Stopped:
+            self._checkpoints.save()
+            raise
 
     def run_step(self) -> None:
         start = time.perf_counter()
         parts = [next(self._batches) for _ in range(self.cfg.SOLVER.ACCUMULATE_STEPS)]
         data_time = time.perf_counter() - start
         try:
-            figures = self._trainer.run(parts)
+            metrics = self._trainer.run(parts)
         except NotFiniteError as e:
             lr = self.optimizer.param_groups[0]["lr"]
             self._guard.handle(e, parts, iteration=self.iter, lr=lr)
-            figures = {}
-        self._record(figures, data_time)
+            metrics = {}
+        self._record(metrics, data_time)
 
-    def _record(self, figures: dict[str, float], data_time: float) -> None:
+    def _record(self, metrics: dict[str, float], data_time: float) -> None:
         """Scalars of this iteration: means over the processes, and the longest wait for data."""
         loader = self._trainer.data_loader
-        shares = comm.gather((figures, data_time, loader.bad_samples))
+        shares = comm.gather((metrics, data_time, loader.bad_samples))
         if not comm.is_main_process():
             return
         for _, _, bad_samples in shares:
             for file, reason in list(bad_samples.items()):
                 loader.count_bad_sample(file, reason)
         self.storage.put_scalar("data_time", max(seconds for _, seconds, _ in shares))
-        for name in figures:
+        for name in metrics:
             mean = sum(of_process[name] for of_process, _, _ in shares) / len(shares)
             if math.isfinite(mean):  # a step in mixed precision may overflow
                 self.storage.put_scalar(name, mean)
@@ -285,7 +288,7 @@ class Trainer(ConfiguredTrainer):
     def state_dict(self) -> dict:
         loader = self._trainer.data_loader
         return {
-            **TrainerBase.state_dict(self),
+            **super().state_dict(),
             "_trainer": self._trainer.state_dict(),
             "data": {"seed": self.data_seed, "order": loader.state_dict() if loader else None},
             "random_states": self.random_states,
@@ -296,7 +299,7 @@ class Trainer(ConfiguredTrainer):
 
     def load_state_dict(self, state_dict: dict) -> None:
         state_dict.get("hooks", {}).pop("EMAHook", None)  # of an earlier version: weights twice
-        TrainerBase.load_state_dict(self, state_dict)
+        super().load_state_dict(state_dict)
         now = plain_config(self.cfg)
         changes = changed_keys(state_dict.get("config", now), now)
         if changes:
@@ -331,3 +334,113 @@ class Trainer(ConfiguredTrainer):
             )
             return
         set_random_state(self.random_states[rank])
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Build Detectron2's model, in the memory format of MODEL.CHANNELS_LAST."""
+        model = build_model(cfg)
+        logger.info("Model:\n%s", model)
+        layout = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
+        return model.to(memory_format=layout)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):
+        """Build Detectron2's schedules, or "WarmupPolyLR" of its DeepLab project."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
+        """Build the loader of a new run; the trainer itself makes one that goes on where it was."""
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        return build_train_loader(cfg, seed=seed)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        return build_evaluator(cfg, dataset_name)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
+        """Evaluate on each of DATASETS.TEST; the main process writes ``results.json``.
+
+        It needs no instance. With ``evaluators`` None they are those of :meth:`build_evaluator`.
+
+        Returns:
+            Detectron2's results by task; by data set and task if there are several.
+
+        Raises:
+            Stopped: in all processes, if one of them has got a signal.
+        """
+        if evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        elif isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        results = {}
+        for name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
+            loader = cls.build_test_loader(cfg, name)
+            results[name] = inference_on_dataset(model, loader, StoppableEvaluator(evaluator))
+            if comm.is_main_process():
+                logger.info("Results on %s, as csv:", name)
+                print_csv_format(results[name])
+        results = results.popitem()[1] if len(results) == 1 else results
+        if comm.is_main_process():
+            write_results(results, os.path.join(cfg.OUTPUT_DIR, "results.json"))
+        return results
+
+    @classmethod
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict:
+        """Evaluate a semantic model with test-time augmentation, by the keys of TEST.AUG.
+
+        Returns:
+            What :meth:`test` does, each task named "<task>_TTA". Files go to ``OUTPUT_DIR/TTA``.
+        """
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "TTA")
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+        results = cls.test(cfg, SemanticTTA(cfg, model))
+        return {f"{task}_TTA": metrics for task, metrics in results.items()}
+
+
+def _require_scaled(cfg: CfgNode) -> None:
+    written_for, size = cfg.SOLVER.REFERENCE_WORLD_SIZE, comm.get_world_size()
+    if written_for not in (0, size):
+        raise ValueError(
+            f"SOLVER.REFERENCE_WORLD_SIZE is {written_for}, and there are {size} processes: make "
+            f"the config by load_config(..., world_size={size}), which scales it to them"
+        )
+
+
+def _data_parallel(model: nn.Module) -> nn.Module:
+    """Wrap the model by DistributedDataParallel if there are several processes."""
+    device = next(model.parameters()).device
+    # PyTorch is renaming the argument
+    known = inspect.signature(DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    devices = [device.index] if device.type == "cuda" else None
+    return create_ddp_model(model, device_ids=devices, **{buffers: False})
+
+
+@contextlib.contextmanager
+def _explained_errors_without_traceback() -> Iterator[None]:
+    """Let Detectron2's loop log the sentence of an error that says all, and no traceback."""
+
+    def shorten(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, RunError):
+            record.msg, record.args, record.exc_info = str(error), (), None
+        return error is None or not is_connection_error(error)  # another process says what it was
+
+    loop = logging.getLogger("detectron2.engine.train_loop")
+    loop.addFilter(shorten)
+    try:
+        yield
+    finally:
+        loop.removeFilter(shorten)

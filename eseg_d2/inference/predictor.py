@@ -8,8 +8,8 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
-from eseg_d2.engine.setup import load_config
-from eseg_d2.engine.trained import load_trained
+from eseg_d2.config import load_config
+from eseg_d2.engine import load_trained
 from eseg_d2.inference.classes import VOID_CLASS, ClassTable
 from eseg_d2.inference.convert import to_prediction
 from eseg_d2.inference.images import read_image
@@ -80,7 +80,7 @@ class Predictor:
     def from_config(
         cls, cfg: CfgNode, *, device: str | None = None, confidence_threshold: float | None = None
     ) -> "Predictor":
-        """Of a config that :func:`eseg_d2.engine.load_config` made; it is not changed."""
+        """Of a config that :func:`eseg_d2.config.load_config` made; it is not changed."""
         predictor = cls.__new__(cls)
         predictor._build(cfg.clone(), device, confidence_threshold)
         return predictor

@@ -2,9 +2,18 @@
 
 from eseg_d2.modeling.backbone.bifpn import BiFPN
 from eseg_d2.modeling.backbone.efficientnet import EfficientNet
+from eseg_d2.modeling.backbone.timm_weights import TimmHandler
 from eseg_d2.modeling.meta_arch.panoptic import PanopticRCNN
 from eseg_d2.modeling.sem_seg.deeplab_head import AnySizeDeepLabV3Head
 from eseg_d2.modeling.sem_seg.eseg_head import ESegHead
 from eseg_d2.modeling.sem_seg.rsp_head import RSPHead
 
-__all__ = ["AnySizeDeepLabV3Head", "BiFPN", "ESegHead", "EfficientNet", "PanopticRCNN", "RSPHead"]
+__all__ = [
+    "AnySizeDeepLabV3Head",
+    "BiFPN",
+    "ESegHead",
+    "EfficientNet",
+    "PanopticRCNN",
+    "RSPHead",
+    "TimmHandler",
+]

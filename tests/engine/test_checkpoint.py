@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from eseg_d2.engine.checkpoint import SafeCheckpointer, find_checkpoints
-from eseg_d2.engine.checkpoint_hook import CheckpointHook
+from eseg_d2.engine.hooks import CheckpointHook
 from eseg_d2.utils.atomic_files import write_atomically
 from eseg_d2.utils.errors import RunError
 

@@ -10,7 +10,7 @@ from runs import SMALL_MODEL, TINY
 
 from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.engine import Trainer, load_config
-from eseg_d2.engine.validation_loss import ValidationLossHook
+from eseg_d2.engine.hooks import ValidationLossHook
 from eseg_d2.utils.errors import RunError
 
 CONFIG = "configs/scenes/rsp_semantic_R50.yaml"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from runs import SMALL_MODEL, children
 
-from eseg_d2.engine.processes import Place, place_from_environment
+from eseg_d2.engine.rendezvous import Place, place_from_environment
 
 CONFIG = ("--config-file", "configs/scenes/rsp_semantic_R50.yaml")
 # group norm, and images of one size: batch norm and padding of 2 x 2 images are not those of 4
@@ -192,9 +192,9 @@ def impatient(monkeypatch):
     from detectron2.config import get_cfg
 
     from eseg_d2.config import add_eseg_config
-    from eseg_d2.engine import meeting
+    from eseg_d2.engine import rendezvous
 
-    monkeypatch.setattr(meeting, "PATIENCE", 0.2)
+    monkeypatch.setattr(rendezvous, "PATIENCE", 0.2)
     cfg = get_cfg()
     add_eseg_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
@@ -255,7 +255,7 @@ def test_what_must_be_equal(root, scenes):
     from types import SimpleNamespace
 
     from eseg_d2.engine import load_config
-    from eseg_d2.engine.meeting import compare, what_must_be_equal
+    from eseg_d2.engine.rendezvous import compare, what_must_be_equal
 
     def process(*overrides, host="a", resume=False, with_data=True):
         cfg = load_config(str(root / CONFIG[1]), ["MODEL.DEVICE", "cpu", *overrides])
@@ -300,7 +300,7 @@ def test_unused_levels_are_frozen_and_no_others(root, scenes):
     from detectron2.modeling import build_model
 
     from eseg_d2.engine import load_config
-    from eseg_d2.engine.processes import freeze_unused_levels
+    from eseg_d2.modeling.unused_levels import freeze_unused_levels
 
     def frozen(*overrides):
         options = ["MODEL.DEVICE", "cpu", *SMALL_MODEL, *overrides]
@@ -336,18 +336,3 @@ def test_places():
     assert place_from_environment({}) is None
     with pytest.raises(ValueError, match="not LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR"):
         place_from_environment({"RANK": "0", "WORLD_SIZE": "2"})
-
-
-def test_sync_bn_is_what_the_machine_can(root, scenes):
-    from eseg_d2.engine import load_config
-    from eseg_d2.engine.preflight import use_norms_of
-
-    path = str(root / "configs/cityscapes/rsp_panoptic_R50.yaml")
-    cfg = load_config(path, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "DATASETS.TRAIN", "()"])
-    assert cfg.MODEL.BIFPN.NORM == "SyncBN"
-    one, several = cfg.clone(), cfg.clone()
-    use_norms_of(one, 1)
-    use_norms_of(several, 2)
-    assert (one.MODEL.BIFPN.NORM, several.MODEL.BIFPN.NORM) == ("BN", "naiveSyncBN")
-    assert one.MODEL.RESNETS.NORM == cfg.MODEL.RESNETS.NORM
-    assert torch.device(cfg.MODEL.DEVICE).type == "cpu"

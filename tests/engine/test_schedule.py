@@ -10,7 +10,8 @@ CONFIG = "configs/scenes/rsp_semantic_R50.yaml"
 
 def make_trainer(root, output, *overrides):
     options = [*SMALL_MODEL, *TINY, "OUTPUT_DIR", str(output), "SOLVER.WARMUP_ITERS", "0"]
-    trainer = Trainer(load_config(str(root / CONFIG), [*options, *map(str, overrides)]))
+    options += map(str, overrides)
+    trainer = Trainer(load_config(str(root / CONFIG), options, world_size=1))
     trainer.resume_or_load(resume=True)
     return trainer
 
@@ -80,3 +81,9 @@ def test_schedule_goes_on_to_a_later_end(root, scenes, tmp_path):
     assert rate_of(longer) == pytest.approx(cfg.BASE_LR * 0.6**cfg.POLY_LR_POWER)
     longer.train()
     assert longer.iter == 5
+
+
+def test_config_that_was_not_scaled_is_refused(root, scenes, tmp_path):
+    cfg = load_config(str(root / CONFIG), ["SOLVER.REFERENCE_WORLD_SIZE", "2"])
+    with pytest.raises(ValueError, match="REFERENCE_WORLD_SIZE is 2, and .*world_size=1"):
+        Trainer(cfg)

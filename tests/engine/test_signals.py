@@ -36,7 +36,7 @@ def lines(output):
 
 def stoppable(function, *args):
     """What a process of a run does; these tests may run where SIGINT is ignored."""
-    from eseg_d2.engine.stopping import stop_signals
+    from eseg_d2.engine.signals import stop_signals
 
     with stop_signals(even_ignored=True):
         function(*args)
@@ -70,7 +70,7 @@ def test_signal_loses_nothing(root, scenes, tmp_path, name):
 
 def evaluate_until_told(config, output, *overrides):
     """An evaluation whose first image takes until a signal has come."""
-    from eseg_d2.engine.stopping import requested
+    from eseg_d2.engine.signals import requested
     from eseg_d2.evaluation.semantic import SemanticEvaluator
 
     process = SemanticEvaluator.process
@@ -107,7 +107,7 @@ def test_signal_during_an_evaluation(root, scenes, tmp_path, max_iter):
 def note_signals(folder, training):
     from contextlib import nullcontext
 
-    from eseg_d2.engine.stopping import finish_iterations, requested
+    from eseg_d2.engine.signals import finish_iterations, requested
 
     with finish_iterations() if training else nullcontext():
         (folder / "ready").touch()

@@ -7,7 +7,7 @@ from runs import SMALL_MODEL
 from torch import nn
 
 from eseg_d2.engine import Trainer, load_config
-from eseg_d2.engine.gradients import build_clipping, gradient_norm
+from eseg_d2.engine.solver import build_clipping, gradient_norm
 from eseg_d2.engine.train_step import NotFiniteError, TrainStep
 
 NO_NORMS = (
@@ -139,16 +139,3 @@ def test_clipping_of_all_gradients_together(root):
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "all"
     with pytest.raises(ValueError, match="CLIP_TYPE.*full_model"):
         build_clipping(cfg)
-
-
-def test_half_precision_on_a_cpu_is_bfloat16(root):
-    from eseg_d2.engine.setup import autocast_dtype
-
-    path = str(root / "configs/scenes/rsp_semantic_R50.yaml")
-    cfg = load_config(path, ["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu"])
-    assert autocast_dtype(cfg) == torch.bfloat16
-    assert autocast_dtype(load_config(path, [])) is None
-    cfg.MODEL.DEVICE = "cuda"
-    assert autocast_dtype(cfg) == torch.float16
-    with pytest.raises(ValueError, match="SOLVER.AMP.DTYPE is 'fp8'"):
-        load_config(path, ["SOLVER.AMP.DTYPE", "fp8"])

@@ -267,13 +267,19 @@ def test_new_run_takes_loaded_weights(root, scenes, tmp_path):
     torch.testing.assert_close(weight_of(trainer.ema.model), weight_of(first.model))
 
 
-def test_pretrained_efficientnet_is_loaded(root, scenes, tmp_path):
+def test_weights_of_a_backbone_are_loaded_and_its_normalisation_compared(root, scenes, tmp_path):
     import timm
 
+    from eseg_d2.modeling.backbone.timm_weights import in_zoo_form
+
     source = timm.create_model("efficientnet_b0")
-    torch.save(source.state_dict(), tmp_path / "b0.pth")
-    options = ["MODEL.EFFICIENTNET.PRETRAINED", str(tmp_path / "b0.pth")]
-    options += ["MODEL.EFFICIENTNET.NAME", "efficientnet_b0"]
+    weights = tmp_path / "b0.pth"
+    torch.save(in_zoo_form(source.state_dict(), "efficientnet_b0.ra_in1k"), weights)
+    options = ["MODEL.WEIGHTS", str(weights)]
+    with pytest.raises(ValueError, match="PIXEL_MEAN .110.0, 115.0, 115.0.*b0.pth were trained"):
+        ema_trainer(root, tmp_path, *options).resume_or_load(resume=False)
+    options += ["MODEL.PIXEL_MEAN", "[123.675, 116.28, 103.53]"]
+    options += ["MODEL.PIXEL_STD", "[58.395, 57.12, 57.375]"]
     trainer = ema_trainer(root, tmp_path, *options)
     trainer.resume_or_load(resume=False)
     for model in trainer.model, trainer.ema.model:

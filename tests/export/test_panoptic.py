@@ -8,8 +8,7 @@ from detectron2.structures import Instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eseg_d2.engine import load_config
-from eseg_d2.engine.trained import load_trained
+from eseg_d2.engine import load_config, load_trained
 from eseg_d2.export.files import export_graph, load_exported
 from eseg_d2.export.merge import merge_panoptic, paste_mask
 from eseg_d2.export.panoptic import PanopticGraph, merge_settings

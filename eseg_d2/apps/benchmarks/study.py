@@ -14,7 +14,7 @@ from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
 from eseg_d2.engine import load_config
-from eseg_d2.engine.complexity import analyze_config
+from eseg_d2.evaluation.complexity import analyze_config
 from eseg_d2.utils.tables import markdown_table
 
 __all__ = ["CONTEXT_PAIRS", "Run", "make_runs", "pair_accuracy", "report", "train_all"]

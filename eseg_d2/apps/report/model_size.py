@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from eseg_d2.data.datasets.availability import require_datasets
-from eseg_d2.engine.complexity import PARTS, count_multiply_adds
+from eseg_d2.evaluation.complexity import PARTS, count_multiply_adds
 
 __all__ = ["model_size", "parameters_by_part"]
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from eseg_d2.apps.report.figures import finite
 from eseg_d2.apps.report.truth import PanopticTruth, SemanticTruth
 from eseg_d2.data.panoptic_png import read_panoptic_png, segment_id_to_rgb
-from eseg_d2.engine.trained import load_trained
+from eseg_d2.engine import load_trained
 from eseg_d2.evaluation.ground_truth import as_numpy
 from eseg_d2.utils.files import write_image, write_json
 

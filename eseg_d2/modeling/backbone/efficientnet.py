@@ -12,12 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from eseg_d2.utils.arguments import check_choice
 
-__all__ = [
-    "EfficientNet",
-    "build_efficientnet_backbone",
-    "build_efficientnet_fpn_backbone",
-    "check_name",
-]
+__all__ = ["EfficientNet", "build_efficientnet_backbone", "build_efficientnet_fpn_backbone"]
 
 _ACTIVATIONS = {"": None, "relu": nn.ReLU, "swish": nn.SiLU}
 _NORMS = ("BN", "SyncBN")
@@ -49,8 +44,7 @@ class EfficientNet(Backbone):
     ):
         """
         Args:
-            name: a timm model, such as "efficientnet_b0" or "tf_efficientnetv2_s"; the tag of
-                its weights may follow, "efficientnet_b0.ra_in1k".
+            name: a timm model, such as "efficientnet_b0" or "tf_efficientnetv2_s".
             out_features: of "res1" .. "res5".
             squeeze_excite: False leaves the squeeze-and-excitation blocks out.
             activation: "relu" or "swish" in place of the model's own, or "" for that.
@@ -62,42 +56,29 @@ class EfficientNet(Backbone):
             in_channels: of the image.
 
         Raises:
-            ValueError: an argument is not one of those, or timm has no weights with this tag.
+            ValueError: an argument is not one of those.
         """
         super().__init__()
-        check_name(name)
-        _check(out_features, activation, norm, freeze_at)
+        _check(name, out_features, activation, norm, freeze_at)
         options = {"drop_path_rate": drop_path_rate, "in_chans": in_channels}
         if not squeeze_excite:
             options["se_layer"] = nn.Identity  # timm passes it the block's widths
         if activation:
             options["act_layer"] = _ACTIVATIONS[activation]
-        network = timm.create_model(name, features_only=True, **options)
-        self._stage_of = {
-            f"res{info['reduction'].bit_length() - 1}": info
-            for info in network.feature_info.get_dicts()
-        }
-        missing = [feature for feature in out_features if feature not in self._stage_of]
-        if missing:
-            raise ValueError(
-                f"MODEL.EFFICIENTNET.OUT_FEATURES has {missing}; {name} gives {[*self._stage_of]}"
-            )
+        self._out_features = [feature for feature in _STAGES if feature in out_features]
+        indices = [_STAGES.index(feature) for feature in self._out_features]
+        network = timm.create_model(name, features_only=True, out_indices=indices, **options)
         self.network = convert_sync_batchnorm(network) if norm == "SyncBN" else network
-        self._out_features = [name for name in _STAGES if name in out_features]
-        self._out_feature_strides = {n: self._stage_of[n]["reduction"] for n in _STAGES}
-        self._out_feature_channels = {n: self._stage_of[n]["num_chs"] for n in _STAGES}
+        infos = dict(zip(_STAGES, network.feature_info.info, strict=True))
+        self._out_feature_strides = {n: info["reduction"] for n, info in infos.items()}
+        self._out_feature_channels = {n: info["num_chs"] for n, info in infos.items()}
+        self._stages = {n: info["stage"] for n, info in infos.items()}  # blocks up to a feature
         self.freeze_at = freeze_at
         for module in self._frozen():
             module.requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        x = self.network.bn1(self.network.conv_stem(x))
-        by_stage = {0: x}
-        last = max(self._stage_of[name]["stage"] for name in self._out_features)
-        for number, stage in enumerate(self.network.blocks[:last], start=1):
-            x = stage(x)
-            by_stage[number] = x
-        return {name: by_stage[self._stage_of[name]["stage"]] for name in self._out_features}
+        return dict(zip(self._out_features, self.network(x), strict=True))
 
     def train(self, mode: bool = True):
         super().train(mode)
@@ -110,7 +91,7 @@ class EfficientNet(Backbone):
     def _frozen(self) -> list[nn.Module]:
         if self.freeze_at == 0:
             return []
-        stages = 0 if self.freeze_at == 1 else self._stage_of[f"res{self.freeze_at}"]["stage"]
+        stages = 0 if self.freeze_at == 1 else self._stages[f"res{self.freeze_at}"]
         return [self.network.conv_stem, self.network.bn1, *self.network.blocks[:stages]]
 
 
@@ -118,8 +99,8 @@ class EfficientNet(Backbone):
 def build_efficientnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> EfficientNet:
     """Build an :class:`EfficientNet` from ``cfg.MODEL.EFFICIENTNET``, with random weights.
 
-    The trainer loads MODEL.EFFICIENTNET.PRETRAINED, by
-    :func:`~eseg_d2.modeling.backbone.efficientnet_weights.load_pretrained`.
+    MODEL.WEIGHTS "timm://NAME.TAG" are its ImageNet weights, see
+    :mod:`~eseg_d2.modeling.backbone.timm_weights`.
 
     Args:
         cfg: a Detectron2 config with our keys.
@@ -161,26 +142,17 @@ def build_efficientnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN
     )
 
 
-def check_name(name: str) -> None:
-    """Raise a ValueError unless this is an EfficientNet of timm, with a tag of its weights or none.
-
-    Args:
-        name: MODEL.EFFICIENTNET.NAME.
-    """
-    model, _, tag = name.partition(".")
-    if not timm.is_model(model) or "efficientnet" not in model:
+def _check(name: str, out_features: list[str], activation: str, norm: str, freeze_at: int) -> None:
+    if "." in name:
+        raise ValueError(
+            f"MODEL.EFFICIENTNET.NAME is {name!r}; expected a model without a tag, such as "
+            f"{name.partition('.')[0]!r}. Its weights are MODEL.WEIGHTS 'timm://{name}'"
+        )
+    if not timm.is_model(name) or "efficientnet" not in name:
         raise ValueError(
             f"MODEL.EFFICIENTNET.NAME is {name!r}; expected an EfficientNet of timm, such as "
             "'efficientnet_b0', 'tf_efficientnet_b7', 'efficientnet_lite0', 'tf_efficientnetv2_s'"
         )
-    tagged = timm.list_models(f"{model}.*", include_tags=True)
-    if tag and name not in tagged:
-        raise ValueError(
-            f"MODEL.EFFICIENTNET.NAME is {name!r}; {model} has the tags {', '.join(tagged)}"
-        )
-
-
-def _check(out_features: list[str], activation: str, norm: str, freeze_at: int) -> None:
     unknown = [feature for feature in out_features if feature not in _STAGES]
     if unknown or not out_features:
         raise ValueError(

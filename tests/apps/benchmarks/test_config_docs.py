@@ -5,7 +5,7 @@ from detectron2.projects.deeplab import add_deeplab_config
 
 from eseg_d2 import add_eseg_config
 from eseg_d2.apps.benchmarks.config_docs import format_config_page
-from eseg_d2.engine.setup import all_keys
+from eseg_d2.config import all_keys
 
 
 def test_page_is_that_of_the_comments(root):

@@ -75,7 +75,10 @@ def test_drop_path_skips_blocks_in_training_only():
     [
         ({"name": "resnet18"}, "NAME is 'resnet18'"),
         ({"name": "efficientnet_b99"}, "NAME is 'efficientnet_b99'"),
-        ({"name": "efficientnet_b1.x_in1k"}, "efficientnet_b1 has the tags .*b1.ft_in1k"),
+        (
+            {"name": "efficientnet_b1.ft_in1k"},
+            "such as 'efficientnet_b1'.*WEIGHTS 'timm://efficientnet_b1.ft_in1k'",
+        ),
         ({"out_features": ["p3"]}, "OUT_FEATURES is .'p3'."),
         ({"out_features": []}, "OUT_FEATURES is"),
         ({"activation": "tanh"}, "ACTIVATION is 'tanh'"),

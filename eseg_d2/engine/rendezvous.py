@@ -1,14 +1,17 @@
-"""How the processes of a run meet, and whether they are about to do the same."""
+"""Where the processes of a run stand, how they meet, and whether they are about to do the same."""
 
 import hashlib
 import json
 import logging
 import os
+import re
 import socket
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from importlib import metadata
+from typing import NamedTuple
 from urllib.parse import urlparse
 
 import torch
@@ -17,18 +20,88 @@ from torch import distributed
 from torch.distributed import Store, TCPStore
 
 import eseg_d2
-from eseg_d2.engine.processes import Place
+from eseg_d2.config import all_keys, value_of
 from eseg_d2.engine.provenance import annotation_digest
-from eseg_d2.engine.setup import all_keys, value_of
 from eseg_d2.utils.errors import RunError
 
-__all__ = ["compare", "meet", "what_must_be_equal"]
+__all__ = ["Place", "compare", "meet", "place_from_environment", "what_must_be_equal"]
 
 logger = logging.getLogger(__name__)
 
 PATIENCE = 10.0  # seconds of waiting before it is said, for the first time
 # What may differ from process to process: no result depends on it.
 _LOCAL_KEYS = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "LAUNCH.TIMEOUT_SECONDS")
+
+
+class Place(NamedTuple):
+    """Where a process stands among those of its run.
+
+    Attributes:
+        rank: among all, from 0.
+        world_size: number of all.
+        local_rank: among those of its machine, from 0.
+        local_size: number of those.
+        url: where they meet, as ``init_process_group`` takes it.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_size: int
+    url: str
+
+
+def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place | None:
+    """Return the place that torchrun or Slurm's srun has given to this process, or None.
+
+    Args:
+        environment: variables of the process.
+
+    Raises:
+        ValueError: some of the variables are there and others not.
+    """
+    if {"RANK", "WORLD_SIZE"} <= environment.keys():
+        return _torchrun(environment)
+    if "SLURM_PROCID" in environment and int(environment.get("SLURM_NTASKS", 1)) > 1:
+        return _slurm(environment)
+    return None
+
+
+def _torchrun(environment: Mapping[str, str]) -> Place:
+    names = "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"
+    missing = [n for n in (*names, "MASTER_ADDR", "MASTER_PORT") if n not in environment]
+    if missing:
+        raise ValueError(
+            f"RANK and WORLD_SIZE are set in the environment, but not {', '.join(missing)}: start "
+            "with torchrun, which sets all, or unset RANK and WORLD_SIZE"
+        )
+    rank, world_size, local_rank, local_size = (int(environment[name]) for name in names)
+    return Place(rank, world_size, local_rank, local_size, "env://")
+
+
+def _slurm(environment: Mapping[str, str]) -> Place:
+    rank, world_size = int(environment["SLURM_PROCID"]), int(environment["SLURM_NTASKS"])
+    local_rank = int(environment.get("SLURM_LOCALID", 0))
+    per_node = environment.get("SLURM_NTASKS_PER_NODE") or environment.get(
+        "SLURM_STEP_TASKS_PER_NODE", environment.get("SLURM_TASKS_PER_NODE", "1")
+    )
+    local_size = int(re.match(r"\d+", per_node).group())  # "4(x2)": 4 on each of 2 nodes
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
+    host = environment.get("MASTER_ADDR") or _first_host(nodes)
+    # a port that all processes of the job know, and other jobs mostly do not take
+    port = environment.get("MASTER_PORT") or 20000 + int(environment.get("SLURM_JOB_ID", 0)) % 20000
+    return Place(rank, world_size, local_rank, local_size, f"tcp://{host}:{port}")
+
+
+def _first_host(nodes: str) -> str:
+    """Return the first host of Slurm's list, "node[03-07,9],other" say."""
+    if not nodes:
+        return "127.0.0.1"
+    try:
+        command = ["scontrol", "show", "hostnames", nodes]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return re.sub(r"^([^\[,]*)\[(\w+)[^\]]*\]([^,]*).*", r"\1\2\3", nodes).split(",")[0]
 
 
 def meet(place: Place, own: Mapping[str, str], limit: float) -> Store:
@@ -73,7 +146,7 @@ def meet(place: Place, own: Mapping[str, str], limit: float) -> Store:
 
 
 def what_must_be_equal(cfg: CfgNode, args, *, with_data: bool) -> dict[str, str]:
-    """What a process is about to do: its config, command, code, versions and data, as text.
+    """Return what a process is about to do: its config, command, code, versions and data, as text.
 
     Args:
         cfg: OUTPUT_DIR, DATALOADER.NUM_WORKERS, LAUNCH.TIMEOUT_SECONDS, the number of the device

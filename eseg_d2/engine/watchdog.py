@@ -16,9 +16,9 @@ from urllib.parse import urlparse
 
 from detectron2.utils import comm
 
-from eseg_d2.engine.stopping import Stopped, is_training, requested
+from eseg_d2.engine.signals import Stopped, is_training, requested
 
-__all__ = ["PeerWatch", "is_connection_error"]
+__all__ = ["Watchdog", "is_connection_error"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ PERIOD = 5.0  # seconds from one sign of life to the next
 UNREACHABLE = 45000  # milliseconds until a machine that is gone without a word counts as ended
 
 
-class PeerWatch:
+class Watchdog:
     """A context manager around a run of several processes.
 
     If one ends before it has left the context without an exception, or gives no sign of life, the
@@ -49,7 +49,7 @@ class PeerWatch:
         self._connections: list[socket.socket] = []
         self._leaving = threading.Event()
 
-    def __enter__(self) -> "PeerWatch":
+    def __enter__(self) -> "Watchdog":
         rank, world_size = comm.get_rank(), comm.get_world_size()
         server = socket.create_server(("", 0)) if rank == 0 else None
         ports = comm.all_gather(server.getsockname()[1] if server else None)

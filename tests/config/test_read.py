@@ -5,7 +5,8 @@ import os
 import pytest
 import yaml
 
-from eseg_d2.engine import load_config
+from eseg_d2.config import load_config
+from eseg_d2.config.read import read_config
 
 CONFIG = "configs/scenes/rsp_panoptic_R18_cityscapes.yaml"
 OWN = "DATASETS: {PANOPTIC: [{name: %s, images: b, panoptic_png: c, panoptic_json: %s}]}"
@@ -113,3 +114,99 @@ def test_what_a_config_may_hold(config, tmp_path):
     (tmp_path / "dumped.yaml").write_text(cfg.dump())
     again = load_config(str(tmp_path / "dumped.yaml"), [])
     assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
+
+
+@pytest.fixture
+def in_checkout(root, monkeypatch):
+    monkeypatch.chdir(root)
+
+
+def test_errors_of_the_command_line_are_explained(tmp_path, in_checkout):
+    with pytest.raises(FileNotFoundError, match="no config file 'nowhere.yaml'"):
+        load_config("nowhere.yaml", [])
+    with pytest.raises(ValueError, match="SOLVER.BASE_LRR.*Did you mean .*SOLVER.BASE_LR"):
+        load_config(CONFIG, ["SOLVER.BASE_LRR", "1"])
+    with pytest.raises(ValueError, match="overrides"):
+        load_config(CONFIG, ["SOLVER.MAX_ITER"])
+    with pytest.raises(ValueError, match="overrides.*MAX_ITER"):
+        load_config(CONFIG, ["SOLVER.MAX_ITER", "many"])
+    ranged = ["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "(64,)"]
+    with pytest.raises(ValueError, match=r"MIN_SIZE_TRAIN is \(64,\).*smallest and the largest"):
+        load_config(CONFIG, ranged)
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("MODEL:\n  RSP_HEAD:\n    CHANELS: 3\n")
+    with pytest.raises(
+        ValueError, match=r"bad.yaml.*CHANELS.*Did you mean MODEL.RSP_HEAD.CHANNELS"
+    ):
+        load_config(str(bad), [])
+    bad.write_text("MODEL: [")
+    with pytest.raises(ValueError, match="bad.yaml"):
+        load_config(str(bad), [])
+    with pytest.raises(ValueError, match="SEMANTIC_CLASSES is 'every'"):
+        load_config(CONFIG, ["MODEL.PANOPTIC.SEMANTIC_CLASSES", "every"])
+
+
+HARMFUL = [
+    '!!python/object/apply:os.mkdir ["{canary}"]',
+    '!!python/object/new:os.mkdir ["{canary}"]',
+    "!!python/name:os.mkdir",
+    "!!python/module:os",
+    "!!python/object/apply:eval [\"__import__('os').mkdir('{canary}')\"]",
+]
+
+
+@pytest.mark.parametrize("tag", HARMFUL)
+@pytest.mark.parametrize("in_base", [False, True])
+def test_configs_run_no_code(tmp_path, tag, in_base):
+    canary = tmp_path / "canary"
+    files = [tmp_path / "config.yaml"]
+    if in_base:
+        files.append(tmp_path / "base.yaml")
+        files[0].write_text("_BASE_: base.yaml\nSEED: 1\n")
+    files[-1].write_text("OUTPUT_DIR: " + tag.format(canary=canary) + "\n")
+    with pytest.raises(ValueError, match=f"{files[-1].name} is not valid yaml: .*python/"):
+        load_config(str(files[0]), [])
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("tag", HARMFUL)
+def test_overrides_run_no_code(tmp_path, in_checkout, tag):
+    canary = tmp_path / "canary"
+    value = tag.format(canary=canary)
+    assert value == load_config(CONFIG, ["OUTPUT_DIR", value]).OUTPUT_DIR
+    value = f"__import__('os').mkdir({str(canary)!r})"
+    assert value == load_config(CONFIG, ["OUTPUT_DIR", value]).OUTPUT_DIR
+    assert not canary.exists()
+
+
+def test_a_base_that_is_not_there(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("_BASE_: nowhere.yaml\n")
+    with pytest.raises((ValueError, FileNotFoundError), match="nowhere.yaml"):
+        load_config(str(config), [])
+
+
+@pytest.mark.parametrize("content", ["text", "[1, 2]", "", "3", "_BASE_: config.yaml", "\0"])
+def test_files_that_are_no_config(tmp_path, content):
+    config = tmp_path / "config.yaml"
+    config.write_text(content)
+    with pytest.raises(ValueError, match="config.yaml"):
+        load_config(str(config), [])
+
+
+def test_the_file_that_decides_a_key_is_known(tmp_path):
+    base, config = tmp_path / "base.yaml", tmp_path / "config.yaml"
+    base.write_text("SEED: 1\nSOLVER: {MAX_ITER: 5, BASE_LR: 0.1}\n")
+    config.write_text("_BASE_: base.yaml\nSOLVER: {MAX_ITER: 6}\n")
+    cfg, given = read_config(str(config), ["SOLVER.BASE_LR", "0.2"])
+    assert (cfg.SEED, cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR) == (1, 6, 0.2)
+    assert given["SEED"] == str(base) and given["SOLVER.MAX_ITER"] == str(config)
+    assert given["SOLVER.BASE_LR"] == "the overrides"
+    assert "SOLVER.MOMENTUM" not in given
+
+
+def test_a_key_that_is_gone_names_its_successor(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("MODEL: {EFFICIENTNET: {PRETRAINED: timm}}")
+    with pytest.raises(ValueError, match=r"(?s)config.yaml.*PRETRAINED.*timm://NAME.TAG"):
+        load_config(str(config), [])

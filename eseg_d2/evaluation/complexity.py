@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from eseg_d2.engine import load_config
+from eseg_d2.config import load_config
 from eseg_d2.layers.relation import PixelToRegionRelation
 from eseg_d2.utils.tables import markdown_table
 
@@ -51,7 +51,7 @@ def analyze_config(config_file: str, size: tuple[int, int], overrides: list[str]
         kinds above; elements are those of their results.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`eseg_d2.engine.load_config`; or the model's
+        FileNotFoundError, ValueError: see :func:`eseg_d2.config.load_config`; or the model's
             parts are not known.
     """
     cfg = load_config(config_file, [*overrides, "MODEL.DEVICE", "meta"])

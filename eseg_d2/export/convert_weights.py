@@ -1,5 +1,6 @@
 """Weights as safetensors: a format that cannot do harm, with what is known of the model in it."""
 
+import contextlib
 import json
 import logging
 import os
@@ -8,11 +9,12 @@ import safetensors.torch
 import torch
 from detectron2.data import MetadataCatalog
 
-from eseg_d2.engine.checkpoint import in_detectron2_form
-from eseg_d2.engine.results import read_json
-from eseg_d2.engine.setup import load_config
+from eseg_d2.config import load_config
+from eseg_d2.engine.weights import fetch_weights, in_detectron2_form
+from eseg_d2.modeling.backbone.timm_weights import in_zoo_form
 from eseg_d2.structures.label_space import LabelSpace
 from eseg_d2.utils.atomic_files import write_atomically
+from eseg_d2.utils.files import read_json
 from eseg_d2.utils.weights_file import read_weights_file
 
 __all__ = ["convert_weights"]
@@ -20,16 +22,22 @@ __all__ = ["convert_weights"]
 logger = logging.getLogger(__name__)
 
 
-def convert_weights(source: str, target: str = "", *, config_file: str = "") -> str:
+def convert_weights(
+    source: str, target: str = "", *, config_file: str = "", timm_model: str = ""
+) -> str:
     """Write the weights of a file, and nothing else of it, as safetensors.
 
     The metadata, texts by name, hold "config" (YAML), "classes" (json: a list of objects with name
-    and isthing, by class id) and "metrics" (the run's results.json), as far as they are known.
+    and isthing, by class id) and "metrics" (the run's results.json), as far as they are known; of
+    weights of timm "normalization" (json: mean and std), which MODEL.PIXEL_MEAN and
+    MODEL.PIXEL_STD are then compared with.
 
     Args:
-        source: a checkpoint or a file of a model zoo, ``.pth``, ``.pkl`` or ``.pyth``.
+        source: a checkpoint or a file of a model zoo, ``.pth``, ``.pkl``, ``.pyth`` or
+            ``.safetensors``; or what Detectron2's PathManager takes, "timm://NAME.TAG" say.
         target: a ``.safetensors`` file, replaced if it is there; "" takes the source's name.
         config_file: of the model; "" takes ``config.yaml`` beside the source, if it is there.
+        timm_model: NAME.TAG, if the source holds the state dict of this model of timm.
 
     Returns:
         The path of the written file.
@@ -39,10 +47,14 @@ def convert_weights(source: str, target: str = "", *, config_file: str = "") -> 
             or the config that was named is wrong.
         OSError: there is no such source, or the target cannot be written.
     """
-    target = target or os.path.splitext(source)[0] + ".safetensors"
+    path = fetch_weights(source)
+    name = os.path.basename(path) if "://" in source else source
+    target = target or os.path.splitext(name)[0] + ".safetensors"
     if not target.endswith(".safetensors"):
         raise ValueError(f"the file to write is {target}; its name must end with .safetensors")
-    content = in_detectron2_form(read_weights_file(source), source)
+    content = in_detectron2_form(read_weights_file(path), path)
+    if timm_model:
+        content = in_zoo_form(content["model"], timm_model)
     weights = {name: torch.as_tensor(value) for name, value in content["model"].items()}
     # Tensors that share their memory are written once each
     weights = {
@@ -52,6 +64,10 @@ def convert_weights(source: str, target: str = "", *, config_file: str = "") -> 
     if content.get("matching_heuristics"):  # the names are not those of the model
         metadata["matching_heuristics"] = "True"
         metadata["__author__"] = str(content.get("__author__"))
+    if "normalization" in content:
+        normalization = content["normalization"]
+        is_text = isinstance(normalization, str)
+        metadata["normalization"] = normalization if is_text else json.dumps(normalization)
     data = safetensors.torch.save(weights, metadata)
     write_atomically(target, lambda file: file.write(data))
     return target
@@ -68,8 +84,10 @@ def _of_model(source: str, config_file: str) -> dict[str, str]:
             if config_file:
                 raise
             logger.warning("The config and the classes are left out: %s", e)
-    results = read_json(os.path.join(folder, "results.json"))
-    return {**metadata, "metrics": json.dumps(results)} if results else metadata
+    with contextlib.suppress(ValueError, FileNotFoundError):  # no results, or damaged ones
+        results = read_json(os.path.join(folder, "results.json"))
+        metadata["metrics"] = json.dumps(results)
+    return metadata
 
 
 def _of_config(config_file: str) -> dict[str, str]:

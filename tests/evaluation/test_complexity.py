@@ -9,7 +9,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 from eseg_d2.engine import load_config
-from eseg_d2.engine.complexity import analyze_config, format_table
+from eseg_d2.evaluation.complexity import analyze_config, format_table
 from eseg_d2.layers.relation import PixelToRegionRelation
 
 SEMANTIC = ("rsp_semantic_R50", "rsp_semantic_light_R50", "semantic_fpn_R50", "deeplab_v3_R50")

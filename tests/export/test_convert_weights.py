@@ -14,7 +14,7 @@ from torch import nn
 
 from eseg_d2 import Predictor
 from eseg_d2.engine.checkpoint import SafeCheckpointer, load_weights
-from eseg_d2.engine.convert_weights import convert_weights
+from eseg_d2.export.convert_weights import convert_weights
 from eseg_d2.utils.weights_file import UnreadableWeightsError, read_weights_file
 
 

@@ -1,0 +1,239 @@
+"""Files of weights: where they are, their form, their input, and what a model took of them."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.file_io import PathManager
+from torch import nn
+
+from eseg_d2.utils.text import listing
+from eseg_d2.utils.weights_file import UnreadableWeightsError
+
+__all__ = ["WeightsSummary", "check_normalization", "fetch_weights", "in_detectron2_form"]
+
+_NORMALIZATION_TOLERANCE = 1.0  # of 0 .. 255: means and deviations are often written rounded
+# Detectron2's loader fills these in, or they are counted anew
+_NOT_NEEDED = ("pixel_mean", "pixel_std", "running_mean", "running_var", "num_batches_tracked")
+
+
+def fetch_weights(weights: str) -> str:
+    """Return the local path of MODEL.WEIGHTS, which is downloaded into a cache if it is a URL.
+
+    Args:
+        weights: a file, or what Detectron2's PathManager takes: "detectron2://...",
+            "timm://NAME.TAG", "https://..."; "" is returned as it is.
+
+    Raises:
+        FileNotFoundError: there is no such file, or the URL cannot be reached.
+    """
+    if not weights:
+        return ""
+    try:
+        path = PathManager.get_local_path(weights)
+        found, reason = os.path.isfile(path), "no such file"
+    except Exception as e:  # the handlers behind PathManager raise all kinds of errors
+        found, reason = False, f"{type(e).__name__}: {e}"
+    if not found:
+        raise FileNotFoundError(
+            f"cannot get MODEL.WEIGHTS {weights!r}: {reason}.\n"
+            "  Give a file or a URL that can be reached, or MODEL.WEIGHTS '' to start from random "
+            "weights."
+        )
+    return path
+
+
+def in_detectron2_form(content, path: str) -> dict:
+    """Bring the content of a file into the form that Detectron2's checkpointer loads.
+
+    Args:
+        content: see :func:`eseg_d2.utils.weights_file.read_weights_file`.
+        path: of the file, whose suffix and content tell Detectron2's zoo, Caffe2 and pycls apart.
+
+    Returns:
+        A dict with "model", tensors or arrays by name, and what else is in the file.
+
+    Raises:
+        UnreadableWeightsError: there are no weights in it.
+    """
+    if not isinstance(content, dict):
+        raise UnreadableWeightsError(
+            f"{path} holds a {type(content).__name__}; expected a dict of tensors by name"
+        )
+    if path.endswith(".pkl") and not ("model" in content and "__author__" in content):
+        model = _tensors_in(content.get("blobs", content), path, but="_momentum")
+        return {"model": model, "__author__": "Caffe2", "matching_heuristics": True}
+    if path.endswith(".pyth"):
+        model = _tensors_in(content.get("model_state", content), path, but="num_batches_tracked")
+        return {"model": model, "__author__": "pycls", "matching_heuristics": True}
+    content = content if "model" in content else {"model": content}
+    return {**content, "model": _tensors_in(content["model"], path)}
+
+
+def _tensors_in(weights, path: str, but: str | None = None) -> dict:
+    """The weights, without those whose names end with ``but``.
+
+    Raises:
+        UnreadableWeightsError: they are no dict of tensors or arrays of numbers.
+    """
+    if not isinstance(weights, dict) or not weights:
+        kind = type(weights).__name__ if weights else "nothing"
+        raise UnreadableWeightsError(f"{path} holds no weights: {kind} in place of tensors by name")
+    for name, value in weights.items():
+        is_array = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
+        if not (isinstance(name, str) and (is_array or isinstance(value, torch.Tensor))):
+            raise UnreadableWeightsError(
+                f"{path} holds no weights: {name!r} is a {type(value).__name__}, not a tensor"
+            )
+    return {k: v for k, v in weights.items() if not (but and k.endswith(but))}
+
+
+def check_normalization(content: Mapping, path: str, cfg: CfgNode) -> None:
+    """Check that images are normalised as the weights were trained.
+
+    Args:
+        content: of the file. Its "normalization", if it is there, is ``{"mean", "std"}`` of red,
+            green and blue, 0 .. 255, or the same as json.
+        path: of the file, for the message.
+        cfg: MODEL.PIXEL_MEAN, MODEL.PIXEL_STD and INPUT.FORMAT are read.
+
+    Raises:
+        ValueError: it is another normalisation; the message says which keys to set to what.
+    """
+    theirs = content.get("normalization")
+    if theirs is None:
+        return
+    try:
+        theirs = json.loads(theirs) if isinstance(theirs, str) else theirs
+        theirs = np.array([theirs["mean"], theirs["std"]], float)
+    except (ValueError, TypeError, KeyError) as e:
+        raise UnreadableWeightsError(
+            f"{path} holds the normalization {theirs!r:.100}; expected mean and std"
+        ) from e
+    theirs = theirs[:, ::-1] if cfg.INPUT.FORMAT == "BGR" else theirs
+    ours = np.array([cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD])
+    if ours.shape == theirs.shape and np.allclose(ours, theirs, atol=_NORMALIZATION_TOLERANCE):
+        return
+    mean, std = theirs.tolist()
+    raise ValueError(
+        f"MODEL.PIXEL_MEAN {cfg.MODEL.PIXEL_MEAN} and MODEL.PIXEL_STD {cfg.MODEL.PIXEL_STD} are "
+        f"not those that the weights of {path} were trained with: {mean} and {std} (INPUT.FORMAT "
+        f"{cfg.INPUT.FORMAT}).\n"
+        f'  Set MODEL.PIXEL_MEAN "{mean}" MODEL.PIXEL_STD "{std}", or give weights of another tag.'
+    )
+
+
+class WeightsSummary:
+    """What a model took of a file of weights.
+
+    Attributes:
+        loaded: number of tensors that the model took.
+        missing: names of the model's tensors that the file lacks.
+        unexpected: names of the file's tensors that the model lacks.
+        mismatched: (name, shape in the file, shape in the model).
+        is_partial: whether the model took a part of the file, the blocks of a network say, without
+            some of its tensors: it computes otherwise than what the weights were trained in.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        model: nn.Module,
+        *,
+        given: Collection[str],
+        missing: Sequence[str],
+        unexpected: Sequence[str],
+        mismatched: Sequence[tuple],
+    ):
+        """
+        Args:
+            path: of the file, for the messages.
+            model: that was loaded.
+            given: names of the tensors in the file.
+            missing, unexpected, mismatched: as fvcore's ``Checkpointer`` gives them.
+        """
+        self.path = path
+        self._model = model
+        self.mismatched = list(mismatched)
+        self.unexpected = list(unexpected)
+        differing = {name for name, _, _ in mismatched}
+        self.missing = [n for n in missing if n not in differing and not n.endswith(_NOT_NEEDED)]
+        self.loaded = len(given) - len(self.unexpected) - len(differing)
+        parts = {name.split(".")[0] for name in {*given} - {*self.unexpected}}
+        odd = [name for name in self.unexpected if not name.endswith(_NOT_NEEDED)]
+        self.is_partial = any(name.split(".")[0] in parts for name in odd)
+
+    def __str__(self) -> str:
+        total = len(self._model.state_dict())
+        parts = [f"Weights of {self.path}: {self.loaded} of the model's {total} tensors loaded"]
+        if self.missing:
+            parts.append(
+                f"{len(self.missing)} missing, left as they were ({_groups(self.missing)})"
+            )
+        if self.mismatched:
+            parts.append(f"{len(self.mismatched)} of another shape, left out ({self._shapes()})")
+        if self.unexpected:
+            parts.append(f"{len(self.unexpected)} not used ({_groups(self.unexpected)})")
+        return "; ".join(parts)
+
+    def require_same_model(self) -> None:
+        """For what evaluates or resumes.
+
+        Raises:
+            ValueError: a tensor is missing or has another shape.
+        """
+        if self.missing or self.mismatched:
+            raise ValueError(
+                f"the weights are not of this model. {self}.\n  "
+                f"{self._hint()}Give the config that they were trained with, or other weights."
+            )
+
+    def require_similar_model(self) -> None:
+        """For what starts to train from the weights: new heads are fine, another network is not.
+
+        Raises:
+            ValueError: most of the file does not fit, or the bottom-up is another one.
+        """
+        given = self.loaded + len(self.unexpected) + len(self.mismatched)
+        if 2 * self.loaded < given:
+            raise ValueError(
+                f"the weights are of another network. {self}.\n  Most of the file does not fit: "
+                "give weights of this architecture, or MODEL.WEIGHTS '' to start from random ones."
+            )
+        names = [name for name, _ in self._model.named_parameters()]
+        prefix = "backbone.bottom_up."
+        if not any(name.startswith(prefix) for name in names):
+            prefix = "backbone."
+        parameters = {name for name in names if name.startswith(prefix)}
+        missing = [name for name in self.missing if name in parameters]
+        if missing and len(missing) < len(parameters):
+            raise ValueError(
+                f"MODEL.WEIGHTS {self.path} lacks {len(missing)} of the {len(parameters)} "
+                f"parameters of {prefix[:-1]} ({listing(missing)}): they are of another depth or "
+                "kind. Set its keys (MODEL.RESNETS.DEPTH and the like) to those "
+                "of the weights, or give other weights."
+            )
+
+    def _shapes(self) -> str:
+        return listing(
+            [f"{n}: {tuple(file)}, model {tuple(own)}" for n, file, own in self.mismatched]
+        )
+
+    def _hint(self) -> str:
+        for name, of_file, own in self.mismatched:
+            if len(of_file) == len(own) and of_file[1:] == own[1:] and "predict" in name:
+                return (
+                    f"{name} has {of_file[0]} outputs in the file and {own[0]} in the model: the "
+                    "numbers of classes differ, which this project takes from the data set. "
+                )
+        return ""
+
+
+def _groups(names: Collection[str]) -> str:
+    """Names by their first parts, with the number of each."""
+    counts = Counter(".".join(name.split(".")[:2]) for name in names)
+    return listing([f"{group}.*: {count}" for group, count in counts.most_common()], limit=5)

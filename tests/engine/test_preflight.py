@@ -1,0 +1,84 @@
+"""What is refused before a run starts."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from eseg_d2.config import load_config
+from eseg_d2.engine import check_launch, require_inputs
+
+CONFIG = "configs/scenes/rsp_panoptic_R18_cityscapes.yaml"
+
+
+@pytest.fixture(autouse=True)
+def in_checkout(root, monkeypatch):
+    monkeypatch.chdir(root)
+
+
+def arguments(**given):
+    defaults = {
+        "num_gpus": 1,
+        "num_machines": 1,
+        "machine_rank": 0,
+        "dist_url": "auto",
+        "resume": False,
+        "eval_only": False,
+    }
+    return SimpleNamespace(**{**defaults, **given})
+
+
+def test_test_time_augmentation_is_for_semantic_models(scenes):
+    cfg = load_config(CONFIG, ["TEST.AUG.ENABLED", "True"])
+    with pytest.raises(ValueError, match="TEST.AUG.ENABLED is for semantic models.*PanopticRCNN"):
+        require_inputs(cfg, eval_only=True)
+
+
+def test_missing_inputs_are_named(scenes):
+    cfg = load_config(CONFIG, [])
+    require_inputs(cfg, eval_only=False)
+    cfg.MODEL.WEIGHTS = "/nowhere/model.pth"
+    with pytest.raises(FileNotFoundError, match="'/nowhere/model.pth'.*\n.*MODEL.WEIGHTS ''"):
+        require_inputs(cfg, eval_only=False)
+    cfg.DATASETS.TEST = ("cityscapes_fine_panoptic_val",)
+    with pytest.raises(FileNotFoundError, match="cityscapes_panoptic_val.json"):
+        require_inputs(cfg, eval_only=True)
+
+
+def test_launches_that_cannot_work_are_refused(tmp_path):
+    cfg = load_config(CONFIG, ["OUTPUT_DIR", str(tmp_path)])
+    check_launch(cfg, arguments(), 1)
+    check_launch(cfg, arguments(num_gpus=4), 4)  # processes on the CPU
+    with pytest.raises(ValueError, match="--num-gpus 0 .*expected 1 or more"):
+        check_launch(cfg, arguments(num_gpus=0), 1)
+    with pytest.raises(ValueError, match="--machine-rank 2; expected"):
+        check_launch(cfg, arguments(num_machines=2, machine_rank=2), 2)
+    with pytest.raises(ValueError, match="IMS_PER_BATCH is 4, which 3 processes"):
+        check_launch(cfg, arguments(num_machines=3, dist_url="tcp://first:29500"), 3)
+    with pytest.raises(ValueError, match="--num-machines 2 needs --dist-url tcp://FIRST_MACHINE"):
+        check_launch(cfg, arguments(num_machines=2), 2)
+    with pytest.raises(ValueError, match="no checkpoint in OUTPUT_DIR"):
+        check_launch(cfg, arguments(resume=True, eval_only=True), 1)
+    with pytest.raises(ValueError, match="MODEL.WEIGHTS path"):
+        check_launch(cfg, arguments(eval_only=True), 1)
+    cfg.LAUNCH.TIMEOUT_SECONDS = 0
+    with pytest.raises(ValueError, match="LAUNCH.TIMEOUT_SECONDS is 0; expected 1 second"):
+        check_launch(cfg, arguments(), 1)
+    cfg.LAUNCH.TIMEOUT_SECONDS = 1
+    cfg.MODEL.DEVICE = "cuda"
+    with pytest.raises(ValueError, match="--num-gpus 99, but this machine has.*MODEL.DEVICE cpu"):
+        check_launch(cfg, arguments(num_gpus=99), 99)
+
+
+def test_run_is_resumed_or_started_and_never_overwritten(tmp_path):
+    cfg = load_config(CONFIG, ["OUTPUT_DIR", str(tmp_path)])
+    check_launch(cfg, arguments(resume=True), 1)  # as a job that is queued again gives it at first
+    tag = tmp_path / "last_checkpoint"
+    tag.write_text("model_0000009.pth")
+    with pytest.raises(ValueError, match=f"checkpoint that {tag} names is gone"):
+        check_launch(cfg, arguments(resume=True), 1)
+    checkpoint = tmp_path / "model_0000009.pth"
+    checkpoint.touch()
+    check_launch(cfg, arguments(resume=True), 1)
+    check_launch(cfg, arguments(resume=True, eval_only=True), 1)
+    with pytest.raises(ValueError, match=f"holds checkpoints .* {checkpoint} .*--resume, or give"):
+        check_launch(cfg, arguments(), 1)
