@@ -172,7 +172,7 @@ def _add_training(cfg: CN) -> None:
     cfg.LOGGING = CN()
     # Iterations from one line in the log, metrics.json and TensorBoard to the next.
     cfg.LOGGING.PERIOD = 20
-    # True: the same figures to Weights & Biases, too (pip install -e '.[wandb]').
+    # True: the same metrics to Weights & Biases, too (pip install -e '.[wandb]').
     cfg.LOGGING.WANDB = False
     # The project there; the run is named after OUTPUT_DIR.
     cfg.LOGGING.WANDB_PROJECT = "eseg_d2"

@@ -1,4 +1,4 @@
-"""From a YAML file and overrides to a config; no data set is looked at."""
+"""Reads a config from a YAML file and overrides, without a look at data sets."""
 
 import difflib
 import os
@@ -141,7 +141,7 @@ def _compare(cfg: CfgNode, defaults: CfgNode, prefix: str) -> None:
 
 
 def _kinds(value) -> Iterator[str]:
-    """The kinds of the values in a list, however it is nested, or of a single one."""
+    """Yield the kinds of the values in a list, however it is nested, or of a single one."""
     if isinstance(value, list | tuple):
         for part in value:
             yield from _kinds(part)

@@ -1,4 +1,4 @@
-"""The one place where a config is completed: all that is derived, or changed from a file's."""
+"""The one place where a config is completed: what is derived, and what is overruled."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ _SCALED_KEYS = (  # by Detectron2's auto_scale_workers
 
 
 class Change(NamedTuple):
-    """A key whose value is another one than that which was given, or the default."""
+    """A key whose value is no longer the given one, or the default."""
 
     key: str
     before: Any

@@ -120,7 +120,7 @@ def load_trained(cfg: CfgNode, *, architectures: tuple[str, ...]) -> nn.Module:
 
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """Detectron2's, writing atomically and reading without executing anything.
+    """Detectron2's checkpointer, which writes atomically and executes nothing that it reads.
 
     The main process reads, and the others get its content: only it needs to see the files.
     """
@@ -140,7 +140,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.tag_last_checkpoint(file_name)
 
     def save_weights(self, name: str, **extra) -> None:
-        """Write the model's weights only, not to be resumed from. Errors as :meth:`save`."""
+        """Write the model's weights only, not to be resumed from; raises what :meth:`save` does."""
         if self.save_dir and self.save_to_disk:
             self._write(f"{name}.pth", {"model": self.model.state_dict(), **extra})
 
@@ -152,7 +152,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise self._not_written(path, e, len(last_filename_basename)) from e
 
     def has_checkpoint(self) -> bool:
-        """Return whether the main process finds one; to be called in all processes."""
+        """Return whether the main process finds one. To be called in all processes."""
         return bool(_of_main_process(find_checkpoints(self.save_dir)))
 
     def remove_leftovers(self) -> None:
@@ -219,7 +219,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         return self._load_tensors(content, path)
 
     def _read(self, path: str) -> dict:
-        """The file's content in Detectron2's form, with "model" in it."""
+        """Return the file's content in Detectron2's form, with "model" in it."""
         content = error = None
         if comm.is_main_process():
             try:
@@ -312,7 +312,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
 
 def _of_main_process(value):
-    """The main process's value, in all."""
+    """Return the main process's value, in all processes."""
     if comm.get_world_size() == 1:
         return value
     values = [value if comm.is_main_process() else None]

@@ -115,7 +115,8 @@ class ThroughputHook(HookBase):
 class CheckpointHook(HookBase):
     """Saves ``model_<iteration>.pth`` every so often and ``model_final.pth`` at the end.
 
-    To be registered in all processes: the states of their random numbers go into the file.
+    To be registered in all processes, unlike Detectron2's ``PeriodicCheckpointer``: the states of
+    their random numbers go into the file.
     """
 
     def __init__(self, checkpointer: SafeCheckpointer, period: int, keep: int):
@@ -187,10 +188,11 @@ class CheckpointHook(HookBase):
 
 
 class EvaluationHook(HookBase):
-    """Evaluates every so often and at the end, as Detectron2's ``EvalHook`` does.
+    """Evaluates every so often and at the end, when Detectron2's ``EvalHook`` does.
 
     All evaluations go to ``OUTPUT_DIR/evaluations.json``, a list of {"iteration", "results"}, and
-    the weights of the best one by each metric to ``model_best_<metric>.pth``. A run that was
+    the weights of the best one by each metric to ``model_best_<metric>.pth``. (Detectron2's
+    ``BestCheckpointer`` would have a run go on from these, and forgets them there.) A run that was
     killed while it evaluated, or is to stop before, does so when it is resumed.
     """
 
@@ -258,7 +260,7 @@ class EvaluationHook(HookBase):
         comm.synchronize()
 
     def _put(self, flat: dict[str, float | None]) -> None:
-        """Into the scalars, but for NaN: metrics.json stays strict json."""
+        """Put results into the scalars, without NaN: metrics.json stays strict json."""
         finite = {k: v for k, v in flat.items() if v is not None and math.isfinite(v)}
         self.trainer.storage.put_scalars(smoothing_hint=False, **finite)
 
@@ -351,7 +353,7 @@ class ValidationLossHook(HookBase):
         return {f"validation/{name}": value for name, value in means.items()}
 
     def _samples(self):
-        """This process's share."""
+        """Yield this process's share of the samples."""
         for name in self._cfg.DATASETS.TEST:
             images = DatasetCatalog.get(name)[: self._num_images or None]
             mapper = PanopticMapper.for_validation(self._cfg, name)
@@ -407,7 +409,7 @@ def _precise_bn(trainer) -> HookBase | None:
         return None
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.DATALOADER.NUM_WORKERS = 0  # as Detectron2: it is used rarely
+    cfg.DATALOADER.NUM_WORKERS = 0  # it is used rarely
     loader = trainer.build_train_loader(cfg)
     return hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
 

@@ -1,4 +1,4 @@
-"""Starting a run in one process or in many, on GPUs or CPUs, on one machine or several."""
+"""Starts a run in one process or in many, on GPUs or CPUs, on one machine or several."""
 
 import errno
 import logging
@@ -25,7 +25,7 @@ __all__ = ["launch"]
 
 logger = logging.getLogger(__name__)
 
-# Of one exchange between processes that all give signs of life. The first may evaluate for long
+# For one exchange between processes that all give signs of life: the first may evaluate for long
 # while the others wait.
 TIMEOUT = timedelta(minutes=60)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -36,9 +36,8 @@ Run = Callable[[object, object], None]
 def launch(run: Run, args, cfg) -> None:
     """Call ``run(args, cfg)`` in every process of the run, this one or those that it starts.
 
-    Does what Detectron2's ``launch`` does, and also works on CPUs (by gloo), and under torchrun and
-    Slurm's srun, which start the processes themselves. SIGINT, SIGTERM and SIGUSR1 reach all
-    processes.
+    Like Detectron2's ``launch``, but also on CPUs (by gloo), and under torchrun and Slurm's srun,
+    which start the processes themselves. SIGINT, SIGTERM and SIGUSR1 reach all processes.
 
     Args:
         run: a function of a module, so that other processes can import it.
@@ -143,7 +142,7 @@ def _child(index: int, places: list[Place], run: Run, args, cfg, sentences) -> N
 
 
 def _end_with_sentence(function: Callable, *args) -> None:
-    """Errors that say all there is to say end the process without a traceback."""
+    """Call a function; an error that says all there is to say ends the process, untraced."""
     try:
         function(*args)
     except RunError as e:
@@ -178,7 +177,8 @@ def _in_place(place: Place, run: Run, args, cfg) -> None:
         raise RunError(
             f"process {place.rank} of {place.world_size} has not met the others at {place.url}: {e}"
         ) from e
-    if hasattr(comm, "create_local_process_group"):  # Detectron2 0.6 has no public way to it
+    # Detectron2 0.6 has no public way to its groups of a machine's processes, and no need of them
+    if hasattr(comm, "create_local_process_group") and place.world_size % place.local_size == 0:
         comm.create_local_process_group(place.local_size)
     stopped = None
     with Watchdog(place.url, cfg.OUTPUT_DIR, limit):

@@ -1,4 +1,4 @@
-"""The folder of a run: writable, of one run at a time, and nothing in it is lost."""
+"""The folder of a run: one run at a time writes to it, and nothing in it is lost."""
 
 import contextlib
 import datetime

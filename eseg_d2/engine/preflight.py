@@ -1,4 +1,4 @@
-"""What is looked at before a run starts: command line, machine, folder, data, weights."""
+"""What is checked before a run starts: command line, machine, folder, data, weights."""
 
 import os
 

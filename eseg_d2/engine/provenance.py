@@ -92,7 +92,7 @@ def changed_keys(before: dict, now: dict, prefix: str = "") -> list[str]:
 
 
 def dataset_fingerprint(name: str) -> dict:
-    """A checksum of a data set's annotation files, and of the names and sizes of its other files.
+    """Return a checksum of a data set's annotations, and of its other files' names and sizes.
 
     Args:
         name: of a registered data set that is there.
@@ -111,7 +111,7 @@ def dataset_fingerprint(name: str) -> dict:
 
 
 def annotation_digest(name: str) -> str:
-    """A short checksum of the annotation files of a registered data set.
+    """Return a short checksum of the annotation files of a registered data set.
 
     Those that are not there, or not named by its metadata, are left out.
     """
@@ -130,7 +130,7 @@ def _annotations(name: str):
 
 
 def _files(root: str) -> list[tuple[str, int]]:
-    """Path below ``root`` and size of each file."""
+    """Return the path below ``root`` and the size of each file."""
     return [
         (os.path.relpath(entry.path, root), entry.stat().st_size)
         for folder, _, _ in os.walk(root)
@@ -148,7 +148,7 @@ def _is_run(content) -> bool:
 
 
 def _git() -> dict | None:
-    """Of the folder of this package, if it is a checkout."""
+    """Return the state of this package's folder, if it is a checkout."""
     folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
     def git(*words: str) -> str:

@@ -192,7 +192,7 @@ def compare(processes: Sequence[Mapping[str, str]]) -> str:
 
 
 class _Waiting:
-    """Sleeps a moment; says after a while, and then again and again, for whom; has an end."""
+    """Waits a moment at a time, for so long in all; says now and then for whom."""
 
     def __init__(self, place: Place, limit: float):
         self._place, self._limit = place, limit

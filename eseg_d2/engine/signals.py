@@ -41,12 +41,12 @@ class Stopped(SystemExit):
 
 
 def requested() -> int:
-    """The first signal that has asked this process to stop, or 0."""
+    """Return the first signal that has asked this process to stop, or 0."""
     return _first
 
 
 def is_training() -> bool:
-    """Whether this process is within :func:`finish_iterations`."""
+    """Return whether this process is within :func:`finish_iterations`."""
     return _training
 
 
@@ -95,7 +95,7 @@ def stop_signals(forward: Callable[[int], None] | None = None, *, even_ignored: 
 
 @contextlib.contextmanager
 def finish_iterations() -> Iterator[None]:
-    """Within the context signals are noted, and whoever trains asks :func:`requested`."""
+    """Only note signals within the context: whoever trains asks :func:`requested`."""
     global _training
     _training = True
     try:

@@ -59,6 +59,13 @@ class Trainer(TrainerBase):
     scaler, moving average, random numbers and data order. With MODEL_EMA.ENABLED the moving average
     of the weights is evaluated and is the "model" of the checkpoints, so that whoever loads one
     gets it; the weights in training are "training_model".
+
+    Attributes:
+        cfg: as given.
+        scheduler: of the learning rates.
+        checkpointer: of the evaluated model and of all that is needed to go on.
+        ema: the hook that averages the weights, or None.
+        last_results: of the last evaluation; empty before there is one.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -74,6 +81,7 @@ class Trainer(TrainerBase):
             setup_logger()
         _require_scaled(cfg)
         self.cfg = cfg
+        self.last_results: dict = {}
         self.max_iter = cfg.SOLVER.MAX_ITER
         model = self.build_model(cfg)
         freeze_unused_levels(model)
@@ -155,7 +163,7 @@ class Trainer(TrainerBase):
         self._trainer.data_loader = self._build_data()
 
     def _scaled(self, iteration: int) -> int:
-        """By SOLVER.REFERENCE_WORLD_SIZE more processes make fewer and larger updates."""
+        """Return the iteration for this run's number of images an update, if that is scaled."""
         now = self.images_per_update
         before = self._images_per_update_then or now
         if before == now or not self.cfg.SOLVER.REFERENCE_WORLD_SIZE:
@@ -246,7 +254,7 @@ class Trainer(TrainerBase):
         self._record(metrics, data_time)
 
     def _record(self, metrics: dict[str, float], data_time: float) -> None:
-        """Scalars of this iteration: means over the processes, and the longest wait for data."""
+        """Store the means over the processes, and the longest of their waits for data."""
         loader = self._trainer.data_loader
         shares = comm.gather((metrics, data_time, loader.bad_samples))
         if not comm.is_main_process():
@@ -261,9 +269,9 @@ class Trainer(TrainerBase):
                 self.storage.put_scalar(name, mean)
 
     def evaluate(self) -> dict:
-        """:meth:`test` of the model as it is now."""
-        self._last_eval_results = self.test(self.cfg, self.evaluated_model)
-        return self._last_eval_results
+        """Evaluate the model as it is now, see :meth:`test`."""
+        self.last_results = self.test(self.cfg, self.evaluated_model)
+        return self.last_results
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -277,13 +285,8 @@ class Trainer(TrainerBase):
 
     @property
     def images_per_update(self) -> int:
-        """Of all processes and accumulated parts."""
+        """The number of images of all processes and accumulated parts."""
         return self.cfg.SOLVER.IMS_PER_BATCH * self.cfg.SOLVER.ACCUMULATE_STEPS
-
-    @property
-    def last_results(self) -> dict:
-        """Results of the last evaluation; empty before there is one."""
-        return getattr(self, "_last_eval_results", {})
 
     def state_dict(self) -> dict:
         loader = self._trainer.data_loader

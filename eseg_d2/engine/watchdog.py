@@ -29,10 +29,10 @@ UNREACHABLE = 45000  # milliseconds until a machine that is gone without a word 
 
 
 class Watchdog:
-    """A context manager around a run of several processes.
+    """Ends this process when another one of the run is gone; a context manager around the run.
 
-    If one ends before it has left the context without an exception, or gives no sign of life, the
-    others say so and end with status 1, whatever they are doing.
+    If a process ends before it has left the context without an exception, or gives no sign of
+    life, the others say so and end with status 1, whatever they are doing.
     """
 
     def __init__(self, url: str, output_dir: str, limit: float):
@@ -128,6 +128,6 @@ class Watchdog:
 
 
 def is_connection_error(error: BaseException) -> bool:
-    """Whether an exchange between the processes has failed, as it does when one of them ends."""
+    """Return whether an exchange between the processes has failed, as when one of them ends."""
     words = ("closed by peer", "reset by peer", "gloo", "NCCL", "Broken pipe")
     return comm.get_world_size() > 1 and any(word in str(error) for word in words)

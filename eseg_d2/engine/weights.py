@@ -75,7 +75,7 @@ def in_detectron2_form(content, path: str) -> dict:
 
 
 def _tensors_in(weights, path: str, but: str | None = None) -> dict:
-    """The weights, without those whose names end with ``but``.
+    """Return the weights, without those whose names end with ``but``.
 
     Raises:
         UnreadableWeightsError: they are no dict of tensors or arrays of numbers.
@@ -181,7 +181,7 @@ class WeightsSummary:
         return "; ".join(parts)
 
     def require_same_model(self) -> None:
-        """For what evaluates or resumes.
+        """Check that all of the model was loaded, as evaluating and resuming need it.
 
         Raises:
             ValueError: a tensor is missing or has another shape.
@@ -193,7 +193,7 @@ class WeightsSummary:
             )
 
     def require_similar_model(self) -> None:
-        """For what starts to train from the weights: new heads are fine, another network is not.
+        """Check that a training may begin with the weights: only heads may be new.
 
         Raises:
             ValueError: most of the file does not fit, or the bottom-up is another one.
@@ -234,6 +234,6 @@ class WeightsSummary:
 
 
 def _groups(names: Collection[str]) -> str:
-    """Names by their first parts, with the number of each."""
+    """Return the first parts of names, with the number of names of each."""
     counts = Counter(".".join(name.split(".")[:2]) for name in names)
     return listing([f"{group}.*: {count}" for group, count in counts.most_common()], limit=5)

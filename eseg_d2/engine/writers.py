@@ -41,7 +41,7 @@ WINDOW = 20  # iterations that medians are taken over
 
 
 class ConsoleWriter(EventWriter):
-    """One line a period, into the console and log.txt."""
+    """Writes one line a period to the console and log.txt."""
 
     def __init__(self, max_iter: int):
         self._max_iter = max_iter
@@ -73,7 +73,7 @@ class ConsoleWriter(EventWriter):
 
 
 class WandbWriter(EventWriter):
-    """All scalars to Weights & Biases (``pip install wandb``; its own settings apply)."""
+    """Writes all scalars to Weights & Biases (``pip install wandb``; its own settings apply)."""
 
     def __init__(self, cfg: CfgNode):
         import wandb
@@ -100,7 +100,7 @@ class WandbWriter(EventWriter):
 
 
 def log_to(output_dir: str) -> None:
-    """This project's messages go to the console of the first process, and to log.txt."""
+    """Send this project's messages to the console of the first process, and to log.txt."""
     own = logging.getLogger("eseg_d2")
     for handler in own.handlers[:]:
         own.removeHandler(handler)
@@ -124,7 +124,7 @@ def require_wandb(cfg: CfgNode) -> None:
 
 
 def build_writers(cfg: CfgNode, start_iter: int, max_iter: int) -> list[EventWriter]:
-    """The writers of the main process."""
+    """Build the writers of the main process."""
     writers = [
         ConsoleWriter(max_iter),
         JSONWriter(os.path.join(cfg.OUTPUT_DIR, "metrics.json"), window_size=WINDOW),
