@@ -3,10 +3,12 @@
 from eseg_d2.config.defaults import add_eseg_config
 from eseg_d2.config.read import all_keys, merge_config, value_of
 from eseg_d2.config.resolve import load_config, resolve_config
+from eseg_d2.config.shipped import find_config
 
 __all__ = [
     "add_eseg_config",
     "all_keys",
+    "find_config",
     "load_config",
     "merge_config",
     "resolve_config",

@@ -10,6 +10,7 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.config import BASE_KEY
 
 from eseg_d2.config.defaults import add_eseg_config
+from eseg_d2.config.shipped import find_config
 from eseg_d2.utils.safe_files import load_yaml
 
 __all__ = ["all_keys", "merge_config", "read_config", "value_of"]
@@ -36,10 +37,7 @@ def read_config(config_file: str, overrides: Sequence[str] = ()) -> tuple[CfgNod
         FileNotFoundError: the file, or one that it is based on, does not exist.
         ValueError: a key is unknown, or a value has the wrong type.
     """
-    if not os.path.isfile(config_file):
-        raise FileNotFoundError(
-            f"no config file {config_file!r} in {os.getcwd()}; see configs/ for those there are"
-        )
+    config_file = find_config(config_file)
     cfg = get_cfg()
     add_eseg_config(cfg)
     defaults = cfg.clone()

@@ -48,7 +48,7 @@ def fail(root, monkeypatch, *arguments):
     ("folder", "message"),
     [
         ("no/such/folder", "report.py: there is no folder no/such/folder"),
-        ("configs", "report.py: configs is no run's OUTPUT_DIR"),
+        ("configs", "report.py: configs is not the OUTPUT_DIR of a run"),
     ],
 )
 def test_what_is_no_run_is_a_short_error(folder, message, root, monkeypatch):

@@ -1,177 +1,143 @@
-"""Line charts as shapes for an inline SVG, which a browser shows without a script."""
+"""Line charts of a training by matplotlib, as SVG in the colours of the page."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
-__all__ = ["Chart", "Line", "Series", "make_chart", "short_number", "smooth", "thin"]
+__all__ = ["Chart", "Series", "smooth"]
 
-# In the SVG's own units; about a phone's pixels
-WIDTH, HEIGHT = 400, 240
-LEFT, RIGHT, TOP, BOTTOM = 48, 10, 8, 34
-MAX_POINTS = 240
+SIZE = 400, 240
+"""Width and height of a chart in points of its SVG, about a phone's pixels."""
+
+MAX_SAMPLES = 240  # points of a curve whose values can be read off
 SMOOTHED_FROM = 40  # points
 NEARLY_FLAT = 0.8  # lowest by highest value from which on an axis from zero would show little
+FEW = 30  # points of a curve that are marked
 
-Points = Sequence[tuple[float, float]]
+# Placeholders in matplotlib's SVG for the page's colours, which depend on light and dark
+_TEXT = "#010101"
+_COLORS = [f"#0202{i:02x}" for i in range(8)]
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "",  # so that equal charts are equal text
+    "font.size": 11,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _TEXT),
+    "axes.edgecolor": _TEXT,
+    "grid.color": _TEXT,
+    "grid.alpha": 0.2,
+}
+
+
+_NO_METADATA = dict.fromkeys(("Date", "Creator", "Type", "Format"))
 
 
 @dataclass(frozen=True)
 class Series:
-    """A curve before it is drawn.
+    """A curve.
 
     Attributes:
         name: in the legend.
         points: (x, y), x ascending.
-        color: which of the page's colours, from 0.
-        dashed: drawn so.
-        noisy: drawn smoothed if it has many points, with the points themselves faint behind.
+        color: the number of one of the page's colours, from 0.
+        dashed: whether it is drawn dashed.
+        noisy: whether it is drawn smoothed over the faint points themselves if it has many.
     """
 
     name: str
-    points: Points
+    points: Sequence[tuple[float, float]]
     color: int = 0
     dashed: bool = False
     noisy: bool = False
 
 
-@dataclass(frozen=True)
-class Line:
-    """A drawn curve.
-
-    Attributes:
-        name, color, dashed: of its :class:`Series`.
-        path: an SVG path.
-        behind: that of the curve before it was smoothed; "" if it was not.
-        samples: [x, y on the page, x, y], not smoothed.
-    """
-
-    name: str
-    color: int
-    dashed: bool
-    path: str
-    behind: str
-    samples: list[list[float]]
-
-
-@dataclass(frozen=True)
 class Chart:
-    """Everything that the page's template needs to draw a chart.
+    """Curves over iterations.
 
     Attributes:
-        title: above it.
-        lines: the curves.
-        x_ticks, y_ticks: (place on the page, text).
-        dots: mark every point, as there are few.
-        base: where the vertical axis begins, as text; "" for zero.
-    """
-
-    title: str
-    lines: list[Line]
-    x_ticks: list[tuple[float, str]]
-    y_ticks: list[tuple[float, str]]
-    dots: bool
-    base: str
-
-    width, height = WIDTH, HEIGHT
-    left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
-
-
-def make_chart(title: str, series: Sequence[Series]) -> Chart | None:
-    """
-    Args:
         title: what is drawn, with its unit.
-        series: those without a point are left out.
-
-    Returns:
-        None if there is no point at all.
+        series: those that have points.
+        svg: the drawing; its text is numbers alone, so the page takes it as it is.
+        base: where the vertical axis starts, as text; "" for zero.
+        samples: for each series its name, and at most :data:`MAX_SAMPLES` of its points with their
+            place across the SVG: [place, x, y].
     """
-    series = [s for s in series if s.points]
-    if not series:
-        return None
-    drawn = [thin(s.points) for s in series]
-    points = [point for curve in drawn for point in curve]
-    x_ticks, x_range = _ticks([0, *(x for x, _ in points)], integer=True)
-    values = [y for _, y in points]
-    varies = min(values) < NEARLY_FLAT * max(values) or max(values) == 0
-    y_ticks, y_range = _ticks([0, *values] if min(values) >= 0 and varies else values)
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_range[0]) / (x_range[1] - x_range[0])
-        up = (y - y_range[0]) / (y_range[1] - y_range[0])
-        left = LEFT + across * (WIDTH - RIGHT - LEFT)
-        return round(left, 1), round(HEIGHT - BOTTOM - up * (HEIGHT - BOTTOM - TOP), 1)
+    svg: str
+    base: str
+    samples: list
 
-    def path(curve: Points) -> str:
-        return "M" + "L".join("{} {}".format(*place(x, y)) for x, y in curve)
+    def __init__(self, title: str, series: Sequence[Series]):
+        self.title = title
+        self.series = [s for s in series if s.points]
 
-    lines = []
-    for s, curve in zip(series, drawn, strict=True):
-        samples = [[*place(x, y), x, float(f"{y:.5g}")] for x, y in curve]
-        behind = path(curve) if s.noisy and len(s.points) >= SMOOTHED_FROM else ""
-        front = path(thin(smooth(s.points))) if behind else path(curve)
-        lines.append(Line(s.name, s.color, s.dashed, front, behind, samples))
-    return Chart(
-        title,
-        lines,
-        [(place(x, y_range[0])[0], short_number(x)) for x in x_ticks],
-        [(place(x_range[0], y)[1], short_number(y)) for y in y_ticks],
-        max(len(curve) for curve in drawn) <= 30,
-        short_number(y_range[0]) if y_range[0] else "",
-    )
-
-
-def smooth(points: Points) -> Points:
-    """Take the mean of y over the points around each, a twentieth of all; fewer at the ends."""
-    reach = max(len(points) // 40, 2)
-    total = np.cumsum([0.0, *(y for _, y in points)])
-    smoothed = []
-    for i, (x, _) in enumerate(points):
-        half = min(reach, i, len(points) - 1 - i)  # the same on both sides, so that slopes stay
-        mean = (total[i + half + 1] - total[i - half]) / (2 * half + 1)
-        smoothed.append((x, float(mean)))
-    return smoothed
+    def draw(self) -> "Chart":
+        """Draw a chart that has points, and return it."""
+        with matplotlib.rc_context(_STYLE):
+            figure = Figure(figsize=(SIZE[0] / 72, SIZE[1] / 72), dpi=72, layout="constrained")
+            axes = figure.add_subplot()
+            axes.spines[["top", "left", "right"]].set_visible(False)
+            axes.grid(axis="y", clip_on=False)
+            axes.tick_params(length=0)
+            axes.set_xlabel("iteration", loc="right")
+            for axis in axes.xaxis, axes.yaxis:
+                axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            for s in self.series:
+                _plot(axes, s)
+            low, high = _extent([y for s in self.series for _, y in s.points])
+            axes.set_xlim(0, max(x for s in self.series for x, _ in s.points) or 1)
+            axes.set_ylim(low, high)
+            self.base = f"{low:.3g}" if low else ""
+            content = io.StringIO()
+            figure.savefig(content, format="svg", transparent=True, metadata=_NO_METADATA)
+            self.samples = [[s.name, _samples(axes, s)] for s in self.series]
+        svg = content.getvalue()
+        svg = svg[svg.index("<svg") :].replace(_TEXT, "currentColor")
+        for i, color in enumerate(_COLORS):
+            svg = svg.replace(color, f"var(--c{i})")
+        self.svg = svg
+        return self
 
 
-def thin(points: Points, limit: int = MAX_POINTS) -> Points:
-    """At most ``limit`` points (and the last one) that keep the peaks: of each stretch the lowest
-    and the highest.
-
-    Args:
-        points: (x, y).
-        limit: at least 2.
-    """
-    if len(points) <= limit:
-        return points
-    stretches = limit // 2
-    stretch = len(points) / stretches
-    kept = []
-    for i in range(stretches):
-        part = points[round(i * stretch) : round((i + 1) * stretch)]
-        ends = {min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])}
-        kept += sorted(ends)
-    return kept if kept[-1] == points[-1] else [*kept, points[-1]]
+def smooth(values: Sequence[float]) -> np.ndarray:
+    """Return the mean of the values around each one, a twentieth of all; fewer at the ends."""
+    reach = max(len(values) // 40, 2)
+    total = np.cumsum([0.0, *values])
+    places = np.arange(len(values))
+    # as many on both sides, so that slopes stay
+    half = np.minimum(reach, np.minimum(places, len(values) - 1 - places))
+    return (total[places + half + 1] - total[places - half]) / (2 * half + 1)
 
 
-def short_number(value: float) -> str:
-    """As short as can be read: 90k, 1.5M, 0.02, 1.5e-5."""
-    if 0 < abs(value) < 1e-3:
-        digits, _, power = f"{value:.1e}".partition("e")
-        return f"{float(digits):g}e{int(power)}"
-    for size, letter in (1e6, "M"), (1e3, "k"):
-        if abs(value) >= size:
-            return f"{value / size:.4g}{letter}"
-    return f"{value:.3g}"
+def _plot(axes, series: Series) -> None:
+    x, y = zip(*series.points, strict=True)
+    style = {"color": _COLORS[series.color], "clip_on": False}
+    if series.noisy and len(x) >= SMOOTHED_FROM:
+        axes.plot(x, y, linewidth=1, alpha=0.3, **style)
+        y = smooth(y)
+    marker = "o" if len(x) <= FEW else ""
+    line = "--" if series.dashed else "-"
+    axes.plot(x, y, linewidth=1.8, linestyle=line, marker=marker, markersize=5, **style)
 
 
-def _ticks(values: Sequence[float], integer: bool = False) -> tuple[list[float], tuple]:
-    """Round values across a range, and the range that the axis covers."""
+def _extent(values: Sequence[float]) -> tuple[float, float]:
+    """Return where the vertical axis starts and ends: at zero unless that would show little."""
     low, high = min(values), max(values)
-    if low == high:
-        low, high = low - abs(low) / 2, high + (abs(high) / 2 or 1)
-    ticks = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], integer=integer).tick_values(low, high)
-    if integer:  # iterations end where they end
-        return [t for t in ticks.tolist() if low <= t <= high], (low, high)
-    return ticks.tolist(), (float(ticks[0]), float(ticks[-1]))
+    if low >= 0 and (low < NEARLY_FLAT * high or high == 0):
+        return 0.0, 1.05 * high or 1.0
+    margin = 0.05 * (high - low) or abs(low) / 2
+    return low - margin, high + margin
+
+
+def _samples(axes, series: Series) -> list[list[float]]:
+    chosen = series.points[:: -(-len(series.points) // MAX_SAMPLES)]
+    places = axes.transData.transform(chosen)[:, 0]
+    return [
+        [round(float(place), 1), x, float(f"{y:.5g}")]
+        for place, (x, y) in zip(places, chosen, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""Runs beside each other: figures, configurations, and the runs that came before."""
+"""Runs beside each other: metrics, configurations, and earlier runs."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,12 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from eseg_d2.apps.report.figures import key_figures, summary_figures
-from eseg_d2.apps.report.run_files import Run, read_config, read_info, read_results, start_time
+from eseg_d2.apps.report.metrics import key_metrics, summary_metrics
+from eseg_d2.apps.report.run_folder import Run, read_config, read_info, read_results, start_time
 
-__all__ = ["EarlierRun", "config_differences", "earlier_runs", "figure_rows"]
+__all__ = ["EarlierRun", "config_differences", "earlier_runs", "metric_rows"]
 
-# What runs of one configuration may differ in: where, when and on what machine they ran
+# Keys in which runs of one configuration may differ: where, when and on what machine they ran
 _OF_THE_RUN = {
     *("OUTPUT_DIR", "SEED", "MODEL.WEIGHTS", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS"),
     *("SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD", "VIS_PERIOD", "CUDNN_BENCHMARK"),
@@ -29,7 +29,7 @@ class EarlierRun:
         name: of its folder.
         started: when.
         seed: SEED of its config, as text.
-        results: flat figures.
+        results: flat metrics.
     """
 
     name: str
@@ -38,15 +38,15 @@ class EarlierRun:
     results: Mapping[str, float | None]
 
 
-def figure_rows(runs: Sequence[Run]) -> list[dict]:
-    """Every figure over all classes, in each run, and its difference to the first run's.
+def metric_rows(runs: Sequence[Run]) -> list[dict]:
+    """Return every metric over all classes, in each run, and its difference to the first run.
 
     Returns:
         ``{"name", "is_key", "values": [number or None], "differences": [number or None]}``, the
-        key figures first.
+        key metrics first.
     """
-    known = dict.fromkeys(key for run in runs for key in summary_figures(run.results))
-    first = key_figures(known)
+    known = dict.fromkeys(key for run in runs for key in summary_metrics(run.results))
+    first = key_metrics(known)
     rows = []
     for key in [*first, *(key for key in known if key not in first)]:
         values = [run.results.get(key) for run in runs]
@@ -59,15 +59,15 @@ def figure_rows(runs: Sequence[Run]) -> list[dict]:
 
 
 def difference(value: float | None, base: float | None) -> float | None:
-    """Of two figures, if both are defined."""
+    """Return the difference of two metrics, or None if one is undefined."""
     return None if value is None or base is None else value - base
 
 
 def config_differences(configs: Sequence[dict]) -> dict[str, list[str]]:
-    """Return by key the values of each config as text, where they differ.
+    """Return the keys in which configs differ, each with its values as text.
 
     Args:
-        configs: nested; an empty one is unknown, and differs in nothing.
+        configs: nested; an empty one is unknown, and differs from none.
 
     Returns:
         "" where a key is missing, "?" for an unknown config.
@@ -79,20 +79,21 @@ def config_differences(configs: Sequence[dict]) -> dict[str, list[str]]:
 
 
 def earlier_runs(run: Run) -> list[EarlierRun]:
-    """Runs beside this one's folder, of the same configuration, with results, started before it.
+    """Return the runs of the same configuration in neighbouring folders that started earlier.
 
-    Configurations are the same if they differ in nothing but the run itself: its folder, seed,
-    initial weights, machine, and how often it saves and evaluates.
+    Configurations are the same if they differ only in what belongs to the run itself: folder, seed,
+    initial weights, machine, and how often it saves and evaluates. Runs without results are left
+    out.
 
     Args:
-        run: with its config; without one there are none.
+        run: without a config it has no earlier runs.
     """
     if not run.config:
         return []
     own = run.folder.resolve()
     found = []
     for folder in _folders(own.parent):
-        # os.path, which takes a folder that cannot be read for one without results
+        # os.path: a folder that cannot be read counts as one without results
         if folder == own or not os.path.isfile(folder / "results.json"):
             continue
         notes: list[str] = []
@@ -108,7 +109,7 @@ def earlier_runs(run: Run) -> list[EarlierRun]:
 
 
 def _folders(parent: Path) -> list[Path]:
-    """What is in a folder; at most ``_MAX_FOLDERS`` of it, since each config takes a while."""
+    """List a folder; at most ``_MAX_FOLDERS`` of it, since reading a config takes a while."""
     try:
         return sorted(parent.iterdir())[:_MAX_FOLDERS]
     except OSError:

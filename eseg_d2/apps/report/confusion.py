@@ -10,7 +10,7 @@ __all__ = ["Confusion", "Mistake"]
 
 
 class Mistake(NamedTuple):
-    """Pixels of one class predicted as another; ``share`` of the class's pixels, 0..1."""
+    """Pixels of one class predicted as another; ``share`` of the pixels of the class, 0..1."""
 
     truth: str
     prediction: str
@@ -32,10 +32,10 @@ class Confusion:
 
     @classmethod
     def from_json(cls, content: Any) -> "Confusion":
-        """Of ``{"classes": [name], "pixels": [[count]]}``, as the semantic evaluator writes it.
+        """Read ``{"classes": [name], "pixels": [[count]]}``, which the semantic evaluator writes.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the content has another form.
         """
         try:
             classes = tuple(map(str, content["classes"]))
@@ -50,17 +50,17 @@ class Confusion:
         return cls(classes, pixels)
 
     def occurring(self) -> "Confusion":
-        """Without the classes that occur neither in truth nor in prediction."""
+        """Return a copy without the classes that occur neither in truth nor in prediction."""
         keep = np.flatnonzero(self.pixels.sum(0) + self.pixels.sum(1))
         return Confusion(tuple(self.classes[i] for i in keep), self.pixels[np.ix_(keep, keep)])
 
     def shares(self) -> np.ndarray:
-        """(N, N) float64, each row a class of the truth that adds up to 1; NaN if it is absent."""
+        """Return (N, N) float64: each row is a true class and sums to 1; NaN if it is absent."""
         with np.errstate(invalid="ignore"):
             return self.pixels / self.pixels.sum(1, keepdims=True)
 
     def largest(self, count: int) -> Sequence[Mistake]:
-        """The mistakes that take most of their class's pixels, the largest first."""
+        """Return the mistakes that take the largest shares of their class, the largest first."""
         shares = np.nan_to_num(self.shares())
         np.fill_diagonal(shares, 0)
         order = np.argsort(-shares, axis=None, kind="stable")[:count]

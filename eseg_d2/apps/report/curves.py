@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from eseg_d2.apps.report.charts import Chart, Series, make_chart
-from eseg_d2.apps.report.figures import key_figures, summary_figures
-from eseg_d2.apps.report.run_files import Run
-from eseg_d2.apps.report.speed import data_shares, throughput
+from eseg_d2.apps.report.charts import Chart, Series
+from eseg_d2.apps.report.cost import data_shares, throughput
+from eseg_d2.apps.report.metrics import key_metrics, summary_metrics
+from eseg_d2.apps.report.run_folder import Run
 
 __all__ = ["evaluation_charts", "training_charts"]
 
@@ -14,32 +14,32 @@ _OTHERS = {"lr": "learning rate", "grad_norm": "norm of the gradient"}
 
 
 def training_charts(runs: Sequence[Run]) -> list[Chart]:
-    """Losses, the total one first, then learning rate, gradient and speed, over iterations.
+    """Return a chart for each quantity that a run has, with a curve for each run.
 
-    One chart a quantity, with a curve for each run that has it.
+    The total loss is first; then come the other losses, learning rate, gradient and speed.
     """
-    charts = [make_chart("total loss", [*_losses(runs)])]
+    charts = [Chart("total loss", [*_losses(runs)])]
     keys = {key for run in runs for row in run.metrics for key in row}
     for key in sorted(k for k in keys if k.startswith("loss")):
-        charts.append(make_chart(key, [_series(run, i, key) for i, run in enumerate(runs)]))
+        charts.append(Chart(key, [_series(run, i, key) for i, run in enumerate(runs)]))
     for key, title in _OTHERS.items():
-        charts.append(make_chart(title, [_series(run, i, key) for i, run in enumerate(runs)]))
+        charts.append(Chart(title, [_series(run, i, key) for i, run in enumerate(runs)]))
     speeds = [Series(run.label, throughput(run), i, noisy=True) for i, run in enumerate(runs)]
     shares = [Series(run.label, data_shares(run), i, noisy=True) for i, run in enumerate(runs)]
-    charts += [make_chart("images per second", speeds)]
-    charts += [make_chart("waiting for data, % of the time", shares)]
-    return [chart for chart in charts if chart]
+    charts += [Chart("images per second", speeds)]
+    charts += [Chart("waiting for data, % of the time", shares)]
+    return [chart.draw() for chart in charts if chart.series]
 
 
 def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
-    """The key figures (or if there is none all over all classes) after each evaluation.
+    """Return charts of the key metrics (without any, of all over all classes) by evaluation.
 
-    No chart at all if no run was evaluated more than once.
+    There is none if no run was evaluated more than once.
     """
     if all(len(run.evaluations) < 2 for run in runs):
         return []
     keys = dict.fromkeys(key for run in runs for _, flat in run.evaluations for key in flat)
-    chosen = key_figures(keys) or {key: key for key in summary_figures(keys)}
+    chosen = key_metrics(keys) or {key: key for key in summary_metrics(keys)}
     charts = []
     for key, name in chosen.items():
         series = []
@@ -50,8 +50,8 @@ def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
                 if flat.get(key) is not None
             ]
             series.append(Series(run.label, points, i))
-        charts.append(make_chart(f"{name}, %", series))
-    return [chart for chart in charts if chart]
+        charts.append(Chart(f"{name}, %", series))
+    return [chart.draw() for chart in charts if chart.series]
 
 
 def _losses(runs: Sequence[Run]) -> Iterator[Series]:

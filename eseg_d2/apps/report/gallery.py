@@ -1,4 +1,4 @@
-"""The best, the middle and the worst images of a run, in its own predictions and in others'."""
+"""The best, median and worst images of a run, with its predictions and those of other runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,21 +8,18 @@ import numpy as np
 from eseg_d2.apps.report.pictures import (
     ERROR_COLORS,
     NOT_LABELLED,
-    error_map,
-    paint_classes,
-    semantic_colors,
-    with_colors,
-)
-from eseg_d2.apps.report.predictions import Predictions
-from eseg_d2.apps.report.truth import PanopticTruth, class_map
-from eseg_d2.apps.report.viewer import (
     LegendEntry,
     PictureBudget,
     Sample,
+    error_map,
     legend_of,
+    paint_classes,
     percent,
+    semantic_colors,
     short_path,
+    with_colors,
 )
+from eseg_d2.apps.report.predictions import PanopticTruth, Predictions, class_map
 from eseg_d2.data.panoptic_png import read_image
 from eseg_d2.visualization.panels import draw_panoptic, resize
 
@@ -40,8 +37,8 @@ class Gallery:
         ranked: how many images were.
         groups: samples by "worst", "median", "best".
         left_out: samples for which the page had no room.
-        folder: that the images' names start from, if one is known.
-        weights: name of the checkpoint by the run's label.
+        folder: that the names of the images are relative to, if it is known.
+        weights: name of the checkpoint by label of the run.
     """
 
     score_name: str
@@ -53,14 +50,14 @@ class Gallery:
 
 
 def evenly(names: Sequence[str], count: int | None) -> list[str]:
-    """``count`` of the names, spread over all; all of them for None."""
+    """Return ``count`` of the names, spread over all of them; None returns all."""
     if count is None or count >= len(names):
         return list(names)
     return [names[i * len(names) // count] for i in range(count)]
 
 
 def choose(scores: dict[str, float | None], each: int = EACH) -> dict[str, list[str]]:
-    """The worst, median and best names by score, none of them twice.
+    """Return the worst, median and best names by score, none of them twice.
 
     Args:
         scores: None is not ranked.
@@ -79,9 +76,10 @@ def choose(scores: dict[str, float | None], each: int = EACH) -> dict[str, list[
 def make_gallery(
     predictions: dict[str, Predictions], file_names: Sequence[str], metadata
 ) -> Gallery:
-    """
+    """Draw the images that the scores of the first run choose.
+
     Args:
-        predictions: by the run's label, complete for the images; the first one's scores choose.
+        predictions: by label of the run, complete for the images.
         file_names: the images to choose among.
         metadata: of the data set.
     """
@@ -100,7 +98,7 @@ def make_gallery(
 
 
 def error_legend() -> list[LegendEntry]:
-    """What the colours of error maps mean."""
+    """Return the meaning of the colours of error maps."""
     return [LegendEntry(name, color) for name, color in ERROR_COLORS.items()]
 
 
@@ -131,7 +129,7 @@ def _sample(
 def _compare(
     image: np.ndarray, run: Predictions, name: str, metadata, width: int
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Pictures of a run's prediction and its errors, and how good it is in words."""
+    """Return pictures of a prediction and its errors, and how good it is in words."""
     segment_map, segments = run[name]
     predicted = class_map(segment_map, segments, name)
     expected = run.truth.classes(name)
@@ -152,7 +150,7 @@ def _classes_of(truth, metadata) -> tuple[Sequence[str], Sequence]:
 
 
 def _draw(image, truth, segment_map, segments, classes, metadata, width: int) -> np.ndarray:
-    """Panoptic segments with their names, or semantic classes."""
+    """Draw panoptic segments with their names, or semantic classes."""
     if isinstance(truth, PanopticTruth):
         return draw_panoptic(image, segment_map, segments, metadata, width=width)
     return resize(paint_classes(image, classes, _classes_of(truth, metadata)[1]), width)

@@ -1,8 +1,10 @@
-"""Label maps as pictures: classes in their colours, and where a prediction is wrong."""
+"""Pictures of label maps, and the panels and legends that a page shows them with."""
 
 import base64
 import colorsys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,13 +14,21 @@ from eseg_d2.structures.label_space import LabelSpace
 
 __all__ = [
     "ERROR_COLORS",
+    "LegendEntry",
     "NOT_LABELLED",
+    "Panel",
+    "PictureBudget",
+    "Sample",
     "data_uri",
     "error_map",
+    "legend_of",
     "paint_classes",
+    "percent",
     "semantic_colors",
+    "short_path",
     "with_colors",
 ]
+
 
 Color = tuple[int, int, int]
 NOT_LABELLED: Color = (255, 255, 255)
@@ -32,7 +42,7 @@ _GOLDEN = 0.618034
 
 
 def with_colors(metadata, space: LabelSpace) -> Metadata:
-    """The metadata with a colour for each class; of a data set without colours spread hues.
+    """Return the metadata with a colour for each class: spread hues if the data set has none.
 
     Args:
         metadata: of the data set.
@@ -49,22 +59,22 @@ def with_colors(metadata, space: LabelSpace) -> Metadata:
 
 
 def semantic_colors(metadata: Metadata, space: LabelSpace) -> list[Color]:
-    """By semantic train id.
+    """Return the colours by semantic train id.
 
     Args:
-        metadata: of :func:`with_colors`.
-        space: of the data set.
+        metadata: from :func:`with_colors`.
+        space: the label space of the data set.
     """
     ids = space.semantic_to_contiguous
     return [metadata.stuff_colors[c] if c >= 0 else _THINGS for c in ids]
 
 
 def paint_classes(image: np.ndarray, classes: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """Class colours over an image; white stripes where there is no class.
+    """Paint class colours over an image, and white stripes where there is no class.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        classes: (H, W) integers; what is no index into ``colors`` has no class.
+        classes: (H, W) integers; one that is not an index into ``colors`` is no class.
         colors: RGB, 0..255.
 
     Returns:
@@ -79,7 +89,7 @@ def paint_classes(image: np.ndarray, classes: np.ndarray, colors: Sequence[Color
 
 
 def error_map(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """The image in grey, marked by :data:`ERROR_COLORS`.
+    """Mark errors on the grey image, in the colours of :data:`ERROR_COLORS`.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -102,7 +112,7 @@ def error_map(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np
 
 
 def data_uri(picture: np.ndarray) -> str:
-    """An (H, W, 3) uint8 RGB picture as JPEG in text, which an ``<img>`` shows without a file."""
+    """Return an (H, W, 3) uint8 RGB picture as the source of an ``<img>``: a JPEG in it."""
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 82])
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
@@ -117,3 +127,116 @@ def _stripes(shape: tuple[int, int]) -> np.ndarray:
 def _hue(number: int) -> Color:
     value = (0.95, 0.7)[number // 7 % 2]
     return tuple(round(255 * x) for x in colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.75, value))
+
+
+NARROW, WIDE = 640, 1024
+"""Widths of a picture in pixels: the least, and the most where the page has room for it."""
+
+_WIDE_BYTES = 160_000  # of a wide street scene as text, about
+
+PICTURE_BYTES = 8_500_000
+"""Size of all pictures of a page, so that the page stays below 10 MB."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture, which ``uri`` holds."""
+
+    caption: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """A class or mark, its colour (RGB, 0..255), and its share of the pixels as text."""
+
+    name: str
+    color: Color
+    share: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image in several panels.
+
+    Attributes:
+        title: such as its file name.
+        facts: short remarks.
+        panels: all of one size.
+        legend: of the classes in it.
+    """
+
+    title: str
+    facts: Sequence[str]
+    panels: Sequence[Panel]
+    legend: Sequence[LegendEntry] = ()
+
+
+@dataclass
+class PictureBudget:
+    """Turns pictures into panels as long as the page does not get too large.
+
+    Attributes:
+        planned: how many pictures there are to be; if they are many, none is wide.
+        left: bytes.
+        left_out: how many samples found no room.
+    """
+
+    planned: int
+    left: int = PICTURE_BYTES
+    left_out: int = field(default=0)
+
+    def width(self, image: np.ndarray) -> int:
+        """Return the width to draw an (H, W, 3) image at, in pixels."""
+        widest = WIDE if self.planned * _WIDE_BYTES <= PICTURE_BYTES else NARROW
+        return min(max(image.shape[1], NARROW), widest)
+
+    def panels(self, pictures: dict[str, np.ndarray]) -> list[Panel] | None:
+        """Encode the pictures of a sample.
+
+        Args:
+            pictures: (H, W, 3) uint8 RGB by caption.
+
+        Returns:
+            None if there is no room for all of them; ``left_out`` then counts one more.
+        """
+        uris = {caption: data_uri(picture) for caption, picture in pictures.items()}
+        size = sum(map(len, uris.values()))
+        if size > self.left:
+            self.left_out += 1
+            return None
+        self.left -= size
+        return [Panel(caption, uri) for caption, uri in uris.items()]
+
+
+def legend_of(
+    classes: np.ndarray, names: Sequence[str], colors: Sequence[Color], void: LegendEntry
+) -> list[LegendEntry]:
+    """Return the classes that occur in a map, the largest first, then the pixels without one.
+
+    Args:
+        classes: (H, W) integers; one that is not an index into ``names`` is no class.
+        names, colors: by class.
+        void: the entry of pixels without a class.
+    """
+    counts = np.bincount(
+        np.where((classes >= 0) & (classes < len(names)), classes, len(names)).ravel(),
+        minlength=len(names) + 1,
+    )
+    order = [c for c in np.argsort(-counts[:-1], kind="stable") if counts[c]]
+    entries = [LegendEntry(names[c], colors[c], percent(counts[c] / classes.size)) for c in order]
+    if counts[-1]:
+        entries.append(LegendEntry(void.name, void.color, percent(counts[-1] / classes.size)))
+    return entries
+
+
+def short_path(file_name: str, folder: str | None) -> str:
+    """Return the path of a file within a folder, or all of it if it is elsewhere."""
+    if folder and Path(file_name).is_relative_to(folder):
+        return str(Path(file_name).relative_to(folder))
+    return file_name
+
+
+def percent(share: float) -> str:
+    """Return "12.3 %" for 0.123, and "< 0.1 %" where rounding would show none."""
+    return "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"

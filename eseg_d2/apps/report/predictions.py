@@ -1,7 +1,8 @@
-"""A run's predictions for the validation images, kept beside the run so that they are made once."""
+"""Predictions of a run for the validation images, and how good each one is."""
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,14 +13,95 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
 from tqdm import tqdm
 
-from eseg_d2.apps.report.figures import finite
-from eseg_d2.apps.report.truth import PanopticTruth, SemanticTruth
-from eseg_d2.data.panoptic_png import read_panoptic_png, segment_id_to_rgb
+from eseg_d2.apps.report.metrics import finite
+from eseg_d2.data.panoptic_png import read_panoptic_png, segment_id_to_rgb, segment_index
 from eseg_d2.engine import load_trained
-from eseg_d2.evaluation.ground_truth import as_numpy
+from eseg_d2.evaluation.ground_truth import GroundTruth, as_numpy
+from eseg_d2.evaluation.panoptic_statistics import PanopticStatistics, count_pairs, summarize
+from eseg_d2.evaluation.semantic import iou_results
 from eseg_d2.utils.files import write_image, write_json
 
-__all__ = ["ARCHITECTURES", "Predictions", "find_weights"]
+__all__ = [
+    "ARCHITECTURES",
+    "PanopticTruth",
+    "Predictions",
+    "SemanticTruth",
+    "class_map",
+    "find_weights",
+]
+
+NO_CLASS = -1
+
+
+def class_map(segment_map: np.ndarray, segments: list[dict], where: str) -> np.ndarray:
+    """Return the ``category_id`` of each pixel, (H, W) int64; -1 where there is no segment.
+
+    Args:
+        segment_map: (H, W) segment ids.
+        segments: with ``id`` and ``category_id``.
+        where: names the map in errors.
+    """
+    classes = np.array([*(s["category_id"] for s in segments), NO_CLASS], dtype=np.int64)
+    return classes[segment_index(segment_map, segments, where)]
+
+
+class PanopticTruth(GroundTruth):
+    """Scores of panoptic predictions; classes are contiguous ids."""
+
+    score_name = "PQ of the image"
+
+    def classes(self, file_name: str) -> np.ndarray:
+        """Return the (H, W) int64 contiguous ids of an image; -1 where void."""
+        segments = self.records[file_name]["segments_info"]
+        return class_map(self.segment_map(file_name), segments, file_name)
+
+    def score(self, file_name: str, segment_map: np.ndarray, segments: list[dict]) -> float | None:
+        """Return the PQ in percent over the classes of truth and prediction, None without any.
+
+        Args:
+            file_name: of the image.
+            segment_map: (H, W) predicted segment ids, 0 is void.
+            segments: with ``id`` and ``category_id`` (contiguous id).
+        """
+        truth_segments = self.records[file_name]["segments_info"]
+        statistics = PanopticStatistics(self.label_space.num_classes)
+        pairs = count_pairs(
+            *(self.segment_map(file_name), truth_segments, f"the truth of {file_name}"),
+            *(segment_map, segments, f"the prediction for {file_name}"),
+        )
+        statistics.add_image(pairs, truth_segments, segments)
+        quality = summarize(statistics, self.label_space)[0]["PQ"]
+        return None if math.isnan(quality) else quality
+
+
+class SemanticTruth(GroundTruth):
+    """Scores of semantic predictions; classes are semantic train ids."""
+
+    score_name = "mIoU of the image"
+
+    def classes(self, file_name: str) -> np.ndarray:
+        """Return the (H, W) int64 semantic train ids of an image; -1 where void."""
+        labels = self.semantic_map(file_name)
+        return np.where(labels == self.label_space.ignore_label, NO_CLASS, labels)
+
+    def score(self, file_name: str, segment_map: np.ndarray, segments: list[dict]) -> float | None:
+        """Return the mIoU in percent over the classes of truth and prediction, None if all is void.
+
+        Args:
+            file_name: of the image.
+            segment_map: (H, W) ids of the predicted classes' areas.
+            segments: with ``id`` and ``category_id`` (semantic train id).
+        """
+        truth = self.classes(file_name)
+        predicted = class_map(segment_map, segments, f"the prediction for {file_name}")
+        count = self.label_space.num_semantic
+        valid = truth != NO_CLASS
+        if not valid.any():
+            return None
+        pairs = truth[valid] * count + predicted[valid]
+        confusion = np.bincount(pairs, minlength=count**2).reshape(count, count)
+        return iou_results(confusion, self.label_space.semantic_names)["mIoU"]
+
 
 ARCHITECTURES = {"PanopticRCNN": PanopticTruth, "SemanticSegmentor": SemanticTruth}
 _FOLDER, _SCORES = "report_images", "scores.json"
@@ -28,7 +110,7 @@ _FOLDER, _SCORES = "report_images", "scores.json"
 class Predictions:
     """Predicted segments and scores of images, by the image's ``file_name``.
 
-    They live in the run's folder, in ``report_images``: ``scores.json``, and a panoptic png for
+    They are kept in ``report_images`` in the run's folder: ``scores.json``, and a panoptic png for
     each image. They are made again if the weights, the config or the truth have changed.
 
     Attributes:
@@ -46,7 +128,7 @@ class Predictions:
 
         Raises:
             ValueError: the model predicts neither panoptic nor semantic segmentation, or the
-                data set is no panoptic one.
+                data set is not a panoptic one.
         """
         kind = ARCHITECTURES.get(cfg.MODEL.META_ARCHITECTURE)
         if kind is None:
@@ -56,7 +138,7 @@ class Predictions:
             )
         self.dataset = cfg.DATASETS.TEST[0]
         if not MetadataCatalog.get(self.dataset).get("panoptic_json"):
-            raise ValueError(f"images are drawn for panoptic data sets; {self.dataset} is none")
+            raise ValueError(f"images are drawn for panoptic data sets; {self.dataset} is not one")
         self.weights = os.path.basename(cfg.MODEL.WEIGHTS)
         self.truth = kind(self.dataset, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)
         self._cfg = cfg
@@ -68,11 +150,11 @@ class Predictions:
         self._read()
 
     def __getitem__(self, file_name: str) -> tuple[np.ndarray, list[dict]]:
-        """(H, W) int32 segment ids, and the segments with ``id`` and ``category_id``."""
+        """Return the (H, W) int32 segment ids, and the segments with ``id`` and ``category_id``."""
         return read_panoptic_png(str(self._path(file_name))), self._segments[file_name]
 
     def complete(self, file_names: Sequence[str]) -> None:
-        """Predict what is not there yet, with a progress bar; interrupted, it keeps what it has.
+        """Predict the images that are missing; an interrupted call keeps what it has.
 
         Args:
             file_names: of the data set.
@@ -111,7 +193,7 @@ class Predictions:
         return self._folder / f"{self._numbers[file_name]:06d}.png"
 
     def _read(self) -> None:
-        """Take what an earlier call has left, if it is of the same model and data."""
+        """Take what an earlier call has left, if model and data are the same."""
         try:
             content = json.loads((self._folder / _SCORES).read_text(encoding="utf-8"))
             if content["made_by"] != self._made_by:
@@ -125,7 +207,7 @@ class Predictions:
                     self._segments[file_name] = segments
                     self.scores[file_name] = finite(image["score"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            self._segments, self.scores = {}, {}  # none, or none of ours: predict
+            self._segments, self.scores = {}, {}  # missing, or not written by us: predict
 
     def _write(self) -> None:
         images = {
@@ -142,7 +224,7 @@ class Predictions:
 
 
 def find_weights(run_folder: Path) -> Path:
-    """The final checkpoint of a run, else its last one.
+    """Return the final checkpoint of a run, or else its last one.
 
     Raises:
         FileNotFoundError: there is none.
@@ -159,7 +241,7 @@ def find_weights(run_folder: Path) -> Path:
 
 
 def _segments_of(output: dict) -> tuple[np.ndarray, list[dict]]:
-    """Of a semantic output each class is a segment, its ``id`` the class + 1."""
+    """Return segment ids and segments; of a semantic output each class is one, its id class + 1."""
     if "panoptic_seg" in output:
         segment_map, segments = output["panoptic_seg"]
         keys = ("id", "category_id", "isthing")
@@ -171,7 +253,7 @@ def _segments_of(output: dict) -> tuple[np.ndarray, list[dict]]:
 
 
 def _fingerprint(cfg: CfgNode, truth) -> str:
-    """Of what predictions and scores depend on; not of where the run lies or what computes it."""
+    """Return a digest of what predictions and scores depend on: not of the folder or the device."""
     settings = cfg.clone()
     settings.defrost()
     settings.OUTPUT_DIR = settings.MODEL.WEIGHTS = settings.MODEL.DEVICE = ""

@@ -13,14 +13,17 @@ from detectron2.structures import Instances
 from detectron2.utils.env import seed_all_rng
 from tqdm import tqdm
 
-from eseg_d2.apps.report.pictures import NOT_LABELLED, paint_classes, semantic_colors, with_colors
-from eseg_d2.apps.report.viewer import (
+from eseg_d2.apps.report.pictures import (
+    NOT_LABELLED,
     LegendEntry,
     PictureBudget,
     Sample,
     legend_of,
+    paint_classes,
     percent,
+    semantic_colors,
     short_path,
+    with_colors,
 )
 from eseg_d2.data.datasets.availability import require_datasets
 from eseg_d2.data.mapper import PanopticMapper
@@ -32,7 +35,7 @@ __all__ = ["ClassShare", "SampleSet", "draw_samples", "targets_as_panoptic"]
 
 @dataclass(frozen=True)
 class ClassShare:
-    """A semantic class over all samples: its share of the pixels (0..1), samples with it."""
+    """A semantic class over all samples: its share of the pixels (0..1), and samples with it."""
 
     name: str
     color: tuple[int, int, int]
@@ -46,11 +49,11 @@ class SampleSet:
     Attributes:
         dataset: its name.
         folder: of its images.
-        augmentations: in words, in their order.
+        augmentations: in words and in order.
         samples: for the page.
         rows: of a contact sheet, (H, W, 3) uint8 RGB.
-        classes: all of the data set, and at the end "void".
-        problems: what cannot be read, in words.
+        classes: all of the data set, then "void".
+        problems: errors of the files that cannot be read.
         left_out: samples for which the page had no room.
     """
 
@@ -67,18 +70,18 @@ class SampleSet:
 def draw_samples(
     cfg: CfgNode, dataset: str, count: int, *, seed: int = 0, augment: bool = True
 ) -> SampleSet:
-    """Random images of a data set through the mapper of training.
+    """Draw random images of a data set as the mapper of the training gives them.
 
     Args:
         cfg: of the training.
         dataset: a registered panoptic data set.
-        count: of images; all, if it has fewer.
-        seed: chooses images and augmentations.
-        augment: False for the images as they are.
+        count: number of images; all of them if there are fewer.
+        seed: of the choice of images and of the augmentations.
+        augment: False shows the images as their files have them.
 
     Raises:
-        ValueError: the data set is no panoptic one.
-        FileNotFoundError: it is not there.
+        ValueError: the data set is not a panoptic one.
+        FileNotFoundError: the data set is not there.
     """
     mapper = _mapper(cfg, dataset, augment)
     metadata = MetadataCatalog.get(dataset)
@@ -116,11 +119,11 @@ def draw_samples(
 
 
 def _mapper(cfg: CfgNode, dataset: str, augment: bool) -> PanopticMapper:
-    """The one that training would use, or the same without augmentations."""
+    """Return the mapper of the training, or the same without augmentations."""
     require_datasets([dataset])
     if not MetadataCatalog.get(dataset).get("panoptic_json"):
         raise ValueError(
-            f"{dataset} is no panoptic data set (Detectron2's own mapper reads it): name one in "
+            f"{dataset} is not a panoptic data set (Detectron2's own mapper reads it): name one in "
             "the panoptic format, such as those of configs/cityscapes and configs/scenes"
         )
     arguments = PanopticMapper.from_config(cfg, dataset)
@@ -128,20 +131,20 @@ def _mapper(cfg: CfgNode, dataset: str, augment: bool) -> PanopticMapper:
 
 
 class _Drawer:
-    """Draws what the mapper gives."""
+    """Draws the output of the mapper."""
 
     def __init__(self, metadata: Metadata, space: LabelSpace):
         self.metadata, self.space = metadata, space
         self.colors = semantic_colors(metadata, space)
 
     def count(self, labels: np.ndarray) -> np.ndarray:
-        """(number of semantic classes + 1,) pixels of each class, and of void."""
+        """Count the pixels of each semantic class, and of void: (number of classes + 1,)."""
         num = self.space.num_semantic
         labels = np.where(labels == self.space.ignore_label, num, labels)
         return np.bincount(labels.ravel(), minlength=num + 1)
 
     def class_shares(self, counts: Sequence[np.ndarray]) -> list[ClassShare]:
-        """Of the counts of all samples."""
+        """Sum up the counts of all samples."""
         names, colors = [*self.space.semantic_names, "void"], [*self.colors, NOT_LABELLED]
         table = np.array(counts).reshape(-1, len(names))
         shares = table.sum(0) / max(table.sum(), 1)
@@ -152,7 +155,7 @@ class _Drawer:
         ]
 
     def pictures(self, image: np.ndarray, mapped: dict, width: int) -> dict[str, np.ndarray]:
-        """By caption, all of one width."""
+        """Return pictures of one width by caption."""
         labels = mapped["sem_seg"].numpy()
         pictures = {
             "image": resize(image, width),
@@ -192,13 +195,12 @@ class _Drawer:
 def targets_as_panoptic(
     labels: np.ndarray, instances: Instances, space: LabelSpace
 ) -> tuple[np.ndarray, list[dict]]:
-    """One panoptic map of the semantic and the instance targets.
+    """Combine the semantic and the instance targets in one panoptic map.
 
     Args:
         labels: (H, W) integers, semantic train ids or the ignored label.
-        instances: with ``gt_masks`` and ``gt_classes`` (ROI classes). Where they have none,
-            things are left as one segment a class (a crowd), or void if all things are one
-            semantic class.
+        instances: with ``gt_masks`` and ``gt_classes`` (ROI classes). Things that no mask covers
+            are one segment per class (a crowd), or void if all things are one semantic class.
         space: of the data set.
 
     Returns:
@@ -226,12 +228,12 @@ def targets_as_panoptic(
 
 
 def _rgb(image: torch.Tensor, image_format: str) -> np.ndarray:
-    """The mapper's (3, H, W) uint8 image as (H, W, 3) RGB."""
+    """Return the (3, H, W) uint8 image of the mapper as (H, W, 3) RGB."""
     pixels = image.numpy().transpose(1, 2, 0)
     return np.ascontiguousarray(pixels[..., ::-1] if image_format == "BGR" else pixels)
 
 
 def _row(mapped: dict, pictures: dict[str, np.ndarray]) -> np.ndarray:
-    """Of the contact sheet, under the file's name."""
+    """Return a row of the contact sheet, under the name of the file."""
     name = os.path.basename(mapped["file_name"])
     return side_by_side({name if key == "image" else key: p for key, p in pictures.items()})

@@ -1,8 +1,8 @@
 import json
 import os
 
-from eseg_d2.apps.report.comparison import config_differences, earlier_runs, figure_rows
-from eseg_d2.apps.report.run_files import Run, read_run
+from eseg_d2.apps.report.comparison import config_differences, earlier_runs, metric_rows
+from eseg_d2.apps.report.run_folder import Run, read_run
 
 
 def write_run(folder, *, started, quality=40.0, **settings):
@@ -52,7 +52,7 @@ def test_figures_are_compared_with_the_first_run(tmp_path):
         tmp_path, "a", results={"bbox/AP": 10.0, "panoptic_seg/PQ": 40.0, "bbox/AP-car": 1.0}
     )
     second = Run(tmp_path, "b", results={"panoptic_seg/PQ": 42.5, "sem_seg/pACC": None})
-    rows = {row["name"]: row for row in figure_rows([first, second])}
+    rows = {row["name"]: row for row in metric_rows([first, second])}
     assert [*rows] == ["PQ", "box AP", "sem_seg pACC"]
     assert rows["PQ"]["values"] == [40.0, 42.5] and rows["PQ"]["differences"] == [0.0, 2.5]
     assert rows["box AP"]["values"] == [10.0, None]

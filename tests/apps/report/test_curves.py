@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from eseg_d2.apps.report.curves import evaluation_charts, training_charts
-from eseg_d2.apps.report.run_files import Run
+from eseg_d2.apps.report.run_folder import Run
 
 
 def points(chart):
-    return {line.name: [tuple(s[2:]) for s in line.samples] for line in chart.lines}
+    return {s.name: s.points for s in chart.series}
 
 
 def make_run(name, **keys):
@@ -25,8 +25,8 @@ def test_runs_share_a_chart_and_validation_is_dashed():
         "b": [(1, 4.0), (2, 3.0)],
         "b, validation": [(1, 5.0), (2, 6.0)],
     }
-    assert [line.dashed for line in charts["total loss"].lines] == [False, False, True]
-    assert [line.color for line in charts["total loss"].lines] == [0, 1, 1]
+    assert [s.dashed for s in charts["total loss"].series] == [False, False, True]
+    assert [s.color for s in charts["total loss"].series] == [0, 1, 1]
 
 
 def test_evaluations_lie_where_they_were_made_and_undefined_ones_are_left_out():

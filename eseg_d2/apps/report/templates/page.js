@@ -37,26 +37,19 @@ viewer.addEventListener("keydown", (event) => {
   if (event.key === "ArrowLeft") show(place - 1);
 });
 
-function nearest(samples, x) {
-  return samples.reduce((a, b) => (Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a));
-}
+const nearest = (samples, x) =>
+  samples.reduce((a, b) => (Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a));
 
 for (const figure of document.querySelectorAll(".chart")) {
   const svg = figure.querySelector("svg"), readout = figure.querySelector(".readout");
-  const curves = [...svg.querySelectorAll(".curve")].map((curve) =>
-    [curve.dataset.name, JSON.parse(curve.dataset.samples)]);
-  const cursor = document.createElementNS("http://www.w3.org/2000/svg", "line");
-  cursor.classList.add("cursor");
-  svg.append(cursor);
+  const curves = JSON.parse(figure.dataset.samples);
   svg.addEventListener("pointermove", (event) => {
-    const box = svg.getBoundingClientRect(), area = svg.viewBox.baseVal;
-    const x = ((event.clientX - box.left) / box.width) * area.width;
+    const box = svg.getBoundingClientRect();
+    const x = ((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width;
     const found = curves.map(([name, samples]) => [name, nearest(samples, x)]);
-    const at = found.map(([, sample]) => sample)
-      .reduce((a, b) => (Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a));
-    for (const [key, value] of [["x1", at[0]], ["x2", at[0]], ["y1", 8], ["y2", area.height - 34]])
-      cursor.setAttribute(key, value);
-    const values = found.filter(([, s]) => Math.abs(s[0] - at[0]) < 8).map(([name, s]) => (curves.length > 1 ? `${name} ` : "") + s[3]);
-    readout.textContent = `iteration ${at[2]}: ${values.join(" · ")}`;
+    const at = nearest(found.map(([, sample]) => sample), x);
+    const values = found.filter(([, sample]) => Math.abs(sample[0] - at[0]) < 8)
+      .map(([name, sample]) => (curves.length > 1 ? `${name} ` : "") + sample[2]);
+    readout.textContent = `iteration ${at[1]}: ${values.join(" · ")}`;
   });
 }

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eseg_d2.apps.report.run_files import read_run, run_labels
+from eseg_d2.apps.report.run_folder import read_run, run_labels
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_loss_that_diverged_is_noted(folder):
         folder, {"iteration": 0, "total_loss": 1.0}, {"iteration": 1, "total_loss": 1e999}
     )
     run = read_run(folder, "a")
-    assert any("no finite number in iteration 1" in note for note in run.notes)
+    assert any("is not finite in iteration 1" in note for note in run.notes)
     assert "total_loss" not in run.metrics[1]
 
 
@@ -145,7 +145,7 @@ def test_a_config_with_python_tags_is_not_executed(folder):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         read_run(tmp_path / "none", "a")
-    with pytest.raises(ValueError, match="is no run's OUTPUT_DIR"):
+    with pytest.raises(ValueError, match="is not the OUTPUT_DIR of a run"):
         read_run(tmp_path, "a")
 
 

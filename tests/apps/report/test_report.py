@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eseg_d2.apps.report import build_report
-from eseg_d2.apps.report.page import MAX_BYTES
+from eseg_d2.apps.report.html import MAX_BYTES
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
@@ -98,8 +98,8 @@ def test_two_runs_beside_each_other(make_run, tmp_path):
     assert re.search(r"SOLVER\.BASE_LR [\d.]+ 0\.5", page.text)
     assert "prediction, a" in page.text and "errors, b" in page.text
     assert "other files under the same name of a data set: val" in page.text
-    curves = [attributes for tag, attributes in page.tags if tag == "path"]
-    assert {c["data-name"] for c in curves} == {"a", "b"}
+    charts = [json.loads(a["data-samples"]) for _, a in page.tags if "data-samples" in a]
+    assert {name for samples in charts for name, _ in samples} == {"a", "b"}
 
 
 def test_earlier_runs_are_listed_with_the_difference(make_run, tmp_path):

@@ -1,4 +1,4 @@
-"""From the folders of runs to the page about them."""
+"""The page about a run, or about several."""
 
 import logging
 from collections.abc import Sequence
@@ -8,16 +8,14 @@ from pathlib import Path
 import numpy as np
 from detectron2.data import MetadataCatalog
 
-from eseg_d2.apps.report.comparison import config_differences, difference, earlier_runs, figure_rows
+from eseg_d2.apps.report.comparison import config_differences, difference, earlier_runs, metric_rows
+from eseg_d2.apps.report.cost import model_size, speed_rows
 from eseg_d2.apps.report.curves import evaluation_charts, training_charts
-from eseg_d2.apps.report.figures import key_figures
 from eseg_d2.apps.report.gallery import Gallery, error_legend, evenly, make_gallery
-from eseg_d2.apps.report.model_size import model_size
-from eseg_d2.apps.report.origin import datasets, origin
-from eseg_d2.apps.report.page import render
+from eseg_d2.apps.report.html import render
+from eseg_d2.apps.report.metrics import key_metrics
 from eseg_d2.apps.report.predictions import Predictions, find_weights
-from eseg_d2.apps.report.run_files import Run, read_run, run_labels
-from eseg_d2.apps.report.speed import speed_rows
+from eseg_d2.apps.report.run_folder import Run, datasets, origin, read_run, run_labels
 from eseg_d2.data.datasets.availability import require_datasets
 from eseg_d2.engine import load_config
 
@@ -26,7 +24,7 @@ __all__ = ["MAX_RUNS", "build_report"]
 logger = logging.getLogger(__name__)
 
 MAX_RUNS = 8
-"""As many as there are colours."""
+"""The number of colours in templates/style.css."""
 
 _MATRIX_CLASSES = 40
 _MISTAKES = 20
@@ -34,7 +32,7 @@ _MISTAKES = 20
 
 @dataclass
 class _Model:
-    """What needs the model of a run; ``missing`` says why something is not there."""
+    """What the report needs the model of a run for; ``missing`` says why something is absent."""
 
     size: dict | None = None
     predictions: Predictions | None = None
@@ -44,19 +42,19 @@ class _Model:
 def build_report(
     folders: Sequence[Path], *, images: int | None = None, weights: Path | None = None
 ) -> str:
-    """The report of one run, or the comparison of several, as HTML.
+    """Return the report of one run, or the comparison of several, as HTML.
 
-    What is missing in a run's folder is left out, and the page says so.
+    What is missing in the folder of a run is left out, and the page says so.
 
     Args:
         folders: OUTPUT_DIRs, up to :data:`MAX_RUNS`.
         images: how many validation images to predict, spread over the data set; None for all,
             0 for none.
-        weights: of the only run; None for its final or last checkpoint.
+        weights: checkpoint of the run, if there is only one; None for its final or last one.
 
     Raises:
         FileNotFoundError: a folder or the weights are not there.
-        ValueError: a folder is no run's, or there are too many.
+        ValueError: a folder is not that of a run, or there are too many.
     """
     if len(folders) > MAX_RUNS:
         raise ValueError(f"{len(folders)} runs are too many for one page: name at most {MAX_RUNS}")
@@ -77,7 +75,7 @@ def build_report(
         "report.html",
         title=title,
         runs=runs,
-        figures=figure_rows(runs),
+        metrics=metric_rows(runs),
         earlier=_earlier(runs[0]) if len(runs) == 1 else None,
         evaluation_charts=evaluation_charts(runs),
         training_charts=training_charts(runs),
@@ -96,7 +94,7 @@ def build_report(
 
 
 def _load(run: Run, images: int | None, weights: Path | None) -> _Model:
-    """The parts of a report that need the run's configuration, as far as they can be had."""
+    """Make the parts of a report that need the configuration of a run, as far as possible."""
     model = _Model()
     # Detectron2 would read it, and the file that a _BASE_ names, with a YAML loader that runs code
     if not run.config or "_BASE_" in run.config:
@@ -124,7 +122,7 @@ def _load(run: Run, images: int | None, weights: Path | None) -> _Model:
 
 
 def _gallery(models: dict[str, _Model], images: int | None) -> tuple[Gallery | None, list[str]]:
-    """Of the runs whose predictions are for the first one's images; and why others are missing."""
+    """Draw the runs with predictions for the images of the first one; say why others are absent."""
     reasons = [reason for model in models.values() for reason in model.missing]
     known = {label: m.predictions for label, m in models.items() if m.predictions}
     if not known:
@@ -140,9 +138,9 @@ def _gallery(models: dict[str, _Model], images: int | None) -> tuple[Gallery | N
 
 
 def _earlier(run: Run) -> dict:
-    """The runs before this one: their key figures, and this one's difference to each."""
+    """Return the key metrics of earlier runs, and the difference of this one to each."""
     before = earlier_runs(run)
-    keys = key_figures(run.results)
+    keys = key_metrics(run.results)
     rows = []
     for earlier in before:
         values = [earlier.results.get(key) for key in keys]
@@ -159,17 +157,17 @@ def _earlier(run: Run) -> dict:
 
 
 def _class_bars(runs: Sequence[Run]) -> list[dict]:
-    """For each figure the classes, the first run's best first, with a value for each run."""
+    """Return the classes for each metric, the best of the first run first, with all values."""
     charts = []
-    for figure in "PQ", "IoU":
-        tables = [run.classes.get(figure, {}) for run in runs]
+    for metric in "PQ", "IoU":
+        tables = [run.classes.get(metric, {}) for run in runs]
         names = dict.fromkeys(name for table in tables for name in table)
         rows = [(name, [table.get(name) for table in tables]) for name in names]
         known = [row for row in rows if any(value is not None for value in row[1])]
         known.sort(key=lambda row: -1 if row[1][0] is None else row[1][0], reverse=True)
         if known:
             absent = [name for name, values in rows if all(v is None for v in values)]
-            charts.append({"figure": figure, "rows": known, "absent": absent})
+            charts.append({"metric": metric, "rows": known, "absent": absent})
     return charts
 
 
@@ -189,7 +187,7 @@ def _confusion(run: Run) -> dict:
 
 
 def _sizes(runs: Sequence[Run], models: dict[str, _Model]) -> dict:
-    """Parameters and multiply-adds by part, as text."""
+    """Return parameters and multiply-adds by part, as text."""
     sizes = [models[run.label].size or {} for run in runs]
     params = [size.get("params", {}) for size in sizes]
     macs = [size.get("macs", {}) for size in sizes]
@@ -211,14 +209,14 @@ def _with_total(counts: dict[str, int], unit: float, digits: int) -> dict[str, s
 
 
 def _side_by_side(tables: Sequence[dict[str, str]]) -> dict[str, list[str]]:
-    """By name the text of each table, "–" where it has none; "total" is the last."""
+    """Return the texts of all tables by name, "–" where one has none; "total" is last."""
     names = dict.fromkeys(name for table in tables for name in table)
     order = sorted(names, key=lambda name: name == "total")
     return {name: [table.get(name, "–") for table in tables] for name in order}
 
 
 def _data_differ(runs: Sequence[Run]) -> list[str]:
-    """Data sets of one name whose files differ between the runs."""
+    """Return the data sets whose files differ between the runs."""
     prints: dict[str, set] = {}
     for run in runs:
         for name, facts in datasets(run.info).items():

@@ -1,4 +1,4 @@
-"""Pages by Jinja2: one HTML file each, with style, script and pictures inside."""
+"""Pages by Jinja2, each one HTML file that holds its style, script and pictures."""
 
 import base64
 import hashlib
@@ -11,11 +11,11 @@ from eseg_d2.apps.report.samples import SampleSet
 __all__ = ["MAX_BYTES", "dataset_page", "render"]
 
 MAX_BYTES = 10_000_000
-"""What a page stays below; pictures that would not fit are left out, and the page says so."""
+"""The limit of a page; pictures that do not fit are left out, and the page says so."""
 
 
 def render(template: str, **content) -> str:
-    """A template of this package, everything in ``content`` escaped.
+    """Fill in a template of this package, with everything in ``content`` escaped.
 
     The page tells browsers to load nothing, and to run no script but its own.
     """
@@ -35,11 +35,11 @@ def render(template: str, **content) -> str:
 
 
 def dataset_page(samples: SampleSet, seed: int) -> str:
-    """Samples of a data set as HTML.
+    """Return a page that shows samples of a data set.
 
     Args:
-        samples: to show.
-        seed: that chose them.
+        samples: from :func:`draw_samples`.
+        seed: that they were drawn with.
     """
     absent = [c.name for c in samples.classes if not c.samples]
     present: Sequence = sorted((c for c in samples.classes if c.samples), key=lambda c: -c.share)
@@ -59,5 +59,5 @@ def _number(value: float | None, digits: int = 1) -> str:
 
 
 def _signed(value: float | None) -> str:
-    """A difference with its sign."""
+    """Return a difference with its sign."""
     return "" if value is None else f"{value:+.1f}".replace("-", "−")

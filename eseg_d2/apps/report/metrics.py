@@ -1,14 +1,14 @@
-"""Names and order of the figures that evaluators give."""
+"""Names and order of the metrics that evaluators give."""
 
 import math
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-__all__ = ["class_figures", "finite", "flatten", "key_figures", "summary_figures"]
+__all__ = ["class_metrics", "finite", "flatten", "key_metrics", "summary_metrics"]
 
-# By the end of the flat key: what the page shows first, and how it calls it
-_KEY_FIGURES = {
+# By the end of the flat key: what the page shows first, and under which name
+_KEY_METRICS = {
     "panoptic_seg/PQ": "PQ",
     "sem_seg/mIoU": "mIoU",
     "bbox/AP": "box AP",
@@ -18,17 +18,17 @@ _OF_A_CLASS = "IoU-"
 
 
 def finite(value: Any) -> float | None:
-    """The number, or None if it is none: null, text, NaN, infinite."""
+    """Return a number as float, or None for anything else: null, text, NaN, infinity."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def flatten(nested: Any, prefix: str = "") -> dict[str, float | None]:
-    """Nested results by keys such as "sem_seg/mIoU"; what is no number is None.
+    """Return nested results by keys such as "sem_seg/mIoU"; what is not a number is None.
 
     Args:
-        nested: task -> figure -> number, or one level more with several data sets.
+        nested: task -> metric -> number, with one level more for several data sets.
         prefix: of the keys.
     """
     if not isinstance(nested, Mapping):
@@ -39,15 +39,15 @@ def flatten(nested: Any, prefix: str = "") -> dict[str, float | None]:
     return flat
 
 
-def summary_figures(flat: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Those over all classes: the class's own are "IoU-<class>", "AP-<class>" and so on."""
+def summary_metrics(flat: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return the metrics over all classes; those of a class are "IoU-<class>", "AP-<class>" ..."""
     return {key: value for key, value in flat.items() if "-" not in key.rpartition("/")[2]}
 
 
-def key_figures(keys: Iterable[str]) -> dict[str, str]:
-    """The flat keys of the few figures to be seen first, and their short names."""
+def key_metrics(keys: Iterable[str]) -> dict[str, str]:
+    """Return the flat keys of the few metrics that are shown first, with their short names."""
     found = {}
-    for end, name in _KEY_FIGURES.items():
+    for end, name in _KEY_METRICS.items():
         for key in keys:
             if key == end or key.endswith("/" + end):
                 before = key.removesuffix(end).rstrip("/")
@@ -55,8 +55,8 @@ def key_figures(keys: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def class_figures(flat: Mapping[str, float | None]) -> dict[str, float | None]:
-    """IoU by class name, in percent; of several data sets the first."""
+def class_metrics(flat: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return the IoU by class name, in percent; of several data sets that of the first."""
     classes = {}
     for key, value in flat.items():
         _, found, rest = key.partition("sem_seg/" + _OF_A_CLASS)
