@@ -8,10 +8,7 @@ import subprocess
 from pathlib import Path
 
 import torch
-
-# Processes start from one that has imported all: in a tenth of a second.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["eseg_d2.engine"])
+from commands import CONTEXT
 
 TINY = (
     *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "2", "DATALOADER.NUM_WORKERS", "0"),
@@ -39,6 +36,7 @@ def train(
     from eseg_d2.engine import Trainer, load_config
 
     torch.set_num_threads(1)
+    multiprocessing.set_start_method(None, force=True)  # of data workers: the default again
     options = [*TINY, "OUTPUT_DIR", output, *overrides]
     cfg = load_config(str(config), [str(option) for option in options])
     torch.manual_seed(cfg.SEED)

@@ -32,6 +32,7 @@ def chosen(command: str) -> bool:
     return bool(re.search(scripts, command)) and "mine.yaml" not in command
 
 
+pytestmark = pytest.mark.slow
 COMMANDS = [(page, command) for page, command in ALL if chosen(command)]
 
 

@@ -66,6 +66,7 @@ def study(root, output, *options):
     return subprocess.run([*map(str, words)], cwd=root, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_study_runs_reports_and_is_used_again(root, scenes, tmp_path):
     first = study(root, tmp_path, *SMALL)
     assert first.returncode == 0, first.stderr[-3000:]
