@@ -7,6 +7,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 ifndef SEED
 SEED := $(shell date +%s)
 endif
@@ -17,9 +18,9 @@ STAMPS := $(VENV)/.installed
 
 # checksum of files; CURDIR in it: an editable install points to the checkout, which may move
 key = $(shell { echo '$(CURDIR)'; cat $(1); } | cksum | cut -d' ' -f1)
-TORCH := constraints.txt
+TORCH := $(CONSTRAINTS)
 DETECTRON2 := $(TORCH) tools/install_detectron2.py tools/detectron2_recipe.py
-PACKAGE := $(TORCH) setup.py pyproject.toml
+PACKAGE := $(TORCH) pyproject.toml
 
 VENV_STAMP := $(STAMPS)/venv
 TORCH_STAMP := $(STAMPS)/torch-$(call key,$(TORCH))
@@ -47,7 +48,8 @@ export PIP_USER := 0
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
-	@echo 'Variables: PYTHON (now $(PYTHON)) makes the environment VENV (now $(VENV)).'
+	@echo 'Variables: PYTHON (now $(PYTHON)) makes the environment VENV (now $(VENV)), with torch as'
+	@echo 'CONSTRAINTS (now $(CONSTRAINTS)) pins it.'
 
 install: $(PACKAGE_STAMP) ## make the environment: torch, Detectron2, this package
 	@echo '==> installed in $(VENV)'
@@ -75,10 +77,11 @@ test-all: install ## run all tests, with the slow ones (many processes, kills, w
 coverage: install ## run the tests but the slow ones, and print which of the core's lines they run
 	$(PYTEST) $(NOT_SLOW) --cov --cov-report=term
 
-lint: install ## check style, format, and which room imports which
+lint: install ## check style, format, types, and which room imports which
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports
+	$(PY) -m mypy
 
 clean: ## remove the environment and caches (keeps output/ and the data sets)
 	@$(VENV_IS_OURS)
@@ -122,7 +125,7 @@ $(TORCH_STAMP): $(VENV_STAMP)
 	@echo '==> 2/4 torch and torchvision (minutes and gigabytes; serves CPU and GPU)'
 	@rm -f $(STAMPS)/torch-*
 	$(PY) tools/repair_environment.py
-	$(PIP) install -c constraints.txt torch torchvision
+	$(PIP) install -c $(CONSTRAINTS) torch torchvision
 	@touch $@
 
 $(DETECTRON2_STAMP): $(TORCH_STAMP)
@@ -136,5 +139,5 @@ $(PACKAGE_STAMP): $(DETECTRON2_STAMP)
 	@echo '==> 4/4 eseg_d2 and what its tests need'
 	@rm -f $(STAMPS)/package-*
 	$(PY) tools/repair_environment.py
-	$(PIP) install -c constraints.txt -e '.[dev]'
+	$(PIP) install -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@

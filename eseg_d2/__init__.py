@@ -16,10 +16,17 @@ with warnings.catch_warnings():
     # Warnings of everything else stay as the program that imports us has set them.
     warnings.simplefilter("ignore")
     from eseg_d2 import modeling  # noqa: F401, registers
-    from eseg_d2.config import add_eseg_config
+    from eseg_d2.config import add_eseg_config, find_config
     from eseg_d2.data.datasets.builtin import register_all as _register_datasets
 
-__all__ = ["Prediction", "Predictor", "__version__", "add_eseg_config", "load_config"]
+__all__ = [
+    "Prediction",
+    "Predictor",
+    "__version__",
+    "add_eseg_config",
+    "find_config",
+    "load_config",
+]
 __version__ = "0.1.0"
 
 _register_datasets()

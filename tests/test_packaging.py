@@ -1,34 +1,49 @@
-"""setup.py, constraints.txt and the Makefile against what the package needs."""
+"""pyproject.toml, constraints.txt and the Makefile against what the package needs."""
 
 import ast
 import os
 import re
-import runpy
 import shutil
+import site
 import subprocess
 import sys
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import pytest
-import setuptools
+
+import eseg_d2
+from eseg_d2.engine import load_config
 
 ROOT = Path(__file__).parents[1]
 # import name -> name on PyPI, where these differ
 PYPI = {"PIL": "pillow", "faster_coco_eval": "faster-coco-eval"}
-# setup.py says why these are not in install_requires
+# pyproject.toml says why these are not among the dependencies
 NOT_LISTED = {"cv2", "detectron2", "torchvision"}
 # Detectron2 is built on these and brings them
 WITH_DETECTRON2 = {"fvcore", "iopath", "matplotlib", "tabulate", "termcolor", "yacs", "yaml"}
 
 
 @pytest.fixture(scope="module")
-def setup_arguments():
-    seen = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setuptools, "setup", seen.update)
-        patch.chdir(ROOT)
-        runpy.run_path(str(ROOT / "setup.py"))
-    return seen
+def installed(tmp_path_factory) -> Path:
+    """The folder that `pip install .`, not editable, fills; dependencies are not installed."""
+    source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    for name in "README.md", "LICENSE", "pyproject.toml", "setup.py":
+        shutil.copy(ROOT / name, source)
+    for name in "eseg_d2", "configs":
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    offline = ["--no-deps", "--no-build-isolation", "--target", str(site), str(source)]
+    done = subprocess.run([*pip, *offline], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return site
+
+
+@pytest.fixture(scope="module")
+def metadata(installed) -> Distribution:
+    (found,) = distributions(name="eseg_d2", path=[str(installed)])
+    return found
 
 
 def imported_by(file: Path) -> set[str]:
@@ -42,46 +57,86 @@ def imported_by(file: Path) -> set[str]:
     return names
 
 
-def test_every_import_of_the_package_is_declared(setup_arguments):
+def test_every_import_of_the_package_is_declared(metadata):
     # of extras only those that a function imports, with something to do where it is missing
-    extras = setup_arguments["extras_require"]
-    required = setup_arguments["install_requires"]
-    required += [
-        name for extra in ("export", "ap", "video", "app", "wandb") for name in extras[extra]
-    ]
+    used = re.compile(r"extra == .(?:export|ap|video|app|wandb).$")
+    required = [r for r in metadata.requires if "extra ==" not in r or used.search(r)]
     listed = {re.match(r"[\w-]+", r)[0].lower() for r in required}
     known = NOT_LISTED | WITH_DETECTRON2 | set(sys.stdlib_module_names) | {"eseg_d2"}
     for file in (ROOT / "eseg_d2").rglob("*.py"):
         names = imported_by(file) - known
         missing = {name for name in names if PYPI.get(name, name).lower() not in listed}
-        assert not missing, f"{file} imports {missing}: declare them in setup.py"
+        assert not missing, f"{file} imports {missing}: declare them in pyproject.toml"
 
 
-def test_every_file_beside_the_modules_is_packaged(setup_arguments):
-    given = {
-        file
-        for package, patterns in setup_arguments["package_data"].items()
-        for pattern in patterns
-        for file in (ROOT / package.replace(".", "/")).glob(pattern)
-    }
-    others = {f for f in (ROOT / "eseg_d2").rglob("*") if f.is_file() and f.suffix != ".py"}
-    assert {f for f in others if "__pycache__" not in f.parts} == given
+def test_every_file_is_installed(installed):
+    expected = {f.relative_to(ROOT) for f in (ROOT / "eseg_d2").rglob("*") if f.is_file()}
+    expected |= {Path("eseg_d2", f.relative_to(ROOT)) for f in (ROOT / "configs").rglob("*.yaml")}
+    found = {f.relative_to(installed) for f in (installed / "eseg_d2").rglob("*") if f.is_file()}
+    assert {f for f in found if f.suffix != ".pyc"} == {f for f in expected if f.suffix != ".pyc"}
 
 
-def test_every_folder_with_modules_is_packaged(setup_arguments):
-    folders = {file.parent.relative_to(ROOT) for file in (ROOT / "eseg_d2").rglob("*.py")}
-    assert {".".join(folder.parts) for folder in folders} == set(setup_arguments["packages"])
+def test_all_holds_every_extra(metadata):
+    extras = set(metadata.metadata.get_all("Provides-Extra")) - {"all"}
+    nested = [r for r in metadata.requires if r.startswith("eseg_d2[")]
+    named = re.findall(r"\w+", " ".join(re.search(r"\[(.*?)\]", r)[1] for r in nested))
+    assert set(named) == extras
 
 
-def test_all_holds_every_extra(setup_arguments):
-    extras = setup_arguments["extras_require"]
-    assert set(extras["all"]) == {name for names in extras.values() for name in names}
+def test_there_is_one_version(metadata):
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert metadata.version == eseg_d2.__version__
+    assert re.search(r"^version: (.*)$", citation, re.M)[1] == eseg_d2.__version__
 
 
-def test_constraints_pin_the_tested_pair():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = [line.partition("==")[::2] for line in lines if not line.startswith("#")]
-    assert [name for name, version in pins if version] == ["torch", "torchvision"]
+def test_installed_package_predicts_from_another_folder(installed, panoptic_model, scene, tmp_path):
+    """The five lines of the README, and a configuration by its name, without the checkout."""
+    config, overrides, weights = panoptic_model
+    run = tmp_path / "output/demo/run"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(load_config(config, overrides).dump())
+    shutil.copy(weights, run / "model_final.pth")
+    shutil.copy(scene, run.parent / "street.png")
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (site_packages,) = environment.glob("lib/python*/site-packages")
+    lines = [f"import site; site.addsitedir({p!r})\n" for p in site.getsitepackages()]
+    (site_packages / "dependencies.pth").write_text("".join(lines))
+    shutil.copytree(installed, site_packages, dirs_exist_ok=True)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    code += (
+        "import eseg_d2\n"
+        "print(eseg_d2.load_config('configs/cityscapes/eseg_s.yaml').MODEL.META_ARCHITECTURE)\n"
+        "print(eseg_d2.__file__)\n"
+    )
+    done = subprocess.run(
+        [environment / "bin/python", "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    *_, architecture, file = done.stdout.splitlines()
+    assert architecture == "SemanticSegmentor"
+    assert Path(file).is_relative_to(site_packages)
+    (saved,) = re.findall(r'save\("(.*?)"', code)
+    assert (tmp_path / saved).stat().st_size > 0
+
+
+def pins_of(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text().splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", ".ci/oldest.txt"])
+def test_constraints_pin_torch_and_torchvision(name):
+    assert list(pins_of(name)) == ["torch", "torchvision"]
+
+
+def test_oldest_pair_is_the_oldest_that_is_supported(metadata):
+    (lowest,) = (r.removeprefix("torch>=") for r in metadata.requires if r.startswith("torch>="))
+    assert pins_of(".ci/oldest.txt")["torch"].startswith(lowest + ".")
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    assert metadata.metadata["Requires-Python"].removeprefix(">=") in workflow
+    files = re.findall(r"constraints: (.*)", workflow)
+    assert set(files) == {"constraints.txt", ".ci/oldest.txt"}
 
 
 def make(*args):

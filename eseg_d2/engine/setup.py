@@ -11,7 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from eseg_d2.config import add_eseg_config
+from eseg_d2.config import add_eseg_config, find_config
 from eseg_d2.data.datasets.availability import require_datasets
 from eseg_d2.data.datasets.own import register_own
 from eseg_d2.engine.config_file import check_config_file, check_values
@@ -72,10 +72,7 @@ def merge_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
 
     Args and errors are those of :func:`load_config`.
     """
-    if not os.path.isfile(config_file):
-        raise FileNotFoundError(
-            f"no config file {config_file!r} in {os.getcwd()}; see configs/ for those there are"
-        )
+    config_file = find_config(config_file)
     cfg = get_cfg()
     add_eseg_config(cfg)
     defaults = cfg.clone()

@@ -13,7 +13,10 @@ from eseg_d2.utils.arguments import check_choice
 __all__ = ["BiFPNLayer", "FusionNode", "WeightedFusion", "make_activation"]
 
 _MODES = ("fast_normalized", "sum")
-_ACTIVATIONS = {"swish": partial(nn.SiLU, inplace=True), "relu": partial(nn.ReLU, inplace=True)}
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "swish": partial(nn.SiLU, inplace=True),
+    "relu": partial(nn.ReLU, inplace=True),
+}
 
 
 def make_activation(name: str) -> nn.Module:
@@ -123,6 +126,7 @@ class FusionNode(nn.Module):
         )
         self.fusion = WeightedFusion(len(edges), mode=fusion)
         self.activation = make_activation(activation)
+        conv: nn.Module
         if separable:
             conv = SeparableConv2d(out_channels, out_channels)
         else:

@@ -29,7 +29,7 @@ class MaxPoolSame2d(nn.Module):
         return pooled.flip((-2, -1))
 
 
-_DOWNSAMPLING = {
+_DOWNSAMPLING: dict[str, Callable[[], nn.Module]] = {
     "max_pool": partial(nn.MaxPool2d, kernel_size=3, stride=2, padding=1),
     "max_pool_same": MaxPoolSame2d,
 }
@@ -109,7 +109,7 @@ class Resample(nn.Module):
             if in_channels != out_channels
             else nn.Identity()
         )
-        self.downsample = make_downsampling(downsample) if level_offset == -1 else None
+        self.downsample = make_downsampling(downsample) if level_offset == -1 else nn.Identity()
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """

@@ -1,12 +1,14 @@
 """Bilinear resizing that is cheap to differentiate on a CPU."""
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional as F
 
 __all__ = ["resize_bilinear"]
 
 
-def resize_bilinear(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resize_bilinear(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """``F.interpolate(x, size, mode="bilinear", align_corners=False)``, for training.
 
     On a CPU as a product with one matrix for each axis, in float32 also inside autocast: the same

@@ -40,7 +40,7 @@ def fuse_conv_norm(model: nn.Module) -> nn.Module:
                 module.norm = nn.Identity()
         elif isinstance(module, nn.Conv2d) and _is_batch_norm(getattr(module, "norm", None)):
             _fold(module, module.norm)
-            module.norm = None
+            module.norm = None  # type: ignore[assignment]
         else:
             _fuse_neighbours(module)
     return model.requires_grad_(False)
@@ -53,7 +53,7 @@ def _fuse_neighbours(module: nn.Module) -> None:
         is_norm_act = hasattr(norm, "act") and hasattr(norm, "drop")
         if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm) and is_norm_act:
             _fold(conv, norm)
-            setattr(module, name, nn.Sequential(norm.drop, norm.act))
+            setattr(module, name, nn.Sequential(*map(norm.get_submodule, ("drop", "act"))))
 
 
 def _is_batch_norm(norm) -> bool:

@@ -48,7 +48,7 @@ class SemanticTTA(nn.Module):
         height, width = item["image"].shape[1:]
         item = {"height": height, "width": width, **item, "image": item["image"].cpu()}
         versions = self.mapper(item)
-        total = 0
+        total = torch.zeros(())
         for version in versions:
             probabilities = self.model([version])[0]["sem_seg"].softmax(dim=0)
             mirrored = any(isinstance(t, HFlipTransform) for t in version["transforms"].transforms)

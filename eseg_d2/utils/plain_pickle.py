@@ -94,11 +94,12 @@ def _array(data: bytes | str, dtype: _Dtype, shape: tuple, order: str, axes=None
             f"it holds an array of the shape {shape} and type {dtype.dtype} in {len(data)} bytes"
         )
     order, axes = ("C", axes) if _text(order) == "K" else (order, None)
-    array = np.ndarray(shape, dtype.dtype, buffer=data, order=order).copy(order="K")
+    source = np.ndarray(shape, dtype.dtype, buffer=data, order=order)  # type: ignore[arg-type]
+    array = source.copy(order="K")
     return array.transpose(axes) if axes else array
 
 
-def _scalar(dtype: _Dtype, data: bytes | str) -> np.generic:
+def _scalar(dtype: _Dtype, data: bytes | str) -> Any:
     return _array(data, dtype, (), "C")[()]
 
 
@@ -209,7 +210,8 @@ class _Interpreter:
         self.load_storage = load_storage
 
     def run(self, stream: _Stream) -> Any:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        operations = pickletools.genops(stream)  # type: ignore[arg-type]
+        for count, (opcode, argument, _) in enumerate(operations):
             if count == _MAX_INSTRUCTIONS:
                 raise RefusedPickleError(f"it has more than {_MAX_INSTRUCTIONS} instructions")
             if opcode.name in _PUSH_ARGUMENT:
@@ -296,8 +298,14 @@ _PUSH_ARGUMENT = {
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
-_PUSH_NEW = {"NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False}
-_PUSH_NEW |= {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
+_PUSH_NEW: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_TUPLE": tuple,
+}
 _ACTIONS: dict[str, Callable[[_Interpreter, Any], Any]] = {
     "MARK": _Interpreter.mark,
     "TUPLE": _Interpreter.long_tuple,

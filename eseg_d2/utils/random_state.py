@@ -16,9 +16,10 @@ def get_random_state() -> dict:
         Plain containers and tensors, as ``torch.load(..., weights_only=True)`` takes them.
     """
     name, keys, position, has_gauss, cached = np.random.get_state()
+    numbers = np.asarray(keys, dtype=np.int64)
     state = {
         "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        "numpy": (name, torch.from_numpy(numbers), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():

@@ -17,14 +17,14 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def short_names(sources: Sequence[str | Path]) -> dict[str, str]:
-    """The file stem of each source by the source; its whole path where two stems are the same.
+    """Return the stem of each path, or the whole path where two stems are the same, by path.
 
     Args:
         sources: paths of config files, or other words; the same one twice counts once.
     """
-    sources = dict.fromkeys(map(str, sources))
-    stems = [Path(source).stem for source in sources]
+    names = list(dict.fromkeys(map(str, sources)))
+    stems = [Path(name).stem for name in names]
     return {
-        source: stem if stems.count(stem) == 1 else source
-        for source, stem in zip(sources, stems, strict=True)
+        name: stem if stems.count(stem) == 1 else name
+        for name, stem in zip(names, stems, strict=True)
     }

@@ -6,7 +6,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
-from typing import BinaryIO
 
 import safetensors
 import torch
@@ -69,7 +68,7 @@ def _read(path: str):
         return _read_zip(file, size) if begin == b"PK\x03\x04" else _read_old(file, size)
 
 
-def _read_zip(file: BinaryIO, size: int):
+def _read_zip(file: io.BufferedReader, size: int):
     """What ``torch.save`` writes: a pickle, and the values of each storage."""
     with zipfile.ZipFile(file) as archive:
         records = {record.filename: record for record in archive.infolist()}
@@ -100,7 +99,7 @@ def _read_zip(file: BinaryIO, size: int):
     return read_pickle(io.BytesIO(instructions), len(instructions), _Storages(load))
 
 
-def _read_old(file: BinaryIO, size: int):
+def _read_old(file: io.BufferedReader, size: int):
     """What ``torch.save`` wrote before PyTorch 1.6: five pickles, and the values after them."""
     left = size
 

@@ -67,7 +67,7 @@ class EfficientNet(Backbone):
         super().__init__()
         check_name(name)
         _check(out_features, activation, norm, freeze_at)
-        options = {"drop_path_rate": drop_path_rate, "in_chans": in_channels}
+        options: dict = {"drop_path_rate": drop_path_rate, "in_chans": in_channels}
         if not squeeze_excite:
             options["se_layer"] = nn.Identity  # timm passes it the block's widths
         if activation:

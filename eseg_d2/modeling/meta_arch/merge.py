@@ -38,7 +38,7 @@ def merge_panoptic(
     """
     panoptic = torch.zeros_like(semantic, dtype=torch.int32)
     free = torch.ones_like(semantic, dtype=torch.bool)
-    segments_info = []
+    segments_info: list[dict] = []
 
     def add(mask: torch.Tensor, area: int, **info) -> None:
         segment_id = len(segments_info) + 1

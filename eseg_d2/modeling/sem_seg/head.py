@@ -90,6 +90,7 @@ class SemanticHead(nn.Module):
         """
         logits = self.layers(features)
         if self.training:
+            assert targets is not None
             return None, self.losses(logits, targets)
         logits = F.interpolate(
             logits, scale_factor=self.common_stride, mode="bilinear", align_corners=False

@@ -148,6 +148,7 @@ class RSP(nn.Module):
 
 def _output_conv(kind: str, in_channels: int, channels: int, norm: str) -> nn.Sequential:
     bias = norm == ""
+    conv: nn.Module
     if kind == "separable":
         depthwise = nn.Conv2d(in_channels, in_channels, 3, 1, 1, groups=in_channels, bias=False)
         conv = nn.Sequential(depthwise, nn.Conv2d(in_channels, channels, 1, bias=bias))

@@ -62,7 +62,7 @@ class RSPHead(SemanticHead):
         self.laterals = nn.ModuleDict(
             {name: _lateral(shape.channels, channels, norm) for name, shape in levels}
         )
-        relation = {
+        relation: dict = {
             "num_heads": num_heads,
             "region_size": region_size,
             "similarity": similarity,
@@ -115,7 +115,7 @@ class RSPHead(SemanticHead):
         """For inspection: each level's relation weights, (B, heads, k * k, h, w), by name."""
         outputs = self.propagate(features)
         return {
-            low: self.propagators[low].rse.relation_weights(
+            low: self.propagators[low].rse.relation_weights(  # type: ignore[union-attr, operator]
                 self.laterals[low](features[low]), outputs[high]
             )
             for low, high in zip(self.in_features[:-1], self.in_features[1:], strict=True)
