@@ -1,7 +1,7 @@
 """Commands of this project as their user runs them, in processes that start within a second.
 
-A process is forked from one that has imported torch and other libraries, and neither Detectron2
-nor this package: those are imported by the command, with its own environment, as ever.
+They are forked from a process that has imported torch and other libraries, which takes most of the
+time. Detectron2 and this package are imported by each command itself, in its own environment.
 """
 
 import atexit
@@ -27,12 +27,13 @@ CONTEXT.set_forkserver_preload(
 
 
 def _main(words: list[str], folder: str, environment: dict[str, str], out: str, err: str) -> None:
+    """Become ``python WORDS`` in a folder and environment, with output that goes to two files."""
     for stream, path in (sys.stdout, out), (sys.stderr, err):
         stream.flush()
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream.fileno())
         encoding = environment.get("PYTHONIOENCODING", "utf-8")
         stream.reconfigure(encoding=encoding, line_buffering=True)
-    multiprocessing.set_start_method(None, force=True)  # of its own processes: the default again
+    multiprocessing.set_start_method(None, force=True)  # what it starts is forked, as usual
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None  # looked up again: TMPDIR may be another
@@ -48,7 +49,7 @@ def _main(words: list[str], folder: str, environment: dict[str, str], out: str, 
         else:
             runpy.run_path(words[0], run_name="__main__")
     finally:
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # which multiprocessing would leave out
 
 
 @contextmanager

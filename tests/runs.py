@@ -10,6 +10,12 @@ from pathlib import Path
 import torch
 from commands import CONTEXT
 
+# A training by train_net.py on the scenes that takes seconds; SOLVER.MAX_ITER is to be added
+SHORT = (
+    *("SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
+)
+
 TINY = (
     *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "2", "DATALOADER.NUM_WORKERS", "0"),
     *("INPUT.MIN_SIZE_TRAIN", "(32, 48)", "INPUT.MIN_SIZE_TEST", "32", "LOGGING.PERIOD", "1"),
@@ -36,7 +42,7 @@ def train(
     from eseg_d2.engine import Trainer, load_config
 
     torch.set_num_threads(1)
-    multiprocessing.set_start_method(None, force=True)  # of data workers: the default again
+    multiprocessing.set_start_method(None, force=True)  # data workers are forked, as usual
     options = [*TINY, "OUTPUT_DIR", output, *overrides]
     cfg = load_config(str(config), [str(option) for option in options])
     torch.manual_seed(cfg.SEED)

@@ -11,15 +11,12 @@ import yaml
 from commands import python
 from oracle import perfect_output
 from PIL import Image
+from runs import SHORT
 
 from eseg_d2.apps.scenes.labels import CATEGORIES
 
 SEED = 4
 IGNORED = 254
-SMALL = (
-    *("SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "1"),
-    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"),
-)
 
 
 def own_ids():
@@ -95,7 +92,7 @@ def test_a_model_is_trained_and_evaluated_on_it(root, own, tmp_path):
     _, categories, config = own
     out = tmp_path / "run"
     command = "train_net.py", "--config-file", config
-    trained = python(*command, *SMALL, "OUTPUT_DIR", out, cwd=root)
+    trained = python(*command, *SHORT, "SOLVER.MAX_ITER", 2, "OUTPUT_DIR", out, cwd=root)
     assert trained.returncode == 0, trained.stderr[-3000:]
     settings = yaml.safe_load((out / "config.yaml").read_text())["MODEL"]
     assert settings["SEM_SEG_HEAD"]["NUM_CLASSES"] == len(categories)
@@ -159,10 +156,6 @@ def test_it_holds_what_the_scenes_hold(registered):
 
 
 PAGE = "docs/data.md"
-SEMANTIC_SMALL = (
-    *("SOLVER.MAX_ITER", "3", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
-    *("INPUT.MIN_SIZE_TRAIN", "(48, 64)", "INPUT.MIN_SIZE_TEST", "64", "MODEL.WEIGHTS", ""),
-)
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +188,7 @@ def test_a_semantic_data_set_as_the_page_tells_word_by_word(root, semantic_check
         words = shlex.split(command)
         if words[0] == "train_net.py":
             at = words.index("--config-file") + 2 + ("--eval-only" in words)
-            words[at:at] = SEMANTIC_SMALL
+            words[at:at] = (*SHORT, "SOLVER.MAX_ITER", "3", "MODEL.WEIGHTS", "")
         done = python(*words, cwd=semantic_checkout)
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
     results = json.loads((semantic_checkout / "output" / "mine" / "results.json").read_text())

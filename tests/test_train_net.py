@@ -8,11 +8,9 @@ import sys
 
 import pytest
 from commands import python
+from runs import SHORT
 
-SMALL = (
-    *("SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "2"),
-    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"),
-)
+SMALL = (*SHORT, "SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.WARMUP_ITERS", "2")
 
 
 def train_net(root, *arguments, **environment):

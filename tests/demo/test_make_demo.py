@@ -4,16 +4,12 @@ import numpy as np
 import pytest
 from commands import python
 from PIL import Image
-
-SMALL = (
-    *("SOLVER.MAX_ITER", "3", "SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TRAIN", "(64,)"),
-    *("DATALOADER.NUM_WORKERS", "0"),
-)
+from runs import SHORT
 
 
 def make_demo(root, folder):
     words = ["demo/make_demo.py", "--output", folder / "demo", "--num-train", "4"]
-    words += ["--num-val", "2", "--num-pictures", "2", *SMALL]
+    words += ["--num-val", "2", "--num-pictures", "2", *SHORT, "SOLVER.MAX_ITER", 3]
     return python(*words, cwd=root, DETECTRON2_DATASETS=folder / "data")
 
 

@@ -306,6 +306,7 @@ def test_onnx(similarity, position, tmp_path):
             torch.testing.assert_close(torch.from_numpy(context), model(query), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_through_torch_export(tmp_path):
     pytest.importorskip("onnxscript")
