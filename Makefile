@@ -43,11 +43,11 @@ unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 export PIP_USER := 0
 
-.PHONY: help install demo study test lint clean
+.PHONY: help install demo study test test-all coverage lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 	@echo 'Variables: PYTHON (now $(PYTHON)) makes the environment VENV (now $(VENV)), with torch as'
 	@echo 'CONSTRAINTS (now $(CONSTRAINTS)) pins it.'
 
@@ -62,9 +62,20 @@ study: install ## RSP beside Semantic FPN and DeepLabV3, 3 seeds each: see outpu
 	  --size 192x384 --seed 1 --output "$${DETECTRON2_DATASETS:-datasets}/street_scenes/cityscapes"
 	$(PY) tools/study.py --output output/study
 
-test: install ## run all tests in random order; SEED=N repeats the order of another run
+# In random order. Idle processes take tests from those that have many left.
+PYTEST := $(PY) -m pytest -n auto --dist worksteal --randomly-seed=$(SEED)
+NOT_SLOW := -m 'not slow'
+
+test: install ## run the tests but the slow ones; SEED=N repeats the order of another run
 	@echo '==> random order of the tests: make test SEED=$(SEED)'
-	$(PY) -m pytest -n auto --dist loadfile --randomly-seed=$(SEED)
+	$(PYTEST) $(NOT_SLOW)
+
+test-all: install ## run all tests, with the slow ones (many processes, kills, whole journeys)
+	@echo '==> random order of the tests: make test-all SEED=$(SEED)'
+	$(PYTEST)
+
+coverage: install ## run the tests but the slow ones, and print which of the core's lines they run
+	$(PYTEST) $(NOT_SLOW) --cov --cov-report=term
 
 lint: install ## check style, format, types, and which room imports which
 	$(PY) -m ruff check .

@@ -8,10 +8,13 @@ import subprocess
 from pathlib import Path
 
 import torch
+from commands import CONTEXT
 
-# Processes start from one that has imported all: in a tenth of a second.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["eseg_d2.engine"])
+# A training by train_net.py on the scenes that takes seconds; SOLVER.MAX_ITER is to be added
+SHORT = (
+    *("SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
+)
 
 TINY = (
     *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "2", "DATALOADER.NUM_WORKERS", "0"),
@@ -39,6 +42,7 @@ def train(
     from eseg_d2.engine import Trainer, load_config
 
     torch.set_num_threads(1)
+    multiprocessing.set_start_method(None, force=True)  # data workers are forked, as usual
     options = [*TINY, "OUTPUT_DIR", output, *overrides]
     cfg = load_config(str(config), [str(option) for option in options])
     torch.manual_seed(cfg.SEED)

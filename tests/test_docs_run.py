@@ -8,13 +8,11 @@ import sys
 
 import pytest
 from PIL import Image
+from runs import SHORT
 from test_docs import ALL, PAGES, ROOT, commands_of, words_of
 
 IGNORED = shutil.ignore_patterns(".*", "__pycache__", "output", "*.egg-info", "street_scenes")
-SMALL = (
-    *("SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TRAIN", "(64,)"),
-    *("INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"),
-)
+SMALL = (*SHORT, "SOLVER.MAX_ITER", "2")
 RUN = "output/demo/run"
 # What the commands call the reader's own
 OWN = {
@@ -32,6 +30,7 @@ def chosen(command: str) -> bool:
     return bool(re.search(scripts, command)) and "mine.yaml" not in command
 
 
+pytestmark = pytest.mark.slow
 COMMANDS = [(page, command) for page, command in ALL if chosen(command)]
 
 

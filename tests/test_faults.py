@@ -6,10 +6,10 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
+from commands import ended, python, started
 from PIL import Image
 from runs import SMALL_MODEL
 
@@ -29,24 +29,13 @@ def data(scenes, tmp_path):
     return tmp_path / "data" / "street_scenes" / "cityscapes"
 
 
-def start(root, output, *overrides, data=None, flags=(), **keywords):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if data:
-        environment["DETECTRON2_DATASETS"] = str(data.parent.parent)
-    words = [*CONFIG, *flags, *OPTIONS, "OUTPUT_DIR", output, *overrides]
-    command = [sys.executable, "train_net.py", *map(str, words)]
-    return subprocess.Popen(command, cwd=root, env=environment, text=True, **keywords)
+def words(output, *overrides, flags=()):
+    return ["train_net.py", *CONFIG, *flags, *OPTIONS, "OUTPUT_DIR", output, *overrides]
 
 
-def train(*args, **keywords):
-    process = start(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **keywords)
-    return subprocess.CompletedProcess(process.args, *ended(process))
-
-
-def ended(process):
-    """Status, standard output and error."""
-    outputs = process.communicate(timeout=300)
-    return process.returncode, *outputs
+def train(root, output, *overrides, data=None, flags=()):
+    environment = {"DETECTRON2_DATASETS": data.parent.parent} if data else {}
+    return python(*words(output, *overrides, flags=flags), cwd=root, **environment)
 
 
 @pytest.fixture
@@ -54,21 +43,11 @@ def endless(root, scenes, tmp_path, request):
     """A run in tmp_path/"run" that trains until something ends it, after its first checkpoint."""
     output = tmp_path / "run"
     options = ("SOLVER.MAX_ITER", 1000000, *getattr(request, "param", ()))
-    with open(tmp_path / "out", "w+") as out, open(tmp_path / "err", "w+") as err:
-        process = start(root, output, *options, stdout=out, stderr=err)
+    with started(*words(output, *options), cwd=root, output=tmp_path) as process:
         while not (output / "last_checkpoint").exists():
-            assert process.poll() is None, err.seek(0) or err.read()
+            assert process.is_alive(), (tmp_path / "err").read_text()
             time.sleep(0.05)
         yield process
-        process.kill()
-        process.wait()
-
-
-def end_of(process, tmp_path):
-    """What a run of ``endless`` has said in the end."""
-    status = process.wait(300)
-    texts = [(tmp_path / name).read_text() for name in ("out", "err")]
-    return sentence(subprocess.CompletedProcess(process.args, status, *texts))
 
 
 def sentence(process):
@@ -216,12 +195,12 @@ def test_folder_is_of_one_run_at_a_time(root, endless, tmp_path):
     config = (output / "config.yaml").read_bytes()
     message = sentence(train(root, output, "SOLVER.BASE_LR", 0.5, flags=("--resume",)))
     assert f"OUTPUT_DIR '{output}' is in use by process {endless.pid} on" in message
-    assert (output / "config.yaml").read_bytes() == config and endless.poll() is None
+    assert (output / "config.yaml").read_bytes() == config and endless.is_alive()
 
-    children = ["pgrep", "-P", str(endless.pid), "-f", "train_net"]
+    children = ["pgrep", "-P", str(endless.pid)]
     worker = int(subprocess.run(children, capture_output=True, check=True).stdout.split()[0])
     os.kill(worker, signal.SIGKILL)
-    message = end_of(endless, tmp_path)
+    message = sentence(ended(endless, tmp_path))
     assert f"data worker {worker} was killed by SIGKILL" in message and "NUM_WORKERS" in message
 
     message = sentence(train(root, output))
@@ -239,7 +218,7 @@ def test_folder_is_of_one_run_at_a_time(root, endless, tmp_path):
 def test_folder_that_is_deleted_loses_no_weights(root, endless, tmp_path):
     output = tmp_path / "run"
     output.rename(tmp_path / "away")
-    message = end_of(endless, tmp_path)
+    message = sentence(ended(endless, tmp_path))
     assert f"OUTPUT_DIR '{output}' was deleted while the run went on" in message
     name = (output / "last_checkpoint").read_text()
     assert str(output / name) in message

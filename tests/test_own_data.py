@@ -1,38 +1,22 @@
 """From a folder of one's own to a trained and evaluated model, as docs/data.md says."""
 
 import json
-import os
 import re
 import shlex
 import string
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import yaml
+from commands import python
 from oracle import perfect_output
 from PIL import Image
+from runs import SHORT
 
 from eseg_d2.apps.scenes.labels import CATEGORIES
 
 SEED = 4
 IGNORED = 254
-SMALL = (
-    *("SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "1"),
-    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"),
-)
-
-
-def run(root, *command):
-    return subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=root,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
 
 
 def own_ids():
@@ -86,13 +70,13 @@ def own(root, scenes, tmp_path_factory):
     categories = write_own(scenes, folder)
     entries = []
     for split in "train", "val":
-        made = run(
-            root, "datasets/to_panoptic.py", "label-maps",
+        made = python(
+            "datasets/to_panoptic.py", "label-maps",
             "--images", folder / split / "images", "--labels", folder / split / "labels",
             "--instances", folder / split / "instances",
             "--categories", folder / "categories.yaml",
             "--output", folder / split / "made", "--ignore", IGNORED,
-            "--name", f"test_own_{split}", "--workers", 2,
+            "--name", f"test_own_{split}", "--workers", 2, cwd=root,
         )  # fmt: skip
         assert made.returncode == 0, made.stderr[-3000:]
         printed = yaml.safe_load(made.stdout.split("For your configuration:")[1])
@@ -107,7 +91,8 @@ def own(root, scenes, tmp_path_factory):
 def test_a_model_is_trained_and_evaluated_on_it(root, own, tmp_path):
     _, categories, config = own
     out = tmp_path / "run"
-    trained = run(root, "train_net.py", "--config-file", config, *SMALL, "OUTPUT_DIR", out)
+    command = "train_net.py", "--config-file", config
+    trained = python(*command, *SHORT, "SOLVER.MAX_ITER", 2, "OUTPUT_DIR", out, cwd=root)
     assert trained.returncode == 0, trained.stderr[-3000:]
     settings = yaml.safe_load((out / "config.yaml").read_text())["MODEL"]
     assert settings["SEM_SEG_HEAD"]["NUM_CLASSES"] == len(categories)
@@ -171,10 +156,6 @@ def test_it_holds_what_the_scenes_hold(registered):
 
 
 PAGE = "docs/data.md"
-SEMANTIC_SMALL = (
-    *("SOLVER.MAX_ITER", "3", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
-    *("INPUT.MIN_SIZE_TRAIN", "(48, 64)", "INPUT.MIN_SIZE_TEST", "64", "MODEL.WEIGHTS", ""),
-)
 
 
 @pytest.fixture(scope="module")
@@ -207,14 +188,14 @@ def test_a_semantic_data_set_as_the_page_tells_word_by_word(root, semantic_check
         words = shlex.split(command)
         if words[0] == "train_net.py":
             at = words.index("--config-file") + 2 + ("--eval-only" in words)
-            words[at:at] = SEMANTIC_SMALL
-        done = run(semantic_checkout, *words)
+            words[at:at] = (*SHORT, "SOLVER.MAX_ITER", "3", "MODEL.WEIGHTS", "")
+        done = python(*words, cwd=semantic_checkout)
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
     results = json.loads((semantic_checkout / "output" / "mine" / "results.json").read_text())
     assert {k for k in results["sem_seg"] if k.startswith("IoU-")} == {
         *("IoU-road", "IoU-sky", "IoU-tree")
     }
     assert 0 <= results["sem_seg"]["mIoU"] <= 100
-    predicted = run(semantic_checkout, "-c", code)
+    predicted = python("-c", code, cwd=semantic_checkout)
     assert predicted.returncode == 0, predicted.stderr[-3000:]
     assert predicted.stdout.startswith("(64, 128) [") and "'" in predicted.stdout

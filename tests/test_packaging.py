@@ -89,6 +89,7 @@ def test_there_is_one_version(metadata):
     assert re.search(r"^version: (.*)$", citation, re.M)[1] == eseg_d2.__version__
 
 
+@pytest.mark.slow
 def test_installed_package_predicts_from_another_folder(installed, panoptic_model, scene, tmp_path):
     """The five lines of the README, and a configuration by its name, without the checkout."""
     config, overrides, weights = panoptic_model
@@ -152,7 +153,7 @@ def make(*args):
 def test_make_lists_its_targets():
     done = make()
     assert done.returncode == 0
-    for target in "install", "demo", "test", "lint", "clean":
+    for target in "install", "demo", "test", "test-all", "coverage", "lint", "clean":
         assert f"make {target}" in done.stdout
 
 
@@ -166,6 +167,7 @@ def test_make_does_not_clear_a_folder_that_is_no_environment(tmp_path):
     assert (environment / "cat.jpg").exists()
 
 
+@pytest.mark.slow
 def test_make_replaces_an_environment_without_pip(tmp_path):
     environment = tmp_path / ".venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)

@@ -1,31 +1,20 @@
 """train_net.py as its user runs it: a few iterations, evaluation, resume, errors."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 
 import pytest
+from commands import python
+from runs import SHORT
 
-SMALL = (
-    *("SOLVER.CHECKPOINT_PERIOD", "4", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "2"),
-    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"),
-)
+SMALL = (*SHORT, "SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.WARMUP_ITERS", "2")
 
 
 def train_net(root, *arguments, **environment):
-
-    environment = {**os.environ, **environment}
-    return subprocess.run(
-        [sys.executable, "train_net.py", *map(str, arguments)],
-        cwd=root,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
+    return python("train_net.py", *arguments, cwd=root, **environment)
 
 
 def metrics(folder):
@@ -38,10 +27,10 @@ def test_train_resume_and_eval_only(root, scenes, tmp_path, kind):
     out = tmp_path / "run"
     settings = (*SMALL, "OUTPUT_DIR", out)
 
-    first = train_net(root, *config, *settings, "SOLVER.MAX_ITER", "20")
+    first = train_net(root, *config, *settings, "SOLVER.MAX_ITER", "6")
     assert first.returncode == 0, first.stderr[-3000:]
     log = (out / "log.txt").read_text()
-    for name in "config.yaml", "model_final.pth", "last_checkpoint", "model_0000015.pth":
+    for name in "config.yaml", "model_final.pth", "last_checkpoint", "model_0000003.pth":
         assert (out / name).is_file(), name
     assert list(out.glob("events.out.tfevents.*"))
     assert "runs on the CPU" in log or "cuda" in log
@@ -61,12 +50,12 @@ def test_train_resume_and_eval_only(root, scenes, tmp_path, kind):
     for figure in "PQ", "SQ", "RQ", "mIoU", "AP":
         assert figure in evaluated.stdout
 
-    # as if it had been stopped after the checkpoint of iteration 15
-    (out / "last_checkpoint").write_text("model_0000015.pth")
-    resumed = train_net(root, *config, "--resume", *settings, "SOLVER.MAX_ITER", "40")
+    # as if it had been stopped after the checkpoint of iteration 3
+    (out / "last_checkpoint").write_text("model_0000003.pth")
+    resumed = train_net(root, *config, "--resume", *settings, "SOLVER.MAX_ITER", "8")
     assert resumed.returncode == 0, resumed.stderr[-3000:]
-    assert "Starting training from iteration 16" in resumed.stdout
-    assert max(m["iteration"] for m in metrics(out) if "total_loss" in m) == 39
+    assert "Starting training from iteration 4" in resumed.stdout
+    assert max(m["iteration"] for m in metrics(out) if "total_loss" in m) == 7
 
 
 def test_semantic_model_with_all_of_evaluation(root, scenes, tmp_path):
@@ -101,7 +90,7 @@ def test_stock_cityscapes_panoptic(root, scenes, tmp_path):
         root, "--config-file", "configs/cityscapes/rsp_panoptic_R50.yaml", *SMALL,
         "MODEL.WEIGHTS", "", "INPUT.CROP.SIZE", "(64, 64)", "INPUT.MAX_SIZE_TEST", "128",
         "SOLVER.IMS_PER_BATCH", "1", "SOLVER.MAX_ITER", "2", "OUTPUT_DIR", tmp_path / "o",
-        DETECTRON2_DATASETS=str(tmp_path),
+        DETECTRON2_DATASETS=tmp_path,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]
     results = json.loads((tmp_path / "o" / "results.json").read_text())
@@ -115,7 +104,7 @@ def test_broken_data_set_stops_before_training(root, scenes, tmp_path):
     png.write_bytes(png.read_bytes()[:-40])
     command = ["--config-file", "configs/scenes/rsp_panoptic_R18_coco.yaml", *SMALL]
     command += ["SOLVER.MAX_ITER", "1", "OUTPUT_DIR", tmp_path / "o"]
-    process = train_net(root, *command, DETECTRON2_DATASETS=str(tmp_path))
+    process = train_net(root, *command, DETECTRON2_DATASETS=tmp_path)
     message = short_error(process)
     assert "png-unreadable" in message and png.name in message
     assert "DATASETS.QUICK_CHECK False" in message and not (tmp_path / "o").exists()
@@ -124,7 +113,7 @@ def test_broken_data_set_stops_before_training(root, scenes, tmp_path):
 def test_missing_coco_is_a_short_error(root, tmp_path):
     process = train_net(
         root, "--config-file", "configs/rsp_panoptic_R50.yaml", "OUTPUT_DIR", tmp_path / "o",
-        DETECTRON2_DATASETS=str(tmp_path),
+        DETECTRON2_DATASETS=tmp_path,
     )  # fmt: skip
     message = short_error(process)
     assert str(tmp_path / "coco" / "annotations" / "panoptic_train2017.json") in message
@@ -134,15 +123,15 @@ def test_missing_coco_is_a_short_error(root, tmp_path):
 
 def test_missing_scenes_come_with_the_command_that_makes_them(root, tmp_path):
     config = "configs/scenes/rsp_panoptic_R18_coco.yaml"
-    process = train_net(root, "--config-file", config, DETECTRON2_DATASETS=str(tmp_path))
+    process = train_net(root, "--config-file", config, DETECTRON2_DATASETS=tmp_path)
     message = short_error(process)
     command = re.search(r"python (datasets/make_street_scenes.py .*)", message).group(1)
     command = re.sub(r"--num-train \d+ --num-val \d+", "--num-train 2 --num-val 1", command)
-    made = subprocess.run([sys.executable, *command.split()], cwd=root, capture_output=True)
-    assert made.returncode == 0
+    made = python(*command.split(), cwd=root)
+    assert made.returncode == 0, made.stderr[-3000:]
     process = train_net(
         root, "--config-file", config, *SMALL, "OUTPUT_DIR", tmp_path / "run",
-        "SOLVER.MAX_ITER", "1", DETECTRON2_DATASETS=str(tmp_path),
+        "SOLVER.MAX_ITER", "1", DETECTRON2_DATASETS=tmp_path,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]
 

@@ -1,26 +1,19 @@
 """app.py as a command: its errors, and that nothing stays behind."""
 
-import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+from commands import python, started
 
 
-def command(root, model, *rest):
+def command(model, *rest):
     config, overrides, weights = model
-    options = ("--config-file", config, "--weights", weights, *map(str, rest))
-    return [sys.executable, str(root / "demo/app.py"), *options, "--opts", *overrides]
-
-
-def environment(folder):
-    return {**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+    options = ("--config-file", config, "--weights", weights, *rest)
+    return ["demo/app.py", *options, "--opts", *overrides]
 
 
 @pytest.mark.parametrize(
@@ -34,12 +27,7 @@ def environment(folder):
     ],
 )
 def test_errors(root, semantic_model, tmp_path, options, message):
-    done = subprocess.run(
-        command(root, semantic_model, *options),
-        capture_output=True,
-        text=True,
-        env=environment(tmp_path),
-    )
+    done = python(*command(semantic_model, *options), cwd=root, TMPDIR=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("app.py: ")
     assert message in done.stderr
@@ -49,33 +37,30 @@ def test_errors(root, semantic_model, tmp_path, options, message):
 def test_it_serves_until_it_is_told_to_end(root, semantic_model, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    log = tmp_path / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command(root, semantic_model, "--host", "0.0.0.0", "--port", port),
-            stdout=output,
-            stderr=output,
-            env=environment(tmp_path),
-        )
-    try:
-        address = wait_for(log, process)
+    words = command(semantic_model, "--host", "0.0.0.0", "--port", port)
+    with started(*words, cwd=root, output=tmp_path, TMPDIR=tmp_path) as process:
+        address = wait_for(tmp_path, process)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         page = opener.open(address, timeout=30).read().decode()
         assert "Choose an image" in page and semantic_model[2] not in page
-        assert "Warning: listening on 0.0.0.0: everybody" in log.read_text()
+        assert "Warning: listening on 0.0.0.0: everybody" in said(tmp_path)
         about = opener.open(address + "start", timeout=30).read().decode()
         assert "semantic_fpn_R50 (" in about and "weights model.pth" in about
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.terminate()
+        process.join(30)
     assert not list(tmp_path.glob("eseg_d2_app_*"))
-    assert "Traceback" not in log.read_text()
+    assert "Traceback" not in said(tmp_path)
 
 
-def wait_for(log: Path, process) -> str:
+def said(folder: Path) -> str:
+    return (folder / "out").read_text() + (folder / "err").read_text()
+
+
+def wait_for(folder: Path, process) -> str:
+    """The address that the page is at."""
     for _ in range(600):
-        if found := re.search(r"The page is at (\S+)", log.read_text()):
+        if found := re.search(r"The page is at (\S+)", said(folder)):
             return found[1]
-        assert process.poll() is None, log.read_text()
+        assert process.is_alive(), said(folder)
         time.sleep(0.2)
-    raise AssertionError(log.read_text())
+    raise AssertionError(said(folder))

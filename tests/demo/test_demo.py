@@ -2,13 +2,11 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from commands import python
 from PIL import Image
 
 from eseg_d2.inference.video import VideoReader, VideoWriter
@@ -188,16 +186,13 @@ def test_a_missing_camera_is_one_line(capfd):
 
 
 def test_as_a_command(root, semantic_model, folder, tmp_path):
-    command = [sys.executable, "demo/demo.py"]
     options = ("--input", folder / "a.png", folder / "b.jpg")
-    environment = {**os.environ, "PYTHONPATH": str(root), "MPLBACKEND": "agg"}
-    run = {"cwd": root, "env": environment, "capture_output": True, "text": True}
-    done = subprocess.run(
-        [*command, *arguments(semantic_model, *options, "--output", tmp_path / "out")], **run
-    )
+    run = {"cwd": root, "MPLBACKEND": "agg"}
+    words = arguments(semantic_model, *options, "--output", tmp_path / "out")
+    done = python("demo/demo.py", *words, **run)
     assert done.returncode == 0, done.stderr
     assert names(tmp_path / "out") == ["a_overlay.jpg", "b_overlay.jpg"]
     assert "images/s" in done.stderr
-    shown = subprocess.run([*command, *arguments(semantic_model, *options)], **run)
+    shown = python("demo/demo.py", *arguments(semantic_model, *options), **run)
     assert shown.returncode == 1
     assert "no display" in shown.stderr and "Traceback" not in shown.stderr

@@ -1,30 +1,19 @@
 """`make demo` in small: all of its steps, twice."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
+import pytest
+from commands import python
 from PIL import Image
-
-SMALL = (
-    *("SOLVER.MAX_ITER", "3", "SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TRAIN", "(64,)"),
-    *("DATALOADER.NUM_WORKERS", "0"),
-)
+from runs import SHORT
 
 
 def make_demo(root, folder):
-    return subprocess.run(
-        [sys.executable, "demo/make_demo.py", "--output", folder / "demo"]
-        + ["--num-train", "4", "--num-val", "2", "--num-pictures", "2", *SMALL],
-        cwd=root,
-        env={**os.environ, "DETECTRON2_DATASETS": str(folder / "data")},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
+    words = ["demo/make_demo.py", "--output", folder / "demo", "--num-train", "4"]
+    words += ["--num-val", "2", "--num-pictures", "2", *SHORT, "SOLVER.MAX_ITER", 3]
+    return python(*words, cwd=root, DETECTRON2_DATASETS=folder / "data")
 
 
+@pytest.mark.slow
 def test_makes_scenes_trains_and_draws(root, tmp_path):
     first = make_demo(root, tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]

@@ -1,22 +1,19 @@
 """The tutorial, short: a few scenes and iterations of small images."""
 
 import json
-import os
-import subprocess
-import sys
 
+import pytest
+from commands import python
 from PIL import Image
+from runs import SHORT
 
 
+@pytest.mark.slow
 def test_from_nothing_to_pictures(root, tmp_path):
-    small = ("SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TRAIN", "(64,)", "SEED", "1")
-    small += ("INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0")
-    command = [sys.executable, "demo/tutorial.py", "--output", str(tmp_path / "t")]
-    command += ["--iterations", "4", "--num-train", "4", "--num-val", "2", *small]
+    command = ["demo/tutorial.py", "--output", tmp_path / "t"]
+    command += ["--iterations", "4", "--num-train", "4", "--num-val", "2", *SHORT, "SEED", "1"]
     for _ in range(2):  # again: what is there is used
-        process = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, env={**os.environ}, timeout=300
-        )
+        process = python(*command, cwd=root)
         assert process.returncode == 0, process.stderr[-3000:]
         assert "Warning:" not in process.stderr
     for name in "1_data", "2_predictions", "3_context":

@@ -100,6 +100,7 @@ def test_two_processes_are_one(root, single, tmp_path):
     assert (tmp_path / "run" / "log.txt.rank1").exists()
 
 
+@pytest.mark.slow
 def test_evaluation_in_two_processes_gives_the_numbers_of_one(root, single, tmp_path):
     weights = ("MODEL.WEIGHTS", single / "model_final.pth")
     process = start(root, tmp_path / "run", *weights, before=("--eval-only", "--num-gpus", "2"))
@@ -108,6 +109,7 @@ def test_evaluation_in_two_processes_gives_the_numbers_of_one(root, single, tmp_
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_two_machines_on_loopback(root, single, tmp_path):
     machines = ("--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{free_port()}")
     processes = [
@@ -118,6 +120,7 @@ def test_two_machines_on_loopback(root, single, tmp_path):
     assert_same(tmp_path / "run", single)
 
 
+@pytest.mark.slow
 def test_torchrun(root, single, tmp_path):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
     launcher += ("--master-port", str(free_port()))
@@ -126,6 +129,7 @@ def test_torchrun(root, single, tmp_path):
     assert_same(tmp_path / "run", single)
 
 
+@pytest.mark.slow
 def test_srun(root, single, tmp_path):
     """As srun starts two tasks on one node."""
     variables = {
@@ -150,6 +154,7 @@ def wait_for(output, pattern, seconds=600):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_killed_process_ends_the_others_and_the_run_resumes(root, single, tmp_path):
     output = tmp_path / "run"
     process = start(root, output, "SOLVER.MAX_ITER", "1000", before=("--num-gpus", "2"))
@@ -168,6 +173,7 @@ def test_killed_process_ends_the_others_and_the_run_resumes(root, single, tmp_pa
     assert max(curve(output)) == done + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_killed_machine_ends_the_other(root, single, tmp_path, victim):
     output = tmp_path / "run"
@@ -224,6 +230,7 @@ def test_second_machine_that_does_not_come_is_named(impatient, caplog):
     assert any(missing in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first, second, differences",
     [
@@ -276,6 +283,7 @@ def test_what_must_be_equal(root, scenes):
         assert f"{key} is {process()[key]} and other" in compare([process(), changed])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX")
 def test_stopped_process_is_noticed_and_named(root, scenes, tmp_path):
     output = tmp_path / "run"
@@ -289,6 +297,7 @@ def test_stopped_process_is_noticed_and_named(root, scenes, tmp_path):
     assert "Traceback" not in said[said.index("no sign of life") :]
 
 
+@pytest.mark.slow
 def test_head_that_takes_some_levels_only(root, scenes, tmp_path):
     levels = ("MODEL.SEM_SEG_HEAD.IN_FEATURES", "['p2','p3','p4']", "SOLVER.MAX_ITER", "2")
     process = start(root, tmp_path / "run", *levels, before=("--num-gpus", "2"))

@@ -57,6 +57,7 @@ def kill(process):
     assert process.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_thirty_kills(root, scenes, tmp_path):
     """At random moments, many while a checkpoint is written: each iteration writes one.
 

@@ -198,6 +198,7 @@ def assert_stopped(folder, name, processes):
     assert len(states) == processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whom", ["parent", "child"])
 def test_sigterm_reaches_all_processes_of_a_job_that_ignores_sigint(train_net, tmp_path, whom):
     process = train_net("--num-gpus", "2", ignoring_interrupts=True)
@@ -208,6 +209,7 @@ def test_sigterm_reaches_all_processes_of_a_job_that_ignores_sigint(train_net, t
     assert_stopped(tmp_path, "SIGTERM", 2)
 
 
+@pytest.mark.slow
 def test_processes_end_when_their_parent_is_killed(train_net, tmp_path):
     process = train_net("--num-gpus", "2", ignoring_interrupts=True)
     below = descendants(process.pid)
@@ -217,7 +219,7 @@ def test_processes_end_when_their_parent_is_killed(train_net, tmp_path):
     assert len(list((tmp_path / "run").glob("model_*.pth"))) == 1
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_interrupt_of_a_terminal_finishes_the_iteration(train_net, tmp_path, processes):
     process = train_net("--num-gpus", str(processes))
     below = descendants(process.pid)

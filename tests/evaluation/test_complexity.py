@@ -1,9 +1,8 @@
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+from commands import python
 from detectron2.modeling import build_model
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
@@ -107,10 +106,10 @@ def test_command_line(root, tmp_path):
     out = tmp_path / "counts.json"
     names = ("deeplab_v3_R50", "rsp_semantic_R50", "rsp_semantic_light_R50")
     files = [f"configs/cityscapes/{name}.yaml" for name in names]
-    command = [sys.executable, "tools/analyze_model.py", "--size", "1024x2048", "--json", str(out)]
+    command = ["tools/analyze_model.py", "--size", "1024x2048", "--json", out]
     for file in files:
         command += ["--config-file", file]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    done = python(*command, cwd=root)
     assert done.returncode == 0, done.stderr
     results = json.loads(out.read_text())
     assert [r["config"] for r in results] == files
@@ -122,8 +121,7 @@ def test_command_line(root, tmp_path):
 
 
 def test_unknown_config_is_one_line(root):
-    command = [sys.executable, "tools/analyze_model.py", "--config-file", "configs/none.yaml"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    done = python("tools/analyze_model.py", "--config-file", "configs/none.yaml", cwd=root)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("analyze_model.py: no config file")
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import PIL.Image
 import pytest
+from commands import python
 from detectron2.engine import DefaultPredictor
 from pycocotools import mask as coco_mask
 
@@ -198,15 +199,13 @@ def test_wrong_settings_are_named(panoptic_model, semantic_model):
         Predictor(path, weights, overrides=other)
 
 
-def test_importing_the_package_imports_no_predictor():
-    import subprocess
-    import sys
-
+def test_importing_the_package_imports_no_predictor(root):
     code = (
         "import sys, eseg_d2; assert 'eseg_d2.inference' not in sys.modules; "
         "eseg_d2.Predictor; assert 'eseg_d2.inference' in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = python("-c", code, cwd=root)
+    assert done.returncode == 0, done.stderr
     import eseg_d2
 
     assert not hasattr(eseg_d2, "nothing_of_the_kind")

@@ -242,7 +242,10 @@ def test_a_trace_holds_for_other_sizes(similarity, position, recwarn):
         torch.testing.assert_close(trace(*tensors), relation(*tensors), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("position, backend", [("row_column", "aot_eager"), ("mlp", "eager")])
+@pytest.mark.parametrize(
+    "position, backend",
+    [pytest.param("row_column", "aot_eager", marks=pytest.mark.slow), ("mlp", "eager")],
+)
 def test_compiles_without_graph_breaks_for_any_size(position, backend):
     torch._dynamo.reset()
     relation = make(position=position)
@@ -303,6 +306,7 @@ def test_onnx(similarity, position, tmp_path):
             torch.testing.assert_close(torch.from_numpy(context), model(query), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_through_torch_export(tmp_path):
     pytest.importorskip("onnxscript")

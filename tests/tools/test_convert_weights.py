@@ -1,15 +1,12 @@
 """The tool as its user runs it."""
 
-import subprocess
-import sys
-
 import safetensors.torch
 import torch
+from commands import python
 
 
 def convert(root, *words):
-    command = [sys.executable, "tools/convert_weights.py", *map(str, words)]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+    return python("tools/convert_weights.py", *words, cwd=root)
 
 
 def test_weights_are_written(root, tmp_path):

@@ -1,12 +1,11 @@
 """The export tool as its user runs it, on every format, and what it refuses."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from commands import python
 from detectron2.modeling import build_model
 from PIL import Image
 
@@ -30,9 +29,8 @@ def weights_of(root, name, folder):
 
 
 def export(root, name, *options):
-    command = [sys.executable, "tools/export_model.py", "--config-file"]
-    words = [*command, f"configs/scenes/{name}.yaml", *options]
-    return subprocess.run([*map(str, words)], cwd=root, capture_output=True, text=True)
+    words = ["tools/export_model.py", "--config-file", f"configs/scenes/{name}.yaml", *options]
+    return python(*words, cwd=root)
 
 
 @pytest.mark.parametrize(

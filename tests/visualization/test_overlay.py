@@ -1,8 +1,6 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from commands import python
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,7 +109,7 @@ def test_places_are_inside_and_apart(labels):
         taken.append(place)
 
 
-def test_detectron2s_visualizers_stay_as_they_are():
+def test_detectron2s_visualizers_stay_as_they_are(root):
     code = (
         "from detectron2.utils import video_visualizer, visualizer\n"
         "classes = visualizer.Visualizer, visualizer.VisImage, video_visualizer.VideoVisualizer\n"
@@ -120,4 +118,5 @@ def test_detectron2s_visualizers_stay_as_they_are():
         "assert [dict(vars(c)) for c in classes] == before\n"
         "assert (visualizer.Visualizer, visualizer.VisImage) == classes[:2]\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = python("-c", code, cwd=root)
+    assert done.returncode == 0, done.stderr

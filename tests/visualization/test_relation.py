@@ -1,9 +1,7 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
+from commands import python
 from PIL import Image
 from torch import nn
 
@@ -74,8 +72,7 @@ def test_command_draws_from_a_semantic_and_a_panoptic_model(root, tmp_path):
         options = ["--output", picture, "MODEL.WEIGHTS", weights]
 
         def run(*pixel, command=command, options=options):
-            words = [sys.executable, *command, "--pixel", *pixel, *options]
-            return subprocess.run([*map(str, words)], cwd=root, capture_output=True, text=True)
+            return python(*command, "--pixel", *pixel, *options, cwd=root)
 
         done = run(59, 99)
         assert done.returncode == 0, done.stderr

@@ -1,10 +1,9 @@
 """The benchmarks of evaluation and loading: what they compare is the same."""
 
 import re
-import subprocess
-import sys
 
 import pytest
+from commands import python
 
 from eseg_d2.apps.benchmarks.loader_benchmark import benchmark_loader
 from eseg_d2.apps.benchmarks.panoptic_quality_benchmark import benchmark_panoptic_quality
@@ -26,11 +25,10 @@ def test_loader_is_compared_on_both_kinds_of_masks(root, scenes):
 
 
 def test_commands_print_the_ratios(root, scenes):
-    command = [sys.executable, "tools/benchmark.py"]
-    quality = [*command, "panoptic-quality", "--images", "2", "--size", "40x60", "--repeats", "1"]
-    done = subprocess.run(quality, cwd=root, capture_output=True, text=True)
+    quality = ["panoptic-quality", "--images", "2", "--size", "40x60", "--repeats", "1"]
+    done = python("tools/benchmark.py", *quality, cwd=root)
     difference = re.search(r"x; the PQ differs by (\S+) points", done.stdout)
     assert done.returncode == 0 and float(difference[1]) < 1e-9
-    missing = [*command, "loader", "--config-file", "configs/rsp_panoptic_R50.yaml"]
-    done = subprocess.run(missing, cwd=root, capture_output=True, text=True)
+    missing = ["loader", "--config-file", "configs/rsp_panoptic_R50.yaml"]
+    done = python("tools/benchmark.py", *missing, cwd=root)
     assert done.returncode == 1 and "is not there" in done.stderr

@@ -1,17 +1,15 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from commands import python
 
 from eseg_d2.apps.benchmarks.model_benchmark import STEPS, OnnxPredictor, build_predictor
 
 
 def benchmark(root, *options):
-    command = [sys.executable, "tools/benchmark.py", "model", "--repeats", "1", *map(str, options)]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+    return python("tools/benchmark.py", "model", "--repeats", "1", *options, cwd=root)
 
 
 def test_models_are_timed_beside_each_other(root, tmp_path):

@@ -1,9 +1,8 @@
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+from commands import python
 
 from eseg_d2.apps.benchmarks.measure import peak_memory
 from eseg_d2.apps.benchmarks.relation_benchmark import textbook_relation
@@ -34,12 +33,10 @@ def test_peak_memory_counts_what_lives_at_the_same_time():
 
 
 def test_command_line(root, tmp_path):
-    command = [sys.executable, str(root / "tools" / "benchmark.py"), "relation"]
+    command = ["tools/benchmark.py", "relation"]
     arguments = ["--channels", "8", "--sizes", "6x9", "--region-sizes", "3", "--repeats", "2"]
     path = tmp_path / "relation.json"
-    done = subprocess.run(
-        [*command, *arguments, "--json", str(path)], capture_output=True, text=True, cwd=root
-    )
+    done = python(*command, *arguments, "--json", path, cwd=root)
     assert done.returncode == 0, done.stderr
     rows = json.loads(path.read_text())
     assert [row["pass"] for row in rows] == ["forward", "forward+backward"]
@@ -52,6 +49,5 @@ def test_command_line(root, tmp_path):
 
 
 def test_bad_size(root):
-    command = [sys.executable, str(root / "tools" / "benchmark.py"), "relation", "--sizes", "12"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    done = python("tools/benchmark.py", "relation", "--sizes", "12", cwd=root)
     assert done.returncode == 2 and "got '12', expected HxW" in done.stderr

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import SHORT
 
 from eseg_d2.apps.benchmarks.study import (
     Run,
@@ -16,10 +17,7 @@ from eseg_d2.apps.benchmarks.study import (
     train_all,
 )
 
-SMALL = (
-    *("SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.CHECKPOINT_PERIOD", "2"),
-    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"),
-)
+SMALL = (*SHORT, "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2")
 
 
 def test_pair_accuracy_is_balanced_and_ignores_other_predictions():
@@ -66,6 +64,7 @@ def study(root, output, *options):
     return subprocess.run([*map(str, words)], cwd=root, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_study_runs_reports_and_is_used_again(root, scenes, tmp_path):
     first = study(root, tmp_path, *SMALL)
     assert first.returncode == 0, first.stderr[-3000:]

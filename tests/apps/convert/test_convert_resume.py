@@ -2,13 +2,11 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
+from commands import started
 from PIL import Image
 
 from eseg_d2.apps.convert import convert_label_maps, label_maps
@@ -144,17 +142,13 @@ def test_a_killed_run_leaves_nothing_half_done(arguments, root, tmp_path):
         first = (arguments[folder] / f"0.{suffix}").read_bytes()
         for index in range(COUNT, images):
             (arguments[folder] / f"{index}.{suffix}").write_bytes(first)
-    command = [sys.executable, "datasets/to_panoptic.py", "label-maps"]
+    command = ["datasets/to_panoptic.py", "label-maps"]
     for key, value in arguments.items():
-        command += [f"--{key}", str(value)]
-    process = subprocess.Popen(
-        command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+        command += [f"--{key}", value]
     pngs = arguments["output"] / "panoptic"
-    while process.poll() is None and not (pngs.exists() and len(list(pngs.iterdir())) > 20):
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with started(*command, cwd=root, output=tmp_path) as process:
+        while process.is_alive() and not (pngs.exists() and len(list(pngs.iterdir())) > 20):
+            time.sleep(0.001)
     assert not (arguments["output"] / "panoptic.json").exists()
     for path in pngs.glob("[!.]*.png"):
         with Image.open(path) as image:

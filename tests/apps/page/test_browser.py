@@ -13,7 +13,10 @@ from PIL import Image
 SIZES = {"phone": (390, 844), "desktop": (1400, 900)}
 
 
-@pytest.fixture(params=[("phone", "dark"), ("desktop", "light")], ids="-".join)
+PHONE = pytest.param(("phone", "dark"), marks=pytest.mark.slow)
+
+
+@pytest.fixture(params=[PHONE, ("desktop", "light")], ids="-".join)
 def tab(request, browser, page):
     """The page, loaded; fails if a script failed or another server was asked."""
     size, scheme = request.param

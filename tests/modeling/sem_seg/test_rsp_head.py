@@ -24,31 +24,6 @@ def head(levels=(2, 3, 4), channels=16, width=16, **options):
     return RSPHead(shapes, **options)
 
 
-@pytest.mark.parametrize("levels", [(2, 3), (2, 3, 4, 5, 6, 7), (3, 4, 5, 6, 7, 8, 9), (5, 6)])
-def test_any_consecutive_levels_train(levels):
-    model = head(levels)
-    x = features(levels, 16, 96, 160)
-    targets = torch.randint(0, 5, (2, 96, 160))
-    _, losses = model(x, targets)
-    losses["loss_sem_seg"].backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-    logits, _ = model.eval()(x)
-    assert logits.shape == (2, 5, 96, 160)
-
-
-@pytest.mark.parametrize("norm", ["BN", "SyncBN"])
-@pytest.mark.parametrize("channels", [16, 24])
-def test_one_image_with_1x1_maps_trains(norm, channels):
-    """Batch norm would refuse a single value a channel."""
-    levels = (3, 4, 5, 6, 7, 8, 9)
-    model = head(levels, channels=channels, norm=norm)
-    x = features(levels, channels, 64, 128, batch=1)
-    _, losses = model(x, torch.zeros(1, 64, 128, dtype=torch.int64))
-    losses["loss_sem_seg"].backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
-
-
 @pytest.mark.parametrize("similarity", ["dot_product", "squared_difference"])
 @pytest.mark.parametrize("position", ["row_column", "mlp", "none"])
 @pytest.mark.parametrize("fusion", ["sum", "concat"])
@@ -61,8 +36,7 @@ def test_every_choice_gives_gradients_everywhere(similarity, position, fusion, o
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_levels_are_taken_by_stride_and_checked():
-    assert head((4, 2, 3)).in_features == ["p2", "p3", "p4"]
+def test_levels_are_checked():
     for levels in (2, 4), (3,):
         with pytest.raises(ValueError, match="consecutive powers of two"):
             head(levels)
@@ -72,23 +46,12 @@ def test_levels_are_taken_by_stride_and_checked():
 
 
 def test_unknown_choices_are_named():
-    with pytest.raises(ValueError, match="SEM_SEG_HEAD.LOSS_TYPE is 'x'"):
-        head(loss_type="x")
     for key in "fusion", "output_conv":
         with pytest.raises(ValueError, match=f"RSP_HEAD.{key.upper()} is 'x'"):
             head(**{key: "x"})
     rse = RSE(low_channels=8, high_channels=8, channels=16)
     with pytest.raises(ValueError, match="8 and 16 channels"):
         RSP(rse, low_channels=8, channels=16)
-
-
-@pytest.mark.parametrize("loss_type", ["cross_entropy", "hard_pixel_mining"])
-def test_no_valid_pixel_gives_zero_loss_that_is_connected(loss_type):
-    model = head(loss_type=loss_type)
-    _, losses = model(features((2, 3, 4), 16, 32, 32), torch.full((2, 32, 32), 255))
-    assert losses["loss_sem_seg"] == 0
-    losses["loss_sem_seg"].backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
 def test_context_comes_from_far_above():
