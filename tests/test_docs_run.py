@@ -95,7 +95,7 @@ def python_of(page) -> str:
 
 # data.md's needs what its commands make: tests/test_own_data.py types it all
 WITH_CODE = [page for page in PAGES if python_of(page) and page.name != "data.md"]
-BUILT_ON = ("SOLVER.MAX_ITER", "--format onnx", "convert_weights.py")
+BUILT_ON = ("SOLVER.MAX_ITER", "--format onnx", "convert_weights.py output")
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=[page.name for page in WITH_CODE])

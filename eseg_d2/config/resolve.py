@@ -116,7 +116,7 @@ def _device(cfg: CfgNode) -> _Step:
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         yield "MODEL.DEVICE", "cpu", "this machine has no GPU that PyTorch can use"
     if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
-        yield "SOLVER.AMP.DTYPE", "bfloat16", "CPUs compute in no float16"
+        yield "SOLVER.AMP.DTYPE", "bfloat16", "CPUs do not compute in float16"
 
 
 def _trained_layers(cfg: CfgNode) -> _Step:

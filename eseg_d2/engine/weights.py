@@ -37,7 +37,7 @@ def fetch_weights(weights: str) -> str:
         path = PathManager.get_local_path(weights)
         found, reason = os.path.isfile(path), "no such file"
     except Exception as e:  # the handlers behind PathManager raise all kinds of errors
-        found, reason = False, f"{type(e).__name__}: {e}"
+        found, reason = False, f"{type(e).__name__}: {e}".rstrip(".")
     if not found:
         raise FileNotFoundError(
             f"cannot get MODEL.WEIGHTS {weights!r}: {reason}.\n"
@@ -204,18 +204,15 @@ class WeightsSummary:
                 f"the weights are of another network. {self}.\n  Most of the file does not fit: "
                 "give weights of this architecture, or MODEL.WEIGHTS '' to start from random ones."
             )
-        names = [name for name, _ in self._model.named_parameters()]
         prefix = "backbone.bottom_up."
-        if not any(name.startswith(prefix) for name in names):
-            prefix = "backbone."
-        parameters = {name for name in names if name.startswith(prefix)}
+        parameters = {name for name, _ in self._model.named_parameters() if name.startswith(prefix)}
         missing = [name for name in self.missing if name in parameters]
         if missing and len(missing) < len(parameters):
             raise ValueError(
                 f"MODEL.WEIGHTS {self.path} lacks {len(missing)} of the {len(parameters)} "
-                f"parameters of {prefix[:-1]} ({listing(missing)}): they are of another depth or "
-                "kind. Set its keys (MODEL.RESNETS.DEPTH and the like) to those "
-                "of the weights, or give other weights."
+                f"parameters of backbone.bottom_up ({listing(missing)}): they are of another "
+                "depth or kind. Set the bottom-up's keys (MODEL.RESNETS.DEPTH and the like) to "
+                "those of the weights, or give other weights."
             )
 
     def _shapes(self) -> str:
