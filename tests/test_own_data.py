@@ -156,6 +156,7 @@ def test_it_holds_what_the_scenes_hold(registered):
 
 
 PAGE = "docs/data.md"
+SEMANTIC = ("SOLVER.MAX_ITER", "3", "MODEL.WEIGHTS", "", "INPUT.MIN_SIZE_TRAIN", "(48, 64)")
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,7 @@ def test_a_semantic_data_set_as_the_page_tells_word_by_word(root, semantic_check
         words = shlex.split(command)
         if words[0] == "train_net.py":
             at = words.index("--config-file") + 2 + ("--eval-only" in words)
-            words[at:at] = (*SHORT, "SOLVER.MAX_ITER", "3", "MODEL.WEIGHTS", "")
+            words[at:at] = (*SHORT, *SEMANTIC)
         done = python(*words, cwd=semantic_checkout)
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
     results = json.loads((semantic_checkout / "output" / "mine" / "results.json").read_text())
