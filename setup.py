@@ -61,7 +61,11 @@ setup(
     description="RSP and ESeg, multi-scale feature aggregation for segmentation, for Detectron2",
     python_requires=">=3.10",
     packages=find_packages(include=["eseg_d2", "eseg_d2.*"]),
-    package_data={"eseg_d2.apps.report": ["templates/*"], "eseg_d2.apps.page": ["static/*"]},
+    package_data={
+        "eseg_d2.apps.doctor": ["templates/*"],
+        "eseg_d2.apps.page": ["static/*"],
+        "eseg_d2.apps.report": ["templates/*"],
+    },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
 )

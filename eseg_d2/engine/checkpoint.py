@@ -15,8 +15,8 @@ from detectron2.utils import comm
 from torch import distributed, nn
 
 from eseg_d2.engine.weights_summary import WeightsSummary
-from eseg_d2.utils.atomic_files import remove_leftovers, write_atomically
 from eseg_d2.utils.errors import RunError
+from eseg_d2.utils.files import remove_leftovers, write_atomically
 from eseg_d2.utils.weights_file import UnreadableWeightsError, read_weights_file
 
 __all__ = [

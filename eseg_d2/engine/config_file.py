@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 from fvcore.common.config import BASE_KEY
 
-from eseg_d2.utils.safe_files import load_yaml
+from eseg_d2.utils.json_yaml import load_yaml
 
 __all__ = ["check_config_file", "check_values"]
 

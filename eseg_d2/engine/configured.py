@@ -8,7 +8,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 
-from eseg_d2.data.build import build_test_loader, build_train_loader
+from eseg_d2.data.loaders import build_test_loader, build_train_loader
 from eseg_d2.data.train_loader import TrainLoader
 from eseg_d2.engine.results import write_results
 from eseg_d2.engine.stopping import StoppableEvaluator

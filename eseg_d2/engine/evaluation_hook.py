@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from eseg_d2.engine.checkpoint import SafeCheckpointer
 from eseg_d2.engine.output_dir import read_record
 from eseg_d2.engine.results import plain_results
-from eseg_d2.utils.atomic_files import write_atomically
+from eseg_d2.utils.files import write_atomically
 from eseg_d2.utils.random_state import preserved_random_state
 
 __all__ = ["EVALUATIONS_FILE", "EvaluationHook"]

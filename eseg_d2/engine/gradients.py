@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from detectron2.config import CfgNode
 
-from eseg_d2.utils.arguments import check_choice
+from eseg_d2.utils.errors import check_choice
 
 __all__ = ["build_clipping", "gradient_norm"]
 

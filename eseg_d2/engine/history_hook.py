@@ -7,7 +7,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from eseg_d2.engine.output_dir import set_aside
-from eseg_d2.utils.atomic_files import write_atomically
+from eseg_d2.utils.files import write_atomically
 
 __all__ = ["HistoryHook"]
 

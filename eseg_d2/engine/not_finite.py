@@ -7,8 +7,7 @@ from detectron2.utils import comm
 
 from eseg_d2.engine.checkpoint import what_is_kept
 from eseg_d2.engine.train_step import NotFiniteError
-from eseg_d2.utils.errors import RunError
-from eseg_d2.utils.text import listing
+from eseg_d2.utils.errors import RunError, listing
 
 __all__ = ["NotFiniteGuard"]
 

@@ -13,8 +13,8 @@ from typing import TextIO
 
 from detectron2.utils import comm
 
-from eseg_d2.engine.results import read_json
 from eseg_d2.utils.errors import RunError
+from eseg_d2.utils.json_yaml import read_json_or_none
 
 __all__ = ["RECORDS", "lock_output_dir", "read_record", "require_output_dir", "set_aside"]
 
@@ -123,7 +123,7 @@ def read_record(path: str, is_valid: Callable[[object], bool]):
         path: of the file. If it is damaged it is set aside, so that it is not overwritten.
         is_valid: whether content is what the file should hold.
     """
-    content = read_json(path)
+    content = read_json_or_none(path)
     if content is not None and is_valid(content):
         return content
     folder, name = os.path.split(path)

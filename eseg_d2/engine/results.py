@@ -2,11 +2,10 @@
 
 import json
 import math
-import os
 
-from eseg_d2.utils.atomic_files import write_atomically
+from eseg_d2.utils.files import write_atomically
 
-__all__ = ["plain_results", "read_json", "write_results"]
+__all__ = ["plain_results", "write_results"]
 
 
 def plain_results(results: dict) -> dict:
@@ -29,14 +28,3 @@ def write_results(results: dict, path: str) -> None:
     """
     text = json.dumps(plain_results(results), indent=1)
     write_atomically(path, lambda f: f.write(text.encode()))
-
-
-def read_json(path: str):
-    """Return a json file's content, or None if it is not there or damaged."""
-    if not os.path.isfile(path):
-        return None
-    try:
-        with open(path) as f:
-            return json.load(f)
-    except ValueError:
-        return None

@@ -12,12 +12,12 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from eseg_d2.config import add_eseg_config
-from eseg_d2.data.datasets.availability import require_datasets
-from eseg_d2.data.datasets.own import register_own
+from eseg_d2.data.datasets.builtin import require_datasets
+from eseg_d2.data.datasets.panoptic import is_panoptic, register_own
 from eseg_d2.engine.config_file import check_config_file, check_values
 from eseg_d2.modeling.backbone.efficientnet_weights import fetch_pretrained
 from eseg_d2.structures.label_space import LabelSpace
-from eseg_d2.utils.arguments import check_choice
+from eseg_d2.utils.errors import check_choice
 
 __all__ = [
     "all_keys",
@@ -137,9 +137,10 @@ def _label_spaces(cfg: CfgNode) -> dict[str, LabelSpace]:
     """Of the panoptic data sets of DATASETS.TRAIN and DATASETS.TEST, by name."""
     spaces = {}
     for name in [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]:
-        metadata = MetadataCatalog.get(name)
-        if metadata.get("panoptic_json"):
-            spaces[name] = LabelSpace.from_metadata(metadata, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)
+        if is_panoptic(name):
+            spaces[name] = LabelSpace.from_metadata(
+                MetadataCatalog.get(name), cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES
+            )
     return spaces
 
 

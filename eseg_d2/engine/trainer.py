@@ -15,7 +15,7 @@ from detectron2.utils.events import EventStorage, EventWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from eseg_d2.data.build import build_train_loader
+from eseg_d2.data.loaders import build_train_loader
 from eseg_d2.data.train_loader import TrainLoader
 from eseg_d2.engine.checkpoint import TRAINING_MODEL, SafeCheckpointer, what_is_kept
 from eseg_d2.engine.checkpoint_hook import CheckpointHook

@@ -4,12 +4,12 @@ from collections import defaultdict
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from timm.layers import DropPath
 from torch import nn
 
+from eseg_d2.data.datasets.panoptic import dataset_dicts, is_panoptic
 from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.utils.random_state import preserved_random_state, seeded
 
@@ -40,7 +40,7 @@ class ValidationLossHook(HookBase):
         if not cfg.DATASETS.TEST:
             raise ValueError("TEST.VALIDATION_LOSS.ENABLED is True, but DATASETS.TEST is empty")
         for name in cfg.DATASETS.TEST:
-            if not MetadataCatalog.get(name).get("panoptic_json"):
+            if not is_panoptic(name):
                 raise ValueError(
                     f"TEST.VALIDATION_LOSS.ENABLED is for panoptic data sets, and {name} is none: "
                     "set it to False"
@@ -86,7 +86,7 @@ class ValidationLossHook(HookBase):
     def _samples(self):
         """This process's share."""
         for name in self._cfg.DATASETS.TEST:
-            images = DatasetCatalog.get(name)[: self._num_images or None]
+            images = dataset_dicts(name)[: self._num_images or None]
             mapper = PanopticMapper.for_validation(self._cfg, name)
             for image in images[comm.get_rank() :: comm.get_world_size()]:
                 yield mapper(image)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 from torch import nn
 
-from eseg_d2.utils.text import listing
+from eseg_d2.utils.errors import listing
 
 __all__ = ["WeightsSummary"]
 

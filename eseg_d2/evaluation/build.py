@@ -10,6 +10,7 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
+from eseg_d2.data.datasets.panoptic import is_panoptic
 from eseg_d2.evaluation.cityscapes import CityscapesOfficialEvaluator
 from eseg_d2.evaluation.coco_ap import APEvaluator
 from eseg_d2.evaluation.instance import InstanceEvaluator
@@ -36,7 +37,7 @@ def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
     """
     metadata = MetadataCatalog.get(dataset_name)
     output_dir = os.path.join(cfg.OUTPUT_DIR, "inference")
-    if not metadata.get("panoptic_json"):
+    if not is_panoptic(dataset_name):
         return _detectron2_evaluator(dataset_name, metadata.get("evaluator_type"), output_dir)
 
     def instance() -> DatasetEvaluator:

@@ -1,8 +1,10 @@
 """COCO's AP, by faster-coco-eval where it is installed."""
 
-import contextlib
+import os
 
-from detectron2.evaluation import COCOEvaluator, coco_evaluation
+from detectron2.evaluation import COCOEvaluator
+
+from eseg_d2.utils.json_yaml import write_json
 
 __all__ = ["APEvaluator"]
 
@@ -23,26 +25,33 @@ class APEvaluator(COCOEvaluator):
         """
         super().__init__(dataset_name, ("bbox", "segm"), distributed, output_dir)
 
-    def evaluate(self, img_ids=None):
-        """Detectron2's dictionary: ``{"bbox": {"AP", "AP50", ...}, "segm": {...}}``, percent."""
-        with _fast_evaluation() as is_fast:
-            self._use_fast_impl = is_fast or self._use_fast_impl
-            return super().evaluate(img_ids)
+    def _eval_predictions(self, predictions, img_ids=None):
+        faster = None if self._use_fast_impl else _faster_coco_eval()
+        results = [result for prediction in predictions for result in prediction["instances"]]
+        if faster is None or not results or not self._do_evaluation:
+            super()._eval_predictions(predictions, img_ids)
+            return
+        ids = self._metadata.get("thing_dataset_id_to_contiguous_id", {})
+        to_dataset = {contiguous: dataset for dataset, contiguous in ids.items()}
+        for result in results:
+            result["category_id"] = to_dataset.get(result["category_id"], result["category_id"])
+        write_json(os.path.join(self._output_dir, "coco_instances_results.json"), results)
+        for task in self._tasks:
+            scores = self._score(faster, results, task, img_ids)
+            names = self._metadata.get("thing_classes")
+            self._results[task] = self._derive_coco_results(scores, task, class_names=names)
 
-
-@contextlib.contextmanager
-def _fast_evaluation():
-    """While it lasts Detectron2 evaluates with faster-coco-eval, if it has nothing fast itself."""
-    plain = coco_evaluation.COCOeval
-    faster = _faster_coco_eval() if coco_evaluation.COCOeval_opt is plain else None
-    if faster is None:
-        yield False
-        return
-    coco_evaluation.COCOeval_opt = faster
-    try:
-        yield True
-    finally:
-        coco_evaluation.COCOeval_opt = plain
+    def _score(self, coco_eval: type, results: list[dict], task: str, img_ids):
+        if task == "segm":  # with a box its area would count, and not the mask's
+            results = [{k: v for k, v in result.items() if k != "bbox"} for result in results]
+        scores = coco_eval(self._coco_api, self._coco_api.loadRes(results), task)
+        scores.params.maxDets = self._max_dets_per_image
+        if img_ids is not None:
+            scores.params.imgIds = img_ids
+        scores.evaluate()
+        scores.accumulate()
+        scores.summarize()
+        return scores
 
 
 def _faster_coco_eval():

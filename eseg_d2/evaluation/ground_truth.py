@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from eseg_d2.data.datasets.panoptic import dataset_dicts
 from eseg_d2.data.panoptic_png import read_panoptic_png, segment_index
 from eseg_d2.structures.label_space import LabelSpace
 
@@ -53,7 +54,7 @@ class GroundTruth:
 @lru_cache(maxsize=4)
 def _records(dataset_name: str, load: Callable[[], list[dict]]) -> list[dict]:
     # the function is part of the key: a name may be registered anew, with other classes
-    return load()
+    return dataset_dicts(dataset_name)
 
 
 @lru_cache(maxsize=2)

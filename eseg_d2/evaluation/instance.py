@@ -1,6 +1,5 @@
 """COCO AP of boxes and masks against the things in the panoptic truth."""
 
-import json
 import logging
 import os
 
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from eseg_d2.evaluation.coco_ap import APEvaluator
 from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.utils.json_yaml import write_json
 
 __all__ = ["InstanceEvaluator", "panoptic_to_coco_instances"]
 
@@ -38,8 +38,7 @@ class InstanceEvaluator(APEvaluator):
         path = os.path.join(output_dir, f"{dataset_name}_instances.json")
         if comm.is_main_process():
             os.makedirs(output_dir, exist_ok=True)
-            with open(path, "w") as f:
-                json.dump(panoptic_to_coco_instances(truth), f)
+            write_json(path, panoptic_to_coco_instances(truth))
         comm.synchronize()
         # pred_classes are contiguous ids, and so are the category ids in the json
         name = f"{dataset_name}@instances_of_panoptic"

@@ -1,6 +1,5 @@
 """Panoptic quality, without panopticapi and with its numbers."""
 
-import json
 import logging
 import os
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from tabulate import tabulate
 
 from eseg_d2.evaluation.ground_truth import GroundTruth, as_numpy
 from eseg_d2.evaluation.panoptic_statistics import PanopticStatistics, count_pairs, summarize
+from eseg_d2.utils.json_yaml import write_json
 
 __all__ = ["PanopticQualityEvaluator"]
 
@@ -97,8 +97,8 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         logger.info("Panoptic quality:\n" + _tables(results, per_class))
         if self._output_dir:
             os.makedirs(self._output_dir, exist_ok=True)
-            with open(os.path.join(self._output_dir, "panoptic_quality.json"), "w") as f:
-                json.dump(per_class, f, indent=1)
+            path = os.path.join(self._output_dir, "panoptic_quality.json")
+            write_json(path, per_class, indent=1, sort_keys=False)
         return {"panoptic_seg": results}
 
 

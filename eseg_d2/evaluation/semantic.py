@@ -1,6 +1,5 @@
 """Mean IoU against the semantic map that the panoptic truth implies."""
 
-import json
 import logging
 import math
 import os
@@ -13,6 +12,7 @@ from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.utils.json_yaml import write_json
 
 __all__ = ["SemanticEvaluator", "iou_results"]
 
@@ -88,8 +88,8 @@ class SemanticEvaluator(DatasetEvaluator):
         names = self._truth.label_space.semantic_names
         if self._output_dir:
             os.makedirs(self._output_dir, exist_ok=True)
-            with open(os.path.join(self._output_dir, "sem_seg_confusion.json"), "w") as f:
-                json.dump({"classes": names, "pixels": confusion.tolist()}, f)
+            path = os.path.join(self._output_dir, "sem_seg_confusion.json")
+            write_json(path, {"classes": names, "pixels": confusion.tolist()})
         results = iou_results(confusion, names)
         logger.info("Semantic segmentation:\n" + _tables(results, names))
         return {"sem_seg": results}

@@ -11,8 +11,8 @@ from typing import BinaryIO
 import safetensors
 import torch
 
+from eseg_d2.utils.files import require_file
 from eseg_d2.utils.plain_pickle import STORAGES, Global, RefusedPickleError, read_pickle
-from eseg_d2.utils.safe_files import require_file
 
 __all__ = ["UnreadableWeightsError", "read_weights_file"]
 

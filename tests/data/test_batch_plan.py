@@ -11,7 +11,7 @@ from detectron2.data.samplers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eseg_d2.data.batch_plan import BatchPlan, PartSampler, SampleKey
+from eseg_d2.data.train_loader import BatchPlan, PartSampler, SampleKey
 
 FEW = settings(max_examples=50, deadline=None)
 SAMPLERS = {

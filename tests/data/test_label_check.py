@@ -3,7 +3,7 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.structures import Instances
 
-from eseg_d2.data.label_check import LabelCheckedMapper
+from eseg_d2.data.mapper import LabelCheckedMapper
 
 
 def check(sample, **files):

@@ -7,8 +7,8 @@ from detectron2.data import detection_utils
 from PIL import Image
 
 from eseg_d2 import inference
-from eseg_d2.data.panoptic_png import read_image
-from eseg_d2.data.test_loader import EvaluationMapper
+from eseg_d2.data.images import read_image
+from eseg_d2.data.mapper import EvaluationMapper
 from eseg_d2.utils.errors import BadSampleError
 
 
@@ -86,5 +86,5 @@ def test_floating_point_pixels_are_refused(tmp_path):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such image: .*gone.png"):
+    with pytest.raises(FileNotFoundError, match="no such file: .*gone.png"):
         read_image(str(tmp_path / "gone.png"), "RGB")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.Image import Transpose
 
-from eseg_d2.inference.images import read_image
+from eseg_d2.data.images import read_image
 
 # what has to be done to an upright picture so that its EXIF orientation turns it back
 TURNS = {
@@ -103,7 +103,7 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path):
         read_image(tmp_path / "large.png")
     assert read_image(tmp_path / "large.png", max_pixels=9000**2).shape == (9000, 9000, 3)
     Image.new("1", (60000, 60000)).save(tmp_path / "bomb.png")
-    with pytest.raises(ValueError, match=r"bomb\.png has more than 178 million pixels"):
+    with pytest.raises(ValueError, match=r"bomb\.png: .*3600000000 pixels"):
         read_image(tmp_path / "bomb.png", max_pixels=10**12)
 
 

@@ -84,7 +84,7 @@ def test_a_broken_json_is_a_finding_and_overrides_count(broken, tmp_path):
     ("arguments", "message"),
     [
         (["--dataset", "scenes_coco_panoptic_tran"], "is not registered"),
-        (["--dataset", "coco_2017_val"], "no panoptic one"),
+        (["--dataset", "coco_2017_val"], "not in the COCO panoptic format"),
         (["--config-file", "no/such.yaml"], "no/such.yaml"),
         (["--config-file", "configs/Base-RSP-Panoptic.yaml", "NO.KEY", "1"], "NO.KEY"),
     ],

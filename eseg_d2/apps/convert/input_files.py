@@ -1,24 +1,22 @@
-"""Read what is converted: files by name, label pngs, sizes of images; replace files whole."""
+"""Read what is converted: files by name, label pngs, sizes of images."""
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from eseg_d2.data.images import oriented_size
 from eseg_d2.data.panoptic_png import GREY, HEADER_BYTES, PALETTE, png_header
-from eseg_d2.data.pixels import oriented_size
-from eseg_d2.utils.safe_files import require_file
+from eseg_d2.utils.files import require_file
 
 __all__ = [
     "find_files",
     "image_size",
     "read_label_png",
     "repeated",
-    "replacing",
 ]
 
 
@@ -111,19 +109,3 @@ def read_label_png(path: Path) -> np.ndarray:
         raise ValueError(f"cannot read {path}: {e}. Is it complete?") from e
     # Pillow spreads grey of 2 and 4 bit over 0 .. 255
     return values // (255 // (2**header.depth - 1)) if scaled else values
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a hidden path to write to, which takes the place of `path` at the end.
-
-    If the block raises, `path` stays as it was. Missing folders are made.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".unfinished_{path.name}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

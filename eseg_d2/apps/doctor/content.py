@@ -7,7 +7,7 @@ from eseg_d2.apps.doctor.findings import Finding
 from eseg_d2.apps.doctor.sources import Source
 from eseg_d2.data.datasets.json_entries import CATEGORY_KEYS, is_integer, wrong_in
 from eseg_d2.structures.label_space import LabelSpace
-from eseg_d2.utils.files import DuplicateKeyError, read_json
+from eseg_d2.utils.json_yaml import DuplicateKeyError, read_json
 
 __all__ = ["Category", "Classes", "check_categories", "read_content"]
 

@@ -12,7 +12,7 @@ from eseg_d2.data.datasets.json_entries import (
     is_integer,
     is_segment_id,
 )
-from eseg_d2.utils.text import listing
+from eseg_d2.utils.errors import listing
 
 __all__ = ["SegmentCheck", "check_segments", "is_box", "is_number"]
 

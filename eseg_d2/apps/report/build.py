@@ -18,7 +18,7 @@ from eseg_d2.apps.report.page import render
 from eseg_d2.apps.report.predictions import Predictions, find_weights
 from eseg_d2.apps.report.run_files import Run, read_run, run_labels
 from eseg_d2.apps.report.speed import speed_rows
-from eseg_d2.data.datasets.availability import require_datasets
+from eseg_d2.data.datasets.builtin import require_datasets
 from eseg_d2.engine import load_config
 
 __all__ = ["MAX_RUNS", "build_report"]

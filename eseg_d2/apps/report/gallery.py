@@ -23,7 +23,7 @@ from eseg_d2.apps.report.viewer import (
     percent,
     short_path,
 )
-from eseg_d2.data.panoptic_png import read_image
+from eseg_d2.data.images import read_image
 from eseg_d2.visualization.panels import draw_panoptic, resize
 
 __all__ = ["Gallery", "choose", "error_legend", "evenly", "make_gallery"]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from eseg_d2.apps.report.figures import finite
+from eseg_d2.utils import json_yaml
 
 __all__ = ["read_json", "read_metrics"]
 
@@ -18,10 +19,10 @@ def read_json(path: Path, kind: type, notes: list[str]) -> Any:
         notes: gets one more if the file cannot be read or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_yaml.read_json(path)
     except FileNotFoundError:
         return kind()
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         notes.append(f"{path.name} cannot be read: {error}")
         return kind()
     if not isinstance(content, kind):

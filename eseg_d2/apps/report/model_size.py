@@ -3,12 +3,12 @@
 from collections import Counter
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from torch import nn
 
-from eseg_d2.data.datasets.availability import require_datasets
+from eseg_d2.data.datasets.builtin import require_datasets
+from eseg_d2.data.datasets.panoptic import dataset_dicts
 from eseg_d2.engine.complexity import PARTS, count_multiply_adds
 
 __all__ = ["model_size", "parameters_by_part"]
@@ -41,7 +41,7 @@ def model_size(cfg: CfgNode) -> dict:
     params = parameters_by_part(model)
     try:
         require_datasets(cfg.DATASETS.TEST)
-        record = DatasetCatalog.get(cfg.DATASETS.TEST[0])[0]
+        record = dataset_dicts(cfg.DATASETS.TEST[0])[0]
     except (FileNotFoundError, IndexError):
         return {"params": params, "macs": {}, "size": None}
     size = T.ResizeShortestEdge.get_output_shape(

@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
+from detectron2.data import DatasetMapper, build_detection_test_loader
 from tqdm import tqdm
 
 from eseg_d2.apps.report.figures import finite
 from eseg_d2.apps.report.truth import PanopticTruth, SemanticTruth
+from eseg_d2.data.datasets.panoptic import is_panoptic
 from eseg_d2.data.panoptic_png import read_panoptic_png, segment_id_to_rgb
 from eseg_d2.engine.trained import load_trained
 from eseg_d2.evaluation.ground_truth import as_numpy
-from eseg_d2.utils.files import write_image, write_json
+from eseg_d2.utils.files import write_image
+from eseg_d2.utils.json_yaml import write_json
 
 __all__ = ["ARCHITECTURES", "Predictions", "find_weights"]
 
@@ -55,7 +57,7 @@ class Predictions:
                 f"is {cfg.MODEL.META_ARCHITECTURE}"
             )
         self.dataset = cfg.DATASETS.TEST[0]
-        if not MetadataCatalog.get(self.dataset).get("panoptic_json"):
+        if not is_panoptic(self.dataset):
             raise ValueError(f"images are drawn for panoptic data sets; {self.dataset} is none")
         self.weights = os.path.basename(cfg.MODEL.WEIGHTS)
         self.truth = kind(self.dataset, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)

@@ -11,7 +11,7 @@ from eseg_d2.apps.report.confusion import Confusion
 from eseg_d2.apps.report.figures import class_figures, finite, flatten
 from eseg_d2.apps.report.json_files import read_json, read_metrics
 from eseg_d2.apps.report.origin import environment, failure
-from eseg_d2.utils.safe_files import load_yaml
+from eseg_d2.utils.json_yaml import load_yaml
 
 __all__ = [
     "Run",

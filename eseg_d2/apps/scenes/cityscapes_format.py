@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from eseg_d2.utils.files import write_image, write_json
+from eseg_d2.utils.files import write_image
+from eseg_d2.utils.json_yaml import write_json
 
 from .labels import color_table, train_id_table
 from .render import Scene

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from eseg_d2.data.panoptic_png import count_segments, segment_id_to_rgb
-from eseg_d2.utils.files import write_image, write_json
+from eseg_d2.utils.files import write_image
+from eseg_d2.utils.json_yaml import write_json
 
 from .labels import CATEGORIES
 from .render import Scene
@@ -33,7 +34,7 @@ def prepare(root: Path, split: str, count: int) -> None:
 
 def _segments(instance_ids: np.ndarray) -> list[dict[str, Any]]:
     """COCO's segments_info: what is not void, ids as in `instance_ids`."""
-    things = {c.id: c.is_thing for c in CATEGORIES}
+    things = {c.id: c.hasInstances for c in CATEGORIES}
     segments = []
     for number, pixels in count_segments(instance_ids).items():
         category = number if number < 1000 else number // 1000
@@ -83,8 +84,8 @@ def finish(root: Path, split: str, records: list[dict[str, Any]]) -> None:
         {
             "id": c.id,
             "name": c.name,
-            "supercategory": c.supercategory,
-            "isthing": int(c.is_thing),
+            "supercategory": c.category,
+            "isthing": int(c.hasInstances),
             "color": list(c.color),
         }
         for c in CATEGORIES

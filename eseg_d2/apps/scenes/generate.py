@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from eseg_d2.utils.files import write_json
+from eseg_d2.utils.json_yaml import write_json
 from eseg_d2.utils.parallel import map_in_processes, number_of_workers
 
 from . import cityscapes_format, coco_format

@@ -7,8 +7,7 @@ import numpy as np
 from . import ground, texture
 from .camera import Camera
 from .drawing import Drawable, Part, paint
-from .label_maps import instance_table, is_hidden, label_map, outlines, paint_order
-from .labels import LABELS
+from .labels import LABELS, instance_table, is_hidden, label_map, outlines, paint_order
 from .roadside import backdrop, roadside
 from .standing import foreground, standing
 from .texture import Light

@@ -1,7 +1,8 @@
 """The rules for the entries of a panoptic json, whoever wrote it.
 
 The loader, the doctor, the converters and the registration of a user's data sets all use them.
-They are for jsons as :func:`~eseg_d2.utils.files.read_json` reads them: whole floats are integers.
+They are for jsons as :func:`~eseg_d2.utils.json_yaml.read_json` reads them: whole floats are
+integers.
 """
 
 import os

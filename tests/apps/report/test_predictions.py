@@ -8,7 +8,7 @@ import torch
 
 from eseg_d2.apps.report.predictions import ARCHITECTURES, Predictions, find_weights
 from eseg_d2.apps.report.truth import PanopticTruth, SemanticTruth, class_map
-from eseg_d2.data.panoptic_png import read_image
+from eseg_d2.data.images import read_image
 from eseg_d2.engine import load_config
 from eseg_d2.engine.trained import load_trained
 from eseg_d2.evaluation import PanopticQualityEvaluator, SemanticEvaluator

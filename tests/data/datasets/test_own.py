@@ -7,7 +7,7 @@ import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import eseg_d2  # noqa: F401, registers
-from eseg_d2.data.datasets.own import register_own
+from eseg_d2.data.datasets.panoptic import register_own
 from eseg_d2.engine import Trainer, load_config
 from eseg_d2.evaluation.ground_truth import GroundTruth
 from eseg_d2.evaluation.semantic import SemanticEvaluator

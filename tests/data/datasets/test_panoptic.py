@@ -3,20 +3,27 @@ import os
 
 import numpy as np
 import pytest
+import torch
+from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from oracle import perfect_output
 from PIL import Image
 
 import eseg_d2  # noqa: F401, registers
-from eseg_d2.data.datasets.availability import require_datasets
-from eseg_d2.data.datasets.own import register_own
+from eseg_d2.data.datasets.builtin import require_datasets
 from eseg_d2.data.datasets.panoptic import (
-    image_path_of,
+    dataset_dicts,
+    image_path,
+    is_panoptic,
     metadata_from_categories,
+    register_own,
     register_panoptic,
 )
+from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.data.panoptic_png import read_panoptic_png
+from eseg_d2.evaluation import PanopticQualityEvaluator
 from eseg_d2.evaluation.ground_truth import GroundTruth
 from eseg_d2.structures.label_space import LabelSpace
 
@@ -167,16 +174,97 @@ def test_coco_scenes_agree_with_cityscapes_scenes(scenes):
     assert contents("scenes_coco_panoptic_val") == contents("scenes_cityscapes_panoptic_val")
 
 
-def test_coco_keeps_its_names_and_gets_our_loader():
-    metadata = MetadataCatalog.get("coco_2017_val_panoptic")
-    assert metadata.evaluator_type == "coco_panoptic_seg"
-    assert metadata.json_file.endswith("instances_val2017.json")
+def test_missing_coco_is_said_at_once():
     with pytest.raises(FileNotFoundError) as error:
         require_datasets(["coco_2017_val_panoptic"])
     message = str(error.value)
     assert "DETECTRON2_DATASETS" in message and "panoptic_val2017.json" in message
     assert "datasets/README.md" in message
     assert len(message.splitlines()) < 8
+
+
+@pytest.fixture
+def as_published(scenes, tree):
+    """Cityscapes and COCO where Detectron2's own entries look for them: scenes, and one image."""
+    (scenes / "cityscapes").symlink_to(scenes / "street_scenes" / "cityscapes")
+    folder, content = tree
+    first, second = content["annotations"][0]["segments_info"]
+    first["category_id"], second["category_id"] = 17, 184  # cat and tree
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "panoptic_val2017.json").write_text(json.dumps(content))
+    (folder / "val2017").symlink_to(folder / "images")
+    (folder / "panoptic_val2017").symlink_to(folder / "panoptic")
+    (scenes / "coco").symlink_to(folder)
+    yield scenes
+    (scenes / "cityscapes").unlink()
+    (scenes / "coco").unlink()
+
+
+DETECTRON2_NAMES = ["cityscapes_fine_panoptic_val", "coco_2017_val_panoptic"]
+
+
+@pytest.mark.parametrize("name", DETECTRON2_NAMES)
+def test_detectron2_dicts_train_as_ours_do(as_published, name):
+    """In a script of Detectron2's parts, and in ours, the same name gives the same targets."""
+    cfg = get_cfg()
+    eseg_d2.add_eseg_config(cfg)
+    cfg.MODEL.MASK_ON = True
+    mapper = PanopticMapper.for_validation(cfg, name)
+    theirs = {record["file_name"]: mapper(record) for record in DatasetCatalog.get(name)}
+    ours = dataset_dicts(name)
+    assert len(ours) == len(theirs) > 0
+    for record in ours:
+        assert record["height"] > 0 and record["width"] > 0
+        mapped, other = mapper(record), theirs[record["file_name"]]
+        assert mapped["image_id"] == other["image_id"]
+        for key in "image", "sem_seg":
+            assert torch.equal(mapped[key], other[key])
+        assert len(mapped["instances"]) == len(other["instances"])
+        assert torch.equal(mapped["instances"].gt_classes, other["instances"].gt_classes)
+        masks = mapped["instances"].gt_masks.tensor, other["instances"].gt_masks.tensor
+        assert torch.equal(*masks)
+    assert sum(len(other["instances"]) for other in theirs.values()) > 0
+
+
+@pytest.mark.parametrize("name", DETECTRON2_NAMES)
+def test_detectron2_names_are_evaluated(as_published, name):
+    evaluator, truth = PanopticQualityEvaluator(name, distributed=False), GroundTruth(name)
+    for file_name in truth.records:
+        evaluator.process([{"file_name": file_name}], [perfect_output(truth, file_name)])
+    assert evaluator.evaluate()["panoptic_seg"]["PQ"] == 100
+
+
+def test_the_dicts_of_others_are_completed(tree):
+    """Those of a function that someone registered have the keys that evaluators read."""
+    folder, content = tree
+    (record,) = load(folder, content)
+    plain = [{k: s[k] for k in ("id", "category_id")} for s in record["segments_info"]]
+    DatasetCatalog.register("test_others", lambda: [{**record, "segments_info": plain}])
+    MetadataCatalog.get("test_others").set(
+        panoptic_json="somewhere.json", **metadata_from_categories(CATEGORIES)
+    )
+    try:
+        assert is_panoptic("test_others")
+        (completed,) = dataset_dicts("test_others")
+        expected = [
+            {k: s[k] for k in completed["segments_info"][0]} for s in record["segments_info"]
+        ]
+        assert completed == {**record, "segments_info": expected}
+    finally:
+        DatasetCatalog.remove("test_others")
+        MetadataCatalog.remove("test_others")
+
+
+def test_an_entry_of_detectron2_is_not_replaced(tree):
+    folder, _ = tree
+    before = DatasetCatalog["coco_2017_val_panoptic"], MetadataCatalog["coco_2017_val_panoptic"]
+    paths = dict.fromkeys(("image_root", "panoptic_root", "panoptic_json"), str(folder))
+    with pytest.raises(ValueError, match="'coco_2017_val_panoptic' already.*another name"):
+        register_panoptic(
+            "coco_2017_val_panoptic", **paths, metadata=metadata_from_categories(CATEGORIES)
+        )
+    after = DatasetCatalog["coco_2017_val_panoptic"], MetadataCatalog["coco_2017_val_panoptic"]
+    assert all(a is b for a, b in zip(before, after, strict=True))
 
 
 def test_missing_and_unknown_data_sets():
@@ -211,12 +299,12 @@ def test_paths_that_stay_inside(tree):
 
 @pytest.mark.parametrize("image_id", ["../../x_1", "/etc/x_1", 3])
 def test_cityscapes_ids_that_lead_out_of_the_folder(image_id):
-    image_path = image_path_of("scenes_cityscapes_panoptic_val")
+    metadata = MetadataCatalog.get("scenes_cityscapes_panoptic_val")
     with pytest.raises((ValueError, AttributeError)):
-        image_path({}, {"image_id": image_id})
-    annotation = {"file_name": "../../a.png"}
+        image_path(metadata, {}, {"image_id": image_id})
     with pytest.raises(ValueError, match="outside"):
-        image_path_of("coco_2017_val_panoptic")({}, annotation)
+        metadata = MetadataCatalog.get("coco_2017_val_panoptic")
+        image_path(metadata, {"file_name": "../../a.jpg"}, {})
 
 
 VALUES = st.one_of(

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eseg_d2.apps.convert.input_files import read_label_png, replacing
-from eseg_d2.utils.files import read_json, write_json
+from eseg_d2.apps.convert.input_files import read_label_png
+from eseg_d2.utils.errors import listing
+from eseg_d2.utils.files import replacing
+from eseg_d2.utils.json_yaml import read_json, write_json
 from eseg_d2.utils.parallel import map_in_processes, number_of_workers
-from eseg_d2.utils.text import listing
 
 __all__ = ["prepare_cityscapes"]
 
