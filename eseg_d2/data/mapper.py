@@ -75,7 +75,7 @@ class PanopticMapper:
 
     @classmethod
     def for_validation(cls, cfg, dataset_name: str) -> "PanopticMapper":
-        """Targets as in training, of whole images in the test's size, nothing random."""
+        """Return a mapper to training's targets, of whole images in the test's size."""
         arguments = cls.from_config(cfg, dataset_name)
         arguments["augmentations"] = detection_utils.build_augmentation(cfg, is_train=False)
         return cls(**arguments)
@@ -182,7 +182,7 @@ def _resize_and_crop(cfg) -> list:
 
 
 def _to_bytes(panoptic: np.ndarray, segments: list[dict], path: str) -> np.ndarray:
-    """Places in ``segments``, from 1, as uint8, which Detectron2 resizes fast.
+    """Return the places in ``segments``, from 1, as uint8, which Detectron2 resizes fast.
 
     One channel, or three if there are many segments. Void is 0, since transforms of Detectron2 0.6
     pad with 0 (later ones with 255).

@@ -30,7 +30,7 @@ PADDING = 0xFFFFFF
 
 
 def rgb_to_segment_id(rgb: np.ndarray) -> np.ndarray:
-    """Segment ids of a panoptic png.
+    """Return the segment ids of a panoptic png.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -44,7 +44,7 @@ def rgb_to_segment_id(rgb: np.ndarray) -> np.ndarray:
 
 
 def segment_id_to_rgb(ids: np.ndarray) -> np.ndarray:
-    """The pixels of a panoptic png: the reverse of :func:`rgb_to_segment_id`.
+    """Return the pixels of a panoptic png: the reverse of :func:`rgb_to_segment_id`.
 
     Args:
         ids: (...) integers, segment ids.
@@ -118,7 +118,7 @@ def wrong_png_format(head: bytes) -> str:
 
 
 def segment_index(segment_map: np.ndarray, segments_info: list[dict], path: str) -> np.ndarray:
-    """Which of the listed segments each pixel belongs to.
+    """Return which of the listed segments each pixel belongs to.
 
     Args:
         segment_map: (H, W) integers, segment ids.
@@ -137,7 +137,9 @@ def segment_index(segment_map: np.ndarray, segments_info: list[dict], path: str)
 
 
 def find_runs(*maps: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Pixels in reading order, as runs in which no map changes: far fewer than there are pixels.
+    """Return the pixels in reading order, as runs in which no map changes.
+
+    Runs are far fewer than pixels.
 
     Args:
         maps: integers, all of one shape.
@@ -185,7 +187,7 @@ class SegmentPixels(NamedTuple):
 
 
 def count_segments(segment_map: np.ndarray) -> dict[int, SegmentPixels]:
-    """Area and box of each value of a map.
+    """Return the area and the box of each value of a map.
 
     Works on the runs of equal pixels in a row: far fewer than there are pixels.
 

@@ -68,7 +68,7 @@ class BatchPlan:
                 yield batch
 
     def state_dict(self) -> dict:
-        """Where the stream is, and the samples that wait for their batch to become full."""
+        """Return where the stream is, and the samples that wait for their batch to become full."""
         waiting = {group: [tuple(key) for key in keys] for group, keys in self._waiting.items()}
         return {"position": self._position, "waiting": waiting}
 
@@ -134,7 +134,7 @@ class _Samples(Dataset):
         return _Unusable(f"{len(skipped)} images in a row cannot be used:{_lines(skipped)}")
 
     def _candidates(self, first: int) -> Iterator[int]:
-        """The image, then others to take its place, none twice."""
+        """Yield the image, then others to take its place, none twice."""
         yield first
         others = random.sample(range(len(self)), min(ATTEMPTS, len(self)))
         yield from (index for index in others if index != first)
@@ -217,7 +217,7 @@ class TrainLoader:
             yield [self._checked(sample) for sample in part]
 
     def state_dict(self) -> dict:
-        """Where the stream is after the last batch that was handed out whole."""
+        """Return where the stream is after the last batch that was handed out whole."""
         return {**self._used, "bad_samples": dict(self.bad_samples)}
 
     def load_state_dict(self, state: dict) -> None:
@@ -261,7 +261,7 @@ def _as_list(samples: list) -> list:
 
 
 def _orientations(images: Sequence[dict]) -> list[int]:
-    """0 for wide images, 1 for high ones, as in Detectron2."""
+    """Return 0 for wide images, 1 for high ones, as in Detectron2."""
     return [0 if image.get("width", 1) > image.get("height", 0) else 1 for image in images]
 
 

@@ -22,7 +22,7 @@ __all__ = ["build_evaluator"]
 
 
 def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
-    """Evaluators for what the configured model predicts on the data set.
+    """Return the evaluators for what the configured model predicts on the data set.
 
     Panoptic data sets: PQ, mIoU and AP for panoptic models, mIoU for semantic ones, AP for
     instance ones; with TEST.SAVE_PREDICTIONS or TEST.OFFICIAL_CITYSCAPES what these ask for.

@@ -60,7 +60,7 @@ class InstanceEvaluator(APEvaluator):
 
 
 def panoptic_to_coco_instances(truth: GroundTruth) -> dict:
-    """The things of a panoptic data set as a COCO instance json.
+    """Return the things of a panoptic data set as a COCO instance json.
 
     Returns:
         ``images`` with ids 0.., ``annotations`` with compressed RLE, and ``categories`` whose

@@ -81,9 +81,9 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         return segment_map
 
     def evaluate(self) -> dict | None:
-        """``{"panoptic_seg": {"PQ", "SQ", "RQ", "PQ_th", ..., "PQ_st", ...}}``, in percent.
+        """Return ``{"panoptic_seg": {"PQ", "SQ", "RQ", "PQ_th", ..., "PQ_st", ...}}``, in percent.
 
-        A figure over no class at all is NaN. None in all but the main process.
+        A metric over no class at all is NaN. None in all but the main process.
         """
         statistics = self._statistics
         if self._distributed:
@@ -103,15 +103,15 @@ class PanopticQualityEvaluator(DatasetEvaluator):
 
 
 def _tables(results: dict[str, float], per_class: dict[str, dict]) -> str:
-    """Means over all classes, things and stuff; then every class."""
-    figures = ("PQ", "SQ", "RQ")
+    """Return a table: means over all classes, things and stuff; then every class."""
+    metrics = ("PQ", "SQ", "RQ")
     rows = [
-        [name, *(results[figure + suffix] for figure in figures)]
+        [name, *(results[metric + suffix] for metric in metrics)]
         for name, suffix in (("all", ""), ("things", "_th"), ("stuff", "_st"))
     ]
     counts = ("TP", "FP", "FN")
     rows += [
-        [name, *(values[key] for key in figures + counts)] for name, values in per_class.items()
+        [name, *(values[key] for key in metrics + counts)] for name, values in per_class.items()
     ]
-    head = ["", *figures, *counts]
+    head = ["", *metrics, *counts]
     return tabulate(rows, headers=head, tablefmt="pipe", floatfmt=".3f")

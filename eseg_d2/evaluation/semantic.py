@@ -78,7 +78,7 @@ class SemanticEvaluator(DatasetEvaluator):
             )
 
     def evaluate(self) -> dict | None:
-        """``{"sem_seg": {"mIoU", "fwIoU", "IoU-<class>", "mACC", "pACC", "ACC-<class>"}}``."""
+        """Return ``{"sem_seg": {"mIoU", "fwIoU", "IoU-NAME", "mACC", "pACC", "ACC-NAME"}}``."""
         confusion = self._confusion
         if self._distributed:
             gathered = comm.gather(confusion)
@@ -96,7 +96,7 @@ class SemanticEvaluator(DatasetEvaluator):
 
 
 def iou_results(confusion: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Detectron2's semantic figures, in percent; NaN for a class that does not occur.
+    """Return Detectron2's semantic metrics, in percent; NaN for a class that does not occur.
 
     Args:
         confusion: (N, N) pixel counts, truth by row and prediction by column.
@@ -123,7 +123,7 @@ def iou_results(confusion: np.ndarray, names: Sequence[str]) -> dict[str, float]
 
 
 def _tables(results: dict[str, float], names: Sequence[str]) -> str:
-    """The means; then IoU and accuracy of every class that occurs."""
+    """Return tables: the means; then IoU and accuracy of every class that occurs."""
     means = create_small_table({k: v for k, v in results.items() if "-" not in k})
     rows = [[name, results[f"IoU-{name}"], results[f"ACC-{name}"]] for name in names]
     rows = [row for row in rows if not math.isnan(row[1])]

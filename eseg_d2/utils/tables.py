@@ -17,7 +17,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def short_names(sources: Sequence[str | Path]) -> dict[str, str]:
-    """The file stem of each source by the source; its whole path where two stems are the same.
+    """Return the file stem of each source by the source; its path where two stems are the same.
 
     Args:
         sources: paths of config files, or other words; the same one twice counts once.

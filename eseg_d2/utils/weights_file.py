@@ -70,7 +70,7 @@ def _read(path: str):
 
 
 def _read_zip(file: BinaryIO, size: int):
-    """What ``torch.save`` writes: a pickle, and the values of each storage."""
+    """Read what ``torch.save`` writes: a pickle, and the values of each storage."""
     with zipfile.ZipFile(file) as archive:
         records = {record.filename: record for record in archive.infolist()}
     stored = all(record.compress_type == zipfile.ZIP_STORED for record in records.values())
@@ -101,7 +101,7 @@ def _read_zip(file: BinaryIO, size: int):
 
 
 def _read_old(file: BinaryIO, size: int):
-    """What ``torch.save`` wrote before PyTorch 1.6: five pickles, and the values after them."""
+    """Read what ``torch.save`` wrote before PyTorch 1.6: five pickles, then the values."""
     left = size
 
     def load(_key: str, count: int, dtype: torch.dtype) -> torch.Tensor:

@@ -131,7 +131,7 @@ def check_ignored(ignore: tuple[int, ...], categories: list[dict], path: Path) -
 def category_index(
     labels: np.ndarray, category_ids: list[int], ignore: tuple[int, ...], path: Path
 ) -> np.ndarray:
-    """Which category each pixel has.
+    """Return which category each pixel has.
 
     Args:
         labels: (H, W) dataset ids, 0 .. 65535.

@@ -56,7 +56,7 @@ class Item:
         return PurePosixPath(self.file_name).with_suffix(".png").as_posix()
 
     def digest(self, settings: Any) -> str:
-        """Changes whenever a file, the annotations or the settings do."""
+        """Return a checksum that changes whenever a file, the annotations or the settings do."""
         stats = [os.stat(path) for path in (self.image, *self.sources)]
         stamps = [(s.st_size, s.st_mtime_ns) for s in stats]
         own = [self.image_id, self.file_name, self.annotations, self.stated_size]
@@ -201,7 +201,7 @@ def _is_made(items: list[Item], output: Path, digest: str) -> bool:
 def _convert_one(
     task: tuple[Item, str], *, convert: Callable[[Item], Segments], output: Path
 ) -> dict[str, Any]:
-    """Writes the png of one image and its entries for the json; runs in a worker."""
+    """Write the png of one image and its entries for the json; runs in a worker."""
     item, digest = task
     png, record_path = output / PNGS / item.png, output / _UNFINISHED / f"{item.png}.json"
     if png.exists() and record_path.exists():

@@ -21,12 +21,12 @@ __all__ = [
 
 
 def repeated(values: Iterable) -> list:
-    """Those of some hashable values that occur more than once."""
+    """Return those of some hashable values that occur more than once."""
     return [value for value, count in Counter(values).items() if count > 1]
 
 
 def find_files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Files of a folder and its subfolders by their path in it, without suffix.
+    """Return the files of a folder and its subfolders by their path in it, without suffix.
 
     Args:
         folder: searched; names that begin with a dot are left out.
@@ -77,7 +77,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_label_png(path: Path) -> np.ndarray:
-    """The numbers that are stored in a png of one channel.
+    """Return the numbers that are stored in a png of one channel.
 
     Args:
         path: of a grey png of up to 16 bit, or one with a palette, whose indices count.

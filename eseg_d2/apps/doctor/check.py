@@ -44,18 +44,18 @@ class Report:
     datasets: list[DatasetStatistics]
 
     def count(self, severity: str) -> int:
-        """Number of findings of a severity."""
+        """Return the number of findings of a severity."""
         return sum(f.severity == severity for f in self.findings)
 
     def by_code(self) -> dict[str, list[Finding]]:
-        """The findings of each code, the worst codes first."""
+        """Return the findings of each code, the worst codes first."""
         groups: dict[str, list[Finding]] = {}
         for finding in self.findings:
             groups.setdefault(finding.code, []).append(finding)
         return groups
 
     def as_dict(self) -> dict:
-        """For a json."""
+        """Return the content of a json."""
         return {
             "counts": {severity: self.count(severity) for severity in SEVERITIES},
             "codes": Counter(f.code for f in self.findings),
@@ -83,7 +83,7 @@ class _JsonCheck:
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """It runs again and again among millions of new objects, and takes most of the time then."""
+    """Turn it off: among millions of new objects it takes most of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -139,7 +139,7 @@ def check_datasets(sources: Sequence[Source], *, workers: int | None = None) -> 
 
 
 def _classes_of(jsons: Sequence[_JsonCheck]) -> dict[str, dict[int, Category]]:
-    """Categories of each data set, as :func:`check_files` takes them."""
+    """Return the categories of each data set, as :func:`check_files` takes them."""
     return {check.statistics.source.name: check.statistics.categories for check in jsons}
 
 

@@ -36,7 +36,7 @@ class Classes(NamedTuple):
 
 
 def read_content(source: Source) -> tuple[dict | None, list[Finding]]:
-    """The json of a data set, with its three lists, or None and what is wrong with it."""
+    """Return the json of a data set, with its three lists, or None and what is wrong with it."""
     path = source.panoptic_json
     try:
         content = read_json(path)
@@ -110,7 +110,7 @@ def check_categories(source: Source, categories: list) -> tuple[Classes, list[Fi
 
 
 def _not_registered(by_id: dict[int, Category], space: LabelSpace) -> list[tuple[int, str]]:
-    """Categories that the data set is not registered with: their ids and what differs."""
+    """Return the ids of categories that differ from the registered ones, and how they differ."""
     registered = dict(zip(space.dataset_ids, space.is_thing.tolist(), strict=True))
     kinds = {True: "a thing", False: "stuff", None: "unknown"}
     return [

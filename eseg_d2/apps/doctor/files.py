@@ -83,7 +83,7 @@ def check_files(record: Record, classes: dict[str, dict[int, Category]]) -> File
 
 
 def internal(record: Record, reason: str) -> Finding:
-    """The finding that the check of a record failed."""
+    """Return the finding that the check of a record failed."""
     path = record.png_file or record.image_file
     message = f"{path}: image {record.image_id!r} could not be checked: {reason}"
     return Finding("internal", record.dataset, path, record.image_id, message)
@@ -130,7 +130,7 @@ def _void_ids(record: Record) -> set[int]:
 def _compare_sizes(
     record: Record, image: Size | None, png: Size | None
 ) -> tuple[str, str, str] | None:
-    """(code, path, message) if the sizes (width, height) differ."""
+    """Return (code, path, message) if the sizes (width, height) differ."""
     if image and png and image != png:
         message = f"{_text(png)} pixels, but its image {record.image_file} has {_text(image)}"
         return "size-mismatch", record.png_file, message
@@ -156,7 +156,7 @@ def _read_bytes(path: str) -> bytes:
 
 
 def _decode(data: bytes) -> tuple[Image.Image, Size]:
-    """The image, every byte of it decoded, and its (width, height).
+    """Return the image, every byte of it decoded, and its (width, height).
 
     JPEGs are decoded to an eighth of their size, which is quicker and notices as much.
     """
@@ -278,7 +278,7 @@ def _wrong_boxes(found: dict[int, SegmentPixels], segments: list[dict]) -> list[
 def _class_pixels(
     found: dict[int, SegmentPixels], segments: list[dict], by_id: dict[int, Category]
 ) -> list[ClassPixels]:
-    """Pixels and tiny things of each class in one image.
+    """Return the pixels and the tiny things of each class in one image.
 
     Args:
         found: in the png.

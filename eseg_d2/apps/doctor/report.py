@@ -17,14 +17,14 @@ _CLASS_HEAD = ("id", "class", "kind", "segments", "images", "pixels", "tiny")
 
 
 def format_report(report: Report) -> str:
-    """Findings by code, the first ones of each; then how many there are, and the classes."""
+    """Return the findings by code, the first of each; then how many there are, and the classes."""
     parts = [_findings(report), *(_dataset(dataset) for dataset in report.datasets)]
     parts += [_counts(report), _summary(report)]
     return "\n\n".join(part for part in parts if part)
 
 
 def format_page(report: Report) -> str:
-    """The report as HTML, for phones and desktops, light and dark."""
+    """Return the report as HTML, for phones and desktops, light and dark."""
     environment = Environment(
         loader=PackageLoader("eseg_d2.apps.doctor"),
         autoescape=True,
@@ -58,7 +58,7 @@ def _shares(dataset: DatasetStatistics) -> list[float]:
 
 
 def _summary(report: Report) -> str:
-    """One line: the numbers of errors, warnings and notes."""
+    """Return one line: the numbers of errors, warnings and notes."""
     counts = [(report.count(severity), severity) for severity in SEVERITIES]
     return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts)
 
@@ -90,7 +90,7 @@ def _dataset(dataset: DatasetStatistics) -> str:
 
 
 def _describe(dataset: DatasetStatistics) -> str:
-    """A data set's sizes in one line."""
+    """Return a data set's sizes in one line."""
     return (
         f"{dataset.records} images, {dataset.segments.total()} segments, "
         f"{dataset.tiny.total()} things below {TINY_AREA} pixels (tiny), "
@@ -99,7 +99,7 @@ def _describe(dataset: DatasetStatistics) -> str:
 
 
 def _class_rows(dataset: DatasetStatistics) -> list[tuple[str, ...]]:
-    """Rows of the table of classes, in the json's order."""
+    """Return the rows of the table of classes, in the json's order."""
     return [
         (
             str(id_),
@@ -115,12 +115,12 @@ def _class_rows(dataset: DatasetStatistics) -> list[tuple[str, ...]]:
 
 
 def _percent(share: float | None) -> str:
-    """ "12.34 %", or "?" of what was not counted."""
+    """Return "12.34 %", or "?" of what was not counted."""
     return "?" if share is None else f"{100 * share:.2f} %"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
-    """Columns below each other; ``align`` has an l or r for each."""
+    """Lay out columns; ``align`` has an l or r for each."""
     sides = [{"l": "left", "r": "right"}[side] for side in align]
     text = tabulate(rows, headers=head, tablefmt="plain", colalign=sides, disable_numparse=True)
     return "\n".join(line.rstrip() for line in text.splitlines())

@@ -32,12 +32,12 @@ class SegmentCheck(NamedTuple):
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a json is a number; true and false are none."""
+    """Return whether a value of a json is a number; true and false are none."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def is_box(value: Any) -> bool:
-    """Whether a value of a json is a list of four numbers."""
+    """Return whether a value of a json is a list of four numbers."""
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
@@ -79,7 +79,7 @@ _ABOUT_ID = ("segment-incomplete", "segment-id-range", "segment-duplicate-id")
 
 
 def _is_sound(segment: Any, by_id: dict) -> bool:
-    """Whether nothing at all is wrong; quick, as it is asked for millions of segments."""
+    """Return whether nothing at all is wrong; quick, as it is asked for millions of segments."""
     try:
         number, crowd = segment["id"], segment["iscrowd"]
         x, y, w, h = segment["bbox"]
@@ -98,7 +98,7 @@ def _is_sound(segment: Any, by_id: dict) -> bool:
 
 
 def _flaws(segment: Any, classes: Classes) -> list[tuple[str, Any, str]]:
-    """(code, id of the segment or of its category, what is wrong) of a segment."""
+    """Return (code, id of the segment or of its category, what is wrong) of a segment."""
     if not isinstance(segment, dict):
         kind = type(segment).__name__
         return [("segment-incomplete", None, f"an entry is a {kind}, expected an object")]
@@ -136,7 +136,7 @@ def _flaws(segment: Any, classes: Classes) -> list[tuple[str, Any, str]]:
 
 
 def _duplicates(segments: list) -> list[tuple[int, str, int, str]]:
-    """(index, code, id, what is wrong) of segments that share an id."""
+    """Return (index, code, id, what is wrong) of segments that share an id."""
     ids = [s.get("id") if isinstance(s, dict) else None for s in segments]
     counts = Counter(number for number in ids if is_integer(number))
     return [

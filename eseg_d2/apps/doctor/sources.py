@@ -42,7 +42,7 @@ class Source:
 
 
 def source_of(name: str, role: str, group: str) -> Source:
-    """The source of a registered data set.
+    """Return the source of a registered data set.
 
     Raises:
         ValueError: it is not registered, or not a panoptic one.
@@ -85,7 +85,7 @@ def sources_from_names(names: Iterable[str]) -> list[Source]:
 
 
 def sources_from_config(cfg: CfgNode, *, eval_only: bool = False) -> list[Source]:
-    """Sources of the panoptic data sets of DATASETS.TRAIN and DATASETS.TEST.
+    """Return the sources of the panoptic data sets of DATASETS.TRAIN and DATASETS.TEST.
 
     Those of DATASETS.PANOPTIC need not be registered, which a broken json would prevent.
 

@@ -74,7 +74,7 @@ class DatasetStatistics:
             self.tiny[id_] += tiny
 
     def as_dict(self) -> dict:
-        """For a json. Shares are of all pixels, void ones included; None if none was counted."""
+        """Return the content of a json; shares are of all pixels, void included, or None."""
         return {
             "name": self.source.name,
             "role": self.source.role,
@@ -98,7 +98,7 @@ class DatasetStatistics:
         }
 
     def share(self, pixels: int) -> float | None:
-        """Of all pixels; None if no png was counted."""
+        """Return the share of all pixels; None if no png was counted."""
         return pixels / self.all_pixels if self.all_pixels else None
 
 
@@ -196,7 +196,7 @@ def _absent(group: list[DatasetStatistics]) -> list[Finding]:
 def find_duplicates(
     sources: Sequence[Source], records: Sequence[Record], digests: Sequence[bytes]
 ) -> list[Finding]:
-    """Images of equal bytes within a data set, and in train and val.
+    """Find images of equal bytes within a data set, and in train and val.
 
     Args:
         sources: the data sets.

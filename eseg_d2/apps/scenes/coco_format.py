@@ -27,13 +27,13 @@ _FIRST_IMAGE_ID = {"train": 1, "val": 1_000_001}
 
 
 def prepare(root: Path, split: str, count: int) -> None:
-    """Makes the folders of a split."""
+    """Make the folders of a split."""
     for folder in (f"{split}2017", f"panoptic_{split}2017", "annotations"):
         (root / folder).mkdir(exist_ok=True, parents=True)
 
 
 def _segments(instance_ids: np.ndarray) -> list[dict[str, Any]]:
-    """COCO's segments_info: what is not void, ids as in `instance_ids`."""
+    """Return COCO's segments_info: what is not void, ids as in `instance_ids`."""
     things = {c.id: c.hasInstances for c in CATEGORIES}
     segments = []
     for number, pixels in count_segments(instance_ids).items():
@@ -53,7 +53,7 @@ def _segments(instance_ids: np.ndarray) -> list[dict[str, Any]]:
 
 
 def write_scene(root: Path, split: str, index: int, scene: Scene) -> dict[str, Any]:
-    """Writes the image and the panoptic png of one scene; void is 0 there.
+    """Write the image and the panoptic png of one scene; void is 0 there.
 
     Returns:
         the "images" and the "annotations" entry of the scene.
@@ -79,7 +79,7 @@ def write_scene(root: Path, split: str, index: int, scene: Scene) -> dict[str, A
 
 
 def finish(root: Path, split: str, records: list[dict[str, Any]]) -> None:
-    """Writes the panoptic json of a split once all its scenes are written."""
+    """Write the panoptic json of a split once all its scenes are written."""
     categories = [
         {
             "id": c.id,

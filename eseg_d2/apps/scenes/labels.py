@@ -51,7 +51,7 @@ def outlines(drawable: Drawable, height: int, width: int) -> list[np.ndarray]:
 
 
 def paint_order(shapes: list[list[np.ndarray]], height: int, width: int) -> np.ndarray:
-    """Paints shapes, from back to front.
+    """Paint shapes, from back to front.
 
     Args:
         shapes: contours of each drawable.
@@ -68,7 +68,7 @@ def paint_order(shapes: list[list[np.ndarray]], height: int, width: int) -> np.n
 def is_hidden(
     drawables: list[Drawable], shapes: list[list[np.ndarray]], height: int, width: int
 ) -> np.ndarray:
-    """bool (N,): drawables out of view, and things of which too little is seen."""
+    """Return bool (N,): the drawables out of view, and things of which too little is seen."""
     order = paint_order(shapes, height, width)
     seen = np.bincount(order.ravel(), minlength=len(shapes) + 1)[1:]
     hidden = np.array([not contours for contours in shapes])
@@ -96,7 +96,7 @@ def instance_table(drawables: list[Drawable]) -> np.ndarray:
 
 
 def label_map(instance_ids: np.ndarray) -> np.ndarray:
-    """uint8 label ids of uint16 instance ids."""
+    """Return the uint8 label ids of uint16 instance ids."""
     return np.where(instance_ids < 1000, instance_ids, instance_ids // 1000).astype(np.uint8)
 
 
