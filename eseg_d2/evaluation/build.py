@@ -12,8 +12,7 @@ from detectron2.evaluation import (
 
 from eseg_d2.data.datasets.panoptic import is_panoptic
 from eseg_d2.evaluation.cityscapes import CityscapesOfficialEvaluator
-from eseg_d2.evaluation.coco_ap import APEvaluator
-from eseg_d2.evaluation.instance import InstanceEvaluator
+from eseg_d2.evaluation.instance import APEvaluator, InstanceEvaluator
 from eseg_d2.evaluation.panoptic_quality import PanopticQualityEvaluator
 from eseg_d2.evaluation.prediction_files import PredictionWriter
 from eseg_d2.evaluation.semantic import SemanticEvaluator

@@ -54,7 +54,7 @@ class PanopticStatistics:
         union = truth_area[:, None] + predicted_area - intersection - in_void
         comparable = (truth_class[:, None] == predicted_class) & ~crowd[:, None]
         matches = comparable & (2 * intersection > union)
-        matched_truth, matched_prediction = np.nonzero(matches)
+        matched_truth, _ = np.nonzero(matches)
         iou = np.rint(intersection[matches] / union[matches] * IOU_UNITS).astype(np.int64)
         np.add.at(self._iou_units, truth_class[matched_truth], iou)
         np.add.at(self.tp, truth_class[matched_truth], 1)

@@ -47,10 +47,10 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def read_json_or_none(path: str | os.PathLike) -> Any:
-    """Return the content of a json file, or None if it is not there or damaged."""
+    """Return the content of a json of a run, as it was written; None if missing or damaged."""
     try:
-        return read_json(path)
-    except (OSError, ValueError):
+        return json.loads(read_file(path))
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eseg_d2.data.images import oriented_size
+from eseg_d2.data.images import opened, oriented_size
 from eseg_d2.data.panoptic_png import GREY, HEADER_BYTES, PALETTE, png_header
 from eseg_d2.utils.files import require_file
 
@@ -65,14 +65,10 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no image.
+        ValueError: it is not an image.
     """
-    require_file(path)
-    try:
-        with Image.open(path) as image:
-            width, height = oriented_size(image, image.size)
-    except (OSError, SyntaxError) as e:
-        raise ValueError(f"cannot read the image {path}: {e}") from e
+    with opened(path) as image:
+        width, height = oriented_size(image, image.size)
     return height, width
 
 

@@ -10,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from eseg_d2.apps.doctor.content import Category
-from eseg_d2.apps.doctor.entries import Record
 from eseg_d2.apps.doctor.findings import Finding
-from eseg_d2.apps.doctor.segments import SegmentCheck, is_box, is_number
+from eseg_d2.apps.doctor.json_file import Record
+from eseg_d2.apps.doctor.segments import Category, SegmentCheck, is_box, is_number
 from eseg_d2.data.images import oriented_size, upright_rgb
 from eseg_d2.data.panoptic_png import (
     HEADER_BYTES,

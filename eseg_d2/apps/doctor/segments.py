@@ -4,7 +4,6 @@ from collections import Counter
 from numbers import Real
 from typing import Any, NamedTuple
 
-from eseg_d2.apps.doctor.content import Classes
 from eseg_d2.apps.doctor.findings import Finding
 from eseg_d2.data.datasets.json_entries import (
     LARGEST_SEGMENT_ID,
@@ -14,7 +13,28 @@ from eseg_d2.data.datasets.json_entries import (
 )
 from eseg_d2.utils.errors import listing
 
-__all__ = ["SegmentCheck", "check_segments", "is_box", "is_number"]
+__all__ = ["Category", "Classes", "SegmentCheck", "check_segments", "is_box", "is_number"]
+
+
+class Category(NamedTuple):
+    """Name and kind of a class."""
+
+    name: str
+    is_thing: bool
+
+
+class Classes(NamedTuple):
+    """The classes of a data set.
+
+    Attributes:
+        by_id: the sound categories by dataset id.
+        complete: no category is broken, so that any other id is unknown.
+        sound: nothing at all is wrong with them, so that they can be compared with others.
+    """
+
+    by_id: dict[int, Category]
+    complete: bool
+    sound: bool
 
 
 class SegmentCheck(NamedTuple):

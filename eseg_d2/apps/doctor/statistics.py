@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from eseg_d2.apps.doctor.content import Category
-from eseg_d2.apps.doctor.entries import Record
 from eseg_d2.apps.doctor.files import FileCheck
 from eseg_d2.apps.doctor.findings import Finding
-from eseg_d2.apps.doctor.segments import SegmentCheck
+from eseg_d2.apps.doctor.json_file import Record
+from eseg_d2.apps.doctor.segments import Category, SegmentCheck
 from eseg_d2.apps.doctor.sources import Source
 from eseg_d2.data.images import DATASET_SUFFIXES
 from eseg_d2.utils.errors import listing
