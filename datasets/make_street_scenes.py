@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the built-in data set: street scenes of a toy town in Cityscapes' or COCO's format."""
+"""Make the built-in data set: street scenes of a toy town in Cityscapes' or COCO's format."""
 
 import argparse
 import sys
@@ -26,20 +26,16 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 made or there already, 1 an error, 130 interrupted."""
+    """Return the exit status: 0 made or there already, 1 an error, 130 interrupted."""
     args = _parse(arguments)
     from eseg_d2.apps.scenes import generate_street_scenes
+    from eseg_d2.utils.errors import exit_status
 
-    try:
+    def make() -> None:
         made = generate_street_scenes(**vars(args))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: the same command starts again", file=sys.stderr)
-        return 130
-    print(f"{args.output}: {'made' if made else 'already made'}")
-    return 0
+        print(f"{args.output}: {'made' if made else 'already made'}")
+
+    return exit_status(make, if_interrupted="the same command starts again")
 
 
 if __name__ == "__main__":

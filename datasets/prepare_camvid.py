@@ -31,19 +31,15 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parse(arguments)
     from eseg_d2.apps.convert.published import prepare_camvid
     from eseg_d2.data.datasets.builtin import dataset_root
+    from eseg_d2.utils.errors import exit_status
 
     root = args.root or Path(dataset_root(), "camvid")
-    try:
-        counts = prepare_camvid(args.source, root, args.splits, args.workers)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on", file=sys.stderr)
-        return 130
-    for split, count in counts.items():
-        print(f"{root}: {split} is ready, {count} images")
-    return 0
+
+    def prepare() -> None:
+        for split, count in prepare_camvid(args.source, root, args.splits, args.workers).items():
+            print(f"{root}: {split} is ready, {count} images")
+
+    return exit_status(prepare, if_interrupted="the same command goes on")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes of Cityscapes' instanceIds pngs what Detectron2 reads: labelTrainIds pngs, and panoptic
+"""Make of Cityscapes' instanceIds pngs what Detectron2 reads: labelTrainIds pngs, and panoptic
 pngs with their json. What is there is not made again, and an interrupted run goes on."""
 
 import argparse
@@ -19,23 +19,19 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 all is there, 1 an error, 130 interrupted."""
+    """Return the exit status: 0 all is there, 1 an error, 130 interrupted."""
     args = _parse(arguments)
     from eseg_d2.apps.convert.published import prepare_cityscapes
     from eseg_d2.data.datasets.builtin import dataset_root
+    from eseg_d2.utils.errors import exit_status
 
     root = args.root or Path(dataset_root(), "cityscapes")
-    try:
-        counts = prepare_cityscapes(root, args.splits, args.workers)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on", file=sys.stderr)
-        return 130
-    for split, count in counts.items():
-        print(f"{root}: {split} is ready, {count} images")
-    return 0
+
+    def prepare() -> None:
+        for split, count in prepare_cityscapes(root, args.splits, args.workers).items():
+            print(f"{root}: {split} is ready, {count} images")
+
+    return exit_status(prepare, if_interrupted="the same command goes on")
 
 
 if __name__ == "__main__":

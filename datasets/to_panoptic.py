@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes a data set in the COCO panoptic format of your own annotations, one split at a time:
+"""Make a data set in the COCO panoptic format of your own annotations, one split at a time:
 OUTPUT/panoptic/*.png and OUTPUT/panoptic.json. Prints the lines for DATASETS.PANOPTIC.
 An interrupted run goes on when the same command is given again. See docs/data.md."""
 
@@ -59,24 +59,22 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 made or there already, 1 an error, 130 interrupted."""
-    args = vars(_parse(arguments))
+    """Return the exit status: 0 made or there already, 1 an error, 130 interrupted."""
+    args = _parse(arguments)
+    from eseg_d2.utils.errors import exit_status
+
+    return exit_status(lambda: _convert(**vars(args)), if_interrupted="the same command goes on")
+
+
+def _convert(kind: str, name: str | None, **args) -> None:
     import yaml
 
     from eseg_d2.apps.convert import convert_coco, convert_label_maps
 
-    convert = {"label-maps": convert_label_maps, "coco": convert_coco}[args.pop("kind")]
-    name = args.pop("name") or args["output"].resolve().name
-    try:
-        if args["ignore"] is not None:
-            args["ignore"] = tuple(args["ignore"])
-        found = convert(**{key: value for key, value in args.items() if value is not None})
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on", file=sys.stderr)
-        return 130
+    if args["ignore"] is not None:
+        args["ignore"] = tuple(args["ignore"])
+    convert = {"label-maps": convert_label_maps, "coco": convert_coco}[kind]
+    found = convert(**{key: value for key, value in args.items() if value is not None})
     state = "made" if found.made else "already made"
     print(f"{args['output']}: {state}, {found.images} images, {found.segments} segments")
     if found.hidden:
@@ -86,14 +84,13 @@ def main(arguments: list[str] | None = None) -> int:
     if found.crowd_only:
         print(f"things of crowds alone, which teach no instance: {', '.join(found.crowd_only)}")
     entry = {
-        "name": name,
+        "name": name or args["output"].resolve().name,
         "images": str(args["images"].resolve()),
         "panoptic_png": str(found.panoptic_png.resolve()),
         "panoptic_json": str(found.panoptic_json.resolve()),
     }
     print("\nFor your configuration:\n")
     print(yaml.safe_dump({"DATASETS": {"PANOPTIC": [entry]}}, sort_keys=False, width=1000), end="")
-    return 0
 
 
 if __name__ == "__main__":

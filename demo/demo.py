@@ -112,8 +112,8 @@ def run_images(predictor, sources, plan, window, args) -> list[str]:
     """Predict and write or show all images; returns the failures."""
     from tqdm import tqdm
 
+    from eseg_d2.data.images import MAX_PIXELS
     from eseg_d2.inference.drawing import draw_prediction
-    from eseg_d2.inference.images import MAX_PIXELS
     from eseg_d2.inference.outputs import save_prediction
     from eseg_d2.inference.run import predict_files
 

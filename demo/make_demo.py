@@ -63,7 +63,8 @@ def draw(run_folder: Path, output: Path, num_pictures: int) -> list[Path]:
     from PIL import Image
     from tqdm import tqdm
 
-    from eseg_d2.data.panoptic_png import read_image, read_panoptic_png
+    from eseg_d2.data.images import read_image
+    from eseg_d2.data.panoptic_png import read_panoptic_png
     from eseg_d2.visualization import contact_sheet, draw_panoptic, side_by_side
     from eseg_d2.visualization.panels import resize
 

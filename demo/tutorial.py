@@ -72,7 +72,8 @@ print("Classes:", ", ".join(metadata.stuff_classes))
 
 # %% 3. Look at the data before training on it
 from eseg_d2.apps.doctor import quick_check
-from eseg_d2.data.panoptic_png import read_image, read_panoptic_png
+from eseg_d2.data.images import read_image
+from eseg_d2.data.panoptic_png import read_panoptic_png
 from eseg_d2.visualization import contact_sheet, draw_panoptic, side_by_side
 from eseg_d2.visualization.panels import resize
 

@@ -25,3 +25,47 @@ def test_warnings_of_the_program_stay_and_those_of_libraries_do_not():
 def test_warnings_as_errors_do_not_break_it():
     done = run("-W", "error", "-c", "import eseg_d2, eseg_d2.engine, eseg_d2.inference")
     assert done.returncode == 0, done.stderr
+
+
+UNCHANGED = """
+import importlib
+import pkgutil
+import sys
+
+import detectron2.evaluation
+import detectron2.utils.visualizer
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+
+def look():
+    modules = {n: m for n, m in sys.modules.items() if n.split(".")[0] == "detectron2"}
+    found = {(n, key): value for n, m in modules.items() for key, value in vars(m).items()}
+    for (n, key), value in list(found.items()):
+        if isinstance(value, type) and value.__module__.startswith("detectron2."):
+            found |= {(n, key, k): v for k, v in vars(value).items()}
+    for catalog in DatasetCatalog, MetadataCatalog:
+        found |= {(catalog.__class__.__name__, n): catalog[n] for n in catalog}
+    for n in MetadataCatalog:
+        found |= {("metadata", n, k): v for k, v in MetadataCatalog[n].as_dict().items()}
+    return found
+
+
+before = look()
+assert ("metadata", "coco_2017_val_panoptic", "panoptic_json") in before
+assert ("detectron2.evaluation.coco_evaluation", "COCOeval_opt") in before
+assert ("detectron2.utils.visualizer", "Visualizer", "draw_text") in before
+import eseg_d2
+for module in pkgutil.walk_packages(eseg_d2.__path__, "eseg_d2."):
+    importlib.import_module(module.name)
+after = look()
+caches = ("__warningregistry__", "__abstractmethods__", "_abc_impl", "__annotations__", "__doc__")
+changed = [k for k, v in before.items() if k[-1] not in caches and after.get(k) is not v]
+assert not changed, changed
+assert len(after) > len(before)
+"""
+
+
+def test_everything_of_detectron2_stays_the_object_that_it_was():
+    """Its data sets, their metadata, every module and every method of its classes."""
+    done = run("-c", UNCHANGED)
+    assert done.returncode == 0, done.stderr

@@ -29,9 +29,9 @@ def own_ids():
 def write_own(scenes, folder):
     """Images, label pngs and instance pngs of the scenes, and the list of categories."""
     ids = own_ids()
-    things = [c.id for c in CATEGORIES if c.is_thing]
+    things = [c.id for c in CATEGORIES if c.hasInstances]
     categories = [
-        {"id": ids[c.id], "name": c.name, "isthing": c.is_thing} for c in reversed(CATEGORIES)
+        {"id": ids[c.id], "name": c.name, "isthing": c.hasInstances} for c in reversed(CATEGORIES)
     ]
     folder.mkdir()
     (folder / "categories.yaml").write_text(yaml.safe_dump(categories))
@@ -110,7 +110,7 @@ def test_a_model_is_trained_and_evaluated_on_it(root, own, tmp_path):
 def registered(own):
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    from eseg_d2.data.datasets.own import register_own
+    from eseg_d2.data.datasets.panoptic import register_own
 
     entries = yaml.safe_load(own[2].read_text())["DATASETS"]["PANOPTIC"]
     register_own(entries)

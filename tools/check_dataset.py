@@ -9,7 +9,6 @@ python tools/check_dataset.py --dataset scenes_coco_panoptic_train \\
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -63,12 +62,13 @@ def read_sources(args):
 def run(args) -> int:
     """Check, print and write; returns the exit status."""
     from eseg_d2.apps.doctor import check_datasets, format_page, format_report
+    from eseg_d2.utils.json_yaml import write_json
 
     report = check_datasets(read_sources(args), workers=args.workers)
     sys.stdout.reconfigure(errors="backslashreplace")  # names need not suit the terminal
     print(format_report(report))
     if args.json:
-        args.json.write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+        write_json(args.json, report.as_dict(), indent=1, sort_keys=False)
     if args.html:
         args.html.write_text(format_page(report), "utf-8", errors="xmlcharrefreplace")
     return 1 if report.count("error") else 0

@@ -11,7 +11,7 @@ from fvcore.common.config import BASE_KEY
 
 from eseg_d2.config.defaults import add_eseg_config
 from eseg_d2.config.shipped import find_config
-from eseg_d2.utils.safe_files import load_yaml
+from eseg_d2.utils.json_yaml import load_yaml
 
 __all__ = ["all_keys", "merge_config", "read_config", "value_of"]
 

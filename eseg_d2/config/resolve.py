@@ -9,9 +9,9 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from eseg_d2.config.read import all_keys, read_config, value_of
-from eseg_d2.data.datasets.own import register_own
+from eseg_d2.data.datasets.panoptic import is_panoptic, register_own
 from eseg_d2.structures.label_space import LabelSpace
-from eseg_d2.utils.arguments import check_choice
+from eseg_d2.utils.errors import check_choice
 
 __all__ = ["Change", "load_config", "resolve_config"]
 
@@ -200,9 +200,10 @@ def _label_spaces(cfg: CfgNode) -> dict[str, LabelSpace]:
     """Return those of the panoptic data sets of DATASETS.TRAIN and DATASETS.TEST, by name."""
     spaces = {}
     for name in [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]:
-        metadata = MetadataCatalog.get(name)
-        if metadata.get("panoptic_json"):
-            spaces[name] = LabelSpace.from_metadata(metadata, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)
+        if is_panoptic(name):
+            spaces[name] = LabelSpace.from_metadata(
+                MetadataCatalog.get(name), cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES
+            )
     return spaces
 
 

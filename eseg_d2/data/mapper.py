@@ -1,17 +1,19 @@
-"""From one panoptic annotation to every target that training needs."""
+"""Map dataset dicts to what a model takes: in training, in evaluation, of any data set."""
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog, detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, Instances
 
+from eseg_d2.data.images import read_image
 from eseg_d2.data.panoptic_png import (
     find_runs,
     look_up_segments,
-    read_image,
     read_panoptic_png,
     rgb_to_segment_id,
     segment_id_to_rgb,
@@ -19,7 +21,10 @@ from eseg_d2.data.panoptic_png import (
 from eseg_d2.structures.label_space import LabelSpace
 from eseg_d2.utils.errors import BadSampleError
 
-__all__ = ["PanopticMapper"]
+__all__ = ["EvaluationMapper", "LabelCheckedMapper", "PanopticMapper"]
+
+_NO_LIMIT = float("inf")  # on a data set's images, beside Pillow's own of 178 million pixels
+_ANNOTATIONS = ("annotations", "sem_seg_file_name")
 
 
 class PanopticMapper:
@@ -70,7 +75,7 @@ class PanopticMapper:
 
     @classmethod
     def for_validation(cls, cfg, dataset_name: str) -> "PanopticMapper":
-        """Targets as in training, of whole images in the test's size, nothing random."""
+        """Return a mapper to training's targets, of whole images in the test's size."""
         arguments = cls.from_config(cfg, dataset_name)
         arguments["augmentations"] = detection_utils.build_augmentation(cfg, is_train=False)
         return cls(**arguments)
@@ -78,7 +83,8 @@ class PanopticMapper:
     def __call__(self, dataset_dict: dict) -> dict:
         """
         Args:
-            dataset_dict: of a panoptic data set; ``category_id`` are contiguous ids.
+            dataset_dict: of a panoptic data set, from our loader or Detectron2's own;
+                ``category_id`` are contiguous ids.
 
         Returns:
             The dict's own keys and
@@ -98,7 +104,7 @@ class PanopticMapper:
         dataset_dict = dict(dataset_dict)  # nothing inside is changed
         path = dataset_dict["pan_seg_file_name"]
         segments = dataset_dict["segments_info"]
-        image = read_image(dataset_dict["file_name"], self.image_format)
+        image = read_image(dataset_dict["file_name"], self.image_format, max_pixels=_NO_LIMIT)
         panoptic = read_panoptic_png(path)
         if image.shape[:2] != panoptic.shape:
             raise BadSampleError(
@@ -122,13 +128,14 @@ class PanopticMapper:
         return torch.from_numpy(table[index])
 
     def _instances(self, index: np.ndarray, segments: list[dict]) -> Instances:
+        space = self.label_space
         present = np.bincount(index.ravel(), minlength=len(segments) + 1)
         chosen = [
             i
             for i, s in enumerate(segments)
-            if present[i] and s["isthing"] and not s.get("iscrowd", 0)
+            if present[i] and space.is_thing[s["category_id"]] and not s.get("iscrowd", 0)
         ]
-        classes = [self.label_space.contiguous_to_roi[segments[i]["category_id"]] for i in chosen]
+        classes = [space.contiguous_to_roi[segments[i]["category_id"]] for i in chosen]
         masks = np.zeros((len(chosen), *index.shape), dtype=bool)
         boxes = np.zeros((len(chosen), 4), dtype=np.float32)
         for mask, box, i in zip(masks, boxes, chosen, strict=True):
@@ -175,7 +182,7 @@ def _resize_and_crop(cfg) -> list:
 
 
 def _to_bytes(panoptic: np.ndarray, segments: list[dict], path: str) -> np.ndarray:
-    """Places in ``segments``, from 1, as uint8, which Detectron2 resizes fast.
+    """Return the places in ``segments``, from 1, as uint8, which Detectron2 resizes fast.
 
     One channel, or three if there are many segments. Void is 0, since transforms of Detectron2 0.6
     pad with 0 (later ones with 255).
@@ -192,3 +199,85 @@ def _from_bytes(labels: np.ndarray, num_segments: int) -> np.ndarray:
     labels = labels.astype(np.int32) if labels.ndim == 2 else rgb_to_segment_id(labels)
     labels[(labels == 0) | (labels > num_segments)] = num_segments + 1
     return labels - 1
+
+
+class LabelCheckedMapper:
+    """A mapper of Detectron2 whose labels are checked; those of the panoptic mapper are right.
+
+    On a GPU a label out of range would only say "device-side assert".
+    """
+
+    def __init__(self, cfg: CfgNode, mapper: Callable[[dict], dict]):
+        """
+        Args:
+            cfg: the numbers of classes and the ignored label are read.
+            mapper: gives ``sem_seg`` (semantic train ids) or ``instances`` (ROI classes).
+        """
+        self._mapper = mapper
+        self._num_semantic = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        self._ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+        self._num_rois = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        """
+        Raises:
+            ValueError: a label is no class of the model; names file and label.
+        """
+        sample = self._mapper(dataset_dict)
+        if "sem_seg" in sample:
+            labels = sample["sem_seg"]
+            wrong = labels[((labels < 0) | (labels >= self._num_semantic))].unique().tolist()
+            wrong = [label for label in wrong if label != self._ignored]
+            if wrong:
+                raise ValueError(
+                    f"{dataset_dict.get('sem_seg_file_name', dataset_dict['file_name'])}: pixels "
+                    f"have the labels {wrong}; expected 0 .. {self._num_semantic - 1} "
+                    f"(MODEL.SEM_SEG_HEAD.NUM_CLASSES) or {self._ignored} (IGNORE_VALUE)"
+                )
+        if "instances" in sample and sample["instances"].has("gt_classes"):
+            classes = sample["instances"].gt_classes
+            wrong = classes[(classes < 0) | (classes >= self._num_rois)].unique().tolist()
+            if wrong:
+                raise ValueError(
+                    f"{dataset_dict['file_name']}: instances have the classes {wrong}; expected "
+                    f"0 .. {self._num_rois - 1} (MODEL.ROI_HEADS.NUM_CLASSES)"
+                )
+        return sample
+
+
+class EvaluationMapper:
+    """Map a dataset dict to a model's input, as Detectron2's mapper does, with our image reader.
+
+    It returns the message in place of a sample that cannot be read: exceptions of worker
+    processes arrive as tracebacks.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        """
+        Args:
+            cfg: INPUT is read.
+        """
+        augmentations = detection_utils.build_augmentation(cfg, is_train=False)
+        self._augmentations = T.AugmentationList(augmentations)
+        self._image_format = cfg.INPUT.FORMAT
+
+    def __call__(self, dataset_dict: dict) -> dict | str:
+        """
+        Args:
+            dataset_dict: with ``file_name``.
+
+        Returns:
+            The dict without its annotations, with ``image`` (3, H, W) uint8; or why there is none.
+        """
+        kept = {k: v for k, v in dataset_dict.items() if k not in _ANNOTATIONS}
+        try:
+            image = read_image(kept["file_name"], self._image_format, max_pixels=_NO_LIMIT)
+            detection_utils.check_image_size(kept, image)
+        except (BadSampleError, FileNotFoundError) as e:
+            return str(e)
+        except (OSError, detection_utils.SizeMismatchError) as e:
+            return f"cannot read the image {kept['file_name']}: {e}."
+        aug_input = T.AugInput(image)
+        self._augmentations(aug_input)
+        pixels = np.ascontiguousarray(aug_input.image.transpose(2, 0, 1))
+        return {**kept, "image": torch.from_numpy(pixels)}

@@ -1,17 +1,12 @@
 """Read panoptic pngs, and look up and measure their segments."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from detectron2.data import detection_utils
-from PIL import Image
 
-from eseg_d2.data.pixels import upright_rgb
+from eseg_d2.data.images import opened
 from eseg_d2.utils.errors import BadSampleError
-from eseg_d2.utils.safe_files import require_file
 
 __all__ = [
     "PADDING",
@@ -22,7 +17,6 @@ __all__ = [
     "find_runs",
     "look_up_segments",
     "png_header",
-    "read_image",
     "read_panoptic_png",
     "rgb_to_segment_id",
     "segment_id_to_rgb",
@@ -36,7 +30,7 @@ PADDING = 0xFFFFFF
 
 
 def rgb_to_segment_id(rgb: np.ndarray) -> np.ndarray:
-    """Segment ids of a panoptic png.
+    """Return the segment ids of a panoptic png.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -50,7 +44,7 @@ def rgb_to_segment_id(rgb: np.ndarray) -> np.ndarray:
 
 
 def segment_id_to_rgb(ids: np.ndarray) -> np.ndarray:
-    """The pixels of a panoptic png: the reverse of :func:`rgb_to_segment_id`.
+    """Return the pixels of a panoptic png: the reverse of :func:`rgb_to_segment_id`.
 
     Args:
         ids: (...) integers, segment ids.
@@ -77,7 +71,8 @@ def read_panoptic_png(path: str) -> np.ndarray:
         BadSampleError: it cannot be decoded, is of another kind, or says that it has more pixels
             than Pillow accepts.
     """
-    _require_sane_size(path)
+    with opened(path):  # OpenCV would read a gigapixel from a file of a few bytes
+        pass
     with open(path, "rb") as f:
         wrong = wrong_png_format(f.read(HEADER_BYTES))
     if wrong:
@@ -122,44 +117,8 @@ def wrong_png_format(head: bytes) -> str:
     return f"a png with {kind} of {header.depth} bit, expected RGB of 8 bit"
 
 
-def _require_sane_size(path: str) -> None:
-    """Raise if a png is too large: OpenCV would read a gigapixel from a file of a few bytes."""
-    with _open(path):
-        pass
-
-
-@contextlib.contextmanager
-def _open(path: str) -> Iterator[Image.Image]:
-    try:
-        require_file(path)
-    except FileNotFoundError as e:
-        raise FileNotFoundError(f"no such image: {path}") from e
-    except ValueError as e:
-        raise BadSampleError(f"cannot read the image {path}: {e}") from e
-    try:
-        with Image.open(path) as image:
-            yield image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise BadSampleError(f"cannot read the image {path}: {e}. Is it complete?") from e
-
-
-def read_image(path: str, image_format: str) -> np.ndarray:
-    """Read the (H, W, 3) uint8 pixels of an image, as :func:`upright_rgb` makes them.
-
-    Args:
-        path: of the image.
-        image_format: ``"BGR"``, ``"RGB"`` or another one of INPUT.FORMAT.
-
-    Raises:
-        FileNotFoundError: no such file.
-        BadSampleError: it cannot be decoded, or says that it has more pixels than Pillow accepts.
-    """
-    with _open(path) as image:
-        return detection_utils.convert_PIL_to_numpy(upright_rgb(image), image_format)
-
-
 def segment_index(segment_map: np.ndarray, segments_info: list[dict], path: str) -> np.ndarray:
-    """Which of the listed segments each pixel belongs to.
+    """Return which of the listed segments each pixel belongs to.
 
     Args:
         segment_map: (H, W) integers, segment ids.
@@ -178,7 +137,9 @@ def segment_index(segment_map: np.ndarray, segments_info: list[dict], path: str)
 
 
 def find_runs(*maps: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Pixels in reading order, as runs in which no map changes: far fewer than there are pixels.
+    """Return the pixels in reading order, as runs in which no map changes.
+
+    Runs are far fewer than pixels.
 
     Args:
         maps: integers, all of one shape.
@@ -226,7 +187,7 @@ class SegmentPixels(NamedTuple):
 
 
 def count_segments(segment_map: np.ndarray) -> dict[int, SegmentPixels]:
-    """Area and box of each value of a map.
+    """Return the area and the box of each value of a map.
 
     Works on the runs of equal pixels in a row: far fewer than there are pixels.
 

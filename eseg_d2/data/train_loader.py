@@ -1,7 +1,9 @@
 """Training batches in a fixed order, with bad samples left out."""
 
+import itertools
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,12 +14,11 @@ from detectron2.utils import comm
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from eseg_d2.data.batch_plan import BatchPlan, PartSampler, SampleKey
 from eseg_d2.data.workers import explained
 from eseg_d2.utils.errors import BadSampleError, RunError
 from eseg_d2.utils.random_state import seeded
 
-__all__ = ["TrainLoader"]
+__all__ = ["BatchPlan", "PartSampler", "SampleKey", "TrainLoader"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,81 @@ SKIPPED = "skipped_samples"
 ATTEMPTS = 10  # other images in place of a bad one
 # of one image's files; Detectron2's own mappers let Pillow's errors through
 _BAD = (BadSampleError, OSError, SyntaxError, SizeMismatchError, Image.DecompressionBombError)
+
+
+class SampleKey(NamedTuple):
+    """One sample of the endless stream: its place there, and the place of its image."""
+
+    position: int
+    index: int
+
+
+class BatchPlan:
+    """Whole batches, as all processes together see them.
+
+    Images of the same orientation share a batch if ``groups`` says which it is, as by Detectron2's
+    DATALOADER.ASPECT_RATIO_GROUPING; here for all processes at once.
+    """
+
+    def __init__(self, sampler, batch_size: int, groups: Sequence[int] | None = None):
+        """
+        Args:
+            sampler: one of Detectron2's training samplers, with the same seed in all processes.
+            batch_size: samples of a batch, over all processes.
+            groups: for each image the group whose images may share a batch; None: all may.
+        """
+        self._sampler = sampler
+        self._batch_size = batch_size
+        self._groups = groups
+        self._position = 0
+        self._waiting: dict[int, list[SampleKey]] = {}
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        # Detectron2's samplers hand out their processes' shares; the whole stream is this one
+        indices = itertools.islice(self._sampler._infinite_indices(), self._position, None)
+        for index in indices:
+            group = self._groups[index] if self._groups else 0
+            waiting = self._waiting.setdefault(group, [])
+            waiting.append(SampleKey(self._position, int(index)))
+            self._position += 1
+            if len(waiting) >= self._batch_size:
+                batch, waiting[:] = waiting[: self._batch_size], waiting[self._batch_size :]
+                yield batch
+
+    def state_dict(self) -> dict:
+        """Return where the stream is, and the samples that wait for their batch to become full."""
+        waiting = {group: [tuple(key) for key in keys] for group, keys in self._waiting.items()}
+        return {"position": self._position, "waiting": waiting}
+
+    def load_state_dict(self, state: dict) -> None:
+        self._position = state["position"]
+        self._waiting = {
+            group: [SampleKey(*key) for key in keys] for group, keys in state["waiting"].items()
+        }
+
+
+class PartSampler:
+    """A process's share of each batch, in one or several parts; for ``DataLoader(batch_sampler=)``.
+
+    Sample j of a batch is for process j modulo their number, so that the same samples, loaded in
+    the same way, are in a batch however many processes share it.
+
+    Attributes:
+        states: those of the plan after each batch, to be taken when the batch is used.
+    """
+
+    def __init__(self, plan: BatchPlan, *, rank: int, world_size: int, num_parts: int):
+        self._plan = plan
+        self._rank, self._world_size, self._num_parts = rank, world_size, num_parts
+        self.states = deque()
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for batch in self._plan:
+            self.states.append(self._plan.state_dict())
+            share = batch[self._rank :: self._world_size]
+            size = len(share) // self._num_parts
+            for part in range(self._num_parts):
+                yield share[part * size : (part + 1) * size]
 
 
 class _Unusable(NamedTuple):
@@ -58,7 +134,7 @@ class _Samples(Dataset):
         return _Unusable(f"{len(skipped)} images in a row cannot be used:{_lines(skipped)}")
 
     def _candidates(self, first: int) -> Iterator[int]:
-        """The image, then others to take its place, none twice."""
+        """Yield the image, then others to take its place, none twice."""
         yield first
         others = random.sample(range(len(self)), min(ATTEMPTS, len(self)))
         yield from (index for index in others if index != first)
@@ -141,7 +217,7 @@ class TrainLoader:
             yield [self._checked(sample) for sample in part]
 
     def state_dict(self) -> dict:
-        """Where the stream is after the last batch that was handed out whole."""
+        """Return where the stream is after the last batch that was handed out whole."""
         return {**self._used, "bad_samples": dict(self.bad_samples)}
 
     def load_state_dict(self, state: dict) -> None:
@@ -185,7 +261,7 @@ def _as_list(samples: list) -> list:
 
 
 def _orientations(images: Sequence[dict]) -> list[int]:
-    """0 for wide images, 1 for high ones, as in Detectron2."""
+    """Return 0 for wide images, 1 for high ones, as in Detectron2."""
     return [0 if image.get("width", 1) > image.get("height", 0) else 1 for image in images]
 
 

@@ -21,8 +21,8 @@ from eseg_d2.engine.weights import (
     fetch_weights,
     in_detectron2_form,
 )
-from eseg_d2.utils.atomic_files import remove_leftovers, write_atomically
 from eseg_d2.utils.errors import RunError
+from eseg_d2.utils.files import remove_leftovers, write_atomically
 from eseg_d2.utils.weights_file import UnreadableWeightsError, read_weights_file
 
 __all__ = [

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
@@ -20,13 +19,14 @@ from timm.layers import DropPath
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from eseg_d2.data.datasets.panoptic import dataset_dicts, is_panoptic
 from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.engine.checkpoint import SafeCheckpointer, find_checkpoints
 from eseg_d2.engine.output_dir import plain_results, read_record
 from eseg_d2.engine.provenance import RUN_FILE
 from eseg_d2.engine.writers import HistoryHook, ProgressHook, WriterHook
-from eseg_d2.utils.atomic_files import write_atomically
 from eseg_d2.utils.errors import RunError
+from eseg_d2.utils.files import write_atomically
 from eseg_d2.utils.random_state import get_random_state, preserved_random_state, seeded
 
 __all__ = [
@@ -309,7 +309,7 @@ class ValidationLossHook(HookBase):
         if not cfg.DATASETS.TEST:
             raise ValueError("TEST.VALIDATION_LOSS.ENABLED is True, but DATASETS.TEST is empty")
         for name in cfg.DATASETS.TEST:
-            if not MetadataCatalog.get(name).get("panoptic_json"):
+            if not is_panoptic(name):
                 raise ValueError(
                     f"TEST.VALIDATION_LOSS.ENABLED is for panoptic data sets, and {name} is none: "
                     "set it to False"
@@ -355,7 +355,7 @@ class ValidationLossHook(HookBase):
     def _samples(self):
         """Yield this process's share of the samples."""
         for name in self._cfg.DATASETS.TEST:
-            images = DatasetCatalog.get(name)[: self._num_images or None]
+            images = dataset_dicts(name)[: self._num_images or None]
             mapper = PanopticMapper.for_validation(self._cfg, name)
             for image in images[comm.get_rank() :: comm.get_world_size()]:
                 yield mapper(image)

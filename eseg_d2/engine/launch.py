@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from torch import distributed
 from torch import multiprocessing as torch_multiprocessing
 
-from eseg_d2.data.datasets.own import register_own
+from eseg_d2.data.datasets.panoptic import register_own
 from eseg_d2.engine.rendezvous import Place, meet, place_from_environment, what_must_be_equal
 from eseg_d2.engine.signals import Stopped, requested, stop_signals
 from eseg_d2.engine.watchdog import GRACE, Watchdog

@@ -1,6 +1,5 @@
 """The folder of a run: one run at a time writes to it, and nothing in it is lost."""
 
-import contextlib
 import datetime
 import errno
 import fcntl
@@ -16,8 +15,9 @@ from typing import TextIO
 
 from detectron2.utils import comm
 
-from eseg_d2.utils.atomic_files import write_atomically
 from eseg_d2.utils.errors import RunError
+from eseg_d2.utils.files import write_atomically
+from eseg_d2.utils.json_yaml import read_json_or_none
 
 __all__ = [
     "RECORDS",
@@ -134,12 +134,9 @@ def read_record(path: str, is_valid: Callable[[object], bool]):
         path: of the file. If it is damaged it is set aside, so that it is not overwritten.
         is_valid: whether content is what the file should hold.
     """
-    if not os.path.isfile(path):
-        return None
-    with contextlib.suppress(ValueError), open(path) as f:
-        content = json.load(f)
-        if is_valid(content):
-            return content
+    content = read_json_or_none(path)
+    if content is not None and is_valid(content):
+        return content
     folder, name = os.path.split(path)
     set_aside(folder, [name], f"{name} is damaged")
     return None

@@ -6,7 +6,7 @@ import torch
 from detectron2.config import CfgNode
 
 from eseg_d2.config import load_config
-from eseg_d2.data.datasets.availability import require_datasets
+from eseg_d2.data.datasets.builtin import require_datasets
 from eseg_d2.engine.checkpoint import find_checkpoints, tag_file
 from eseg_d2.engine.rendezvous import place_from_environment
 from eseg_d2.engine.weights import fetch_weights

@@ -16,7 +16,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from eseg_d2.engine.output_dir import read_record
-from eseg_d2.utils.atomic_files import write_atomically
+from eseg_d2.utils.files import write_atomically
 
 __all__ = [
     "RUN_FILE",

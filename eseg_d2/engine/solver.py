@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as build_detectron2_optimizer
 from torch import nn
 
-from eseg_d2.utils.arguments import check_choice
+from eseg_d2.utils.errors import check_choice
 
 __all__ = ["ConfiguredRates", "build_clipping", "build_optimizer", "gradient_norm"]
 

@@ -14,8 +14,7 @@ from eseg_d2.engine.checkpoint import what_is_kept
 from eseg_d2.engine.signals import requested
 from eseg_d2.engine.solver import Clipping, gradient_norm
 from eseg_d2.modeling.sem_seg.pixel_count import shared_pixel_count
-from eseg_d2.utils.errors import RunError
-from eseg_d2.utils.text import listing
+from eseg_d2.utils.errors import RunError, listing
 
 __all__ = ["NotFiniteError", "NotFiniteGuard", "TrainStep"]
 

@@ -27,7 +27,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from eseg_d2.data.build import build_test_loader, build_train_loader
+from eseg_d2.data.loaders import build_test_loader, build_train_loader
 from eseg_d2.data.train_loader import TrainLoader
 from eseg_d2.engine.checkpoint import TRAINING_MODEL, SafeCheckpointer, what_is_kept
 from eseg_d2.engine.hooks import CheckpointHook, EMAHook, build_hooks

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from eseg_d2.utils.text import listing
+from eseg_d2.utils.errors import listing
 from eseg_d2.utils.weights_file import UnreadableWeightsError
 
 __all__ = ["WeightsSummary", "check_normalization", "fetch_weights", "in_detectron2_form"]

@@ -22,7 +22,7 @@ from detectron2.utils.logger import setup_logger
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from eseg_d2.engine.output_dir import set_aside
-from eseg_d2.utils.atomic_files import write_atomically
+from eseg_d2.utils.files import write_atomically
 
 __all__ = [
     "ConsoleWriter",

@@ -2,8 +2,7 @@
 
 from eseg_d2.evaluation.build import build_evaluator
 from eseg_d2.evaluation.cityscapes import CityscapesOfficialEvaluator
-from eseg_d2.evaluation.coco_ap import APEvaluator
-from eseg_d2.evaluation.instance import InstanceEvaluator
+from eseg_d2.evaluation.instance import APEvaluator, InstanceEvaluator
 from eseg_d2.evaluation.panoptic_quality import PanopticQualityEvaluator
 from eseg_d2.evaluation.prediction_files import PredictionWriter
 from eseg_d2.evaluation.semantic import SemanticEvaluator

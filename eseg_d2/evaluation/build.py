@@ -10,9 +10,9 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
+from eseg_d2.data.datasets.panoptic import is_panoptic
 from eseg_d2.evaluation.cityscapes import CityscapesOfficialEvaluator
-from eseg_d2.evaluation.coco_ap import APEvaluator
-from eseg_d2.evaluation.instance import InstanceEvaluator
+from eseg_d2.evaluation.instance import APEvaluator, InstanceEvaluator
 from eseg_d2.evaluation.panoptic_quality import PanopticQualityEvaluator
 from eseg_d2.evaluation.prediction_files import PredictionWriter
 from eseg_d2.evaluation.semantic import SemanticEvaluator
@@ -21,7 +21,7 @@ __all__ = ["build_evaluator"]
 
 
 def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
-    """Evaluators for what the configured model predicts on the data set.
+    """Return the evaluators for what the configured model predicts on the data set.
 
     Panoptic data sets: PQ, mIoU and AP for panoptic models, mIoU for semantic ones, AP for
     instance ones; with TEST.SAVE_PREDICTIONS or TEST.OFFICIAL_CITYSCAPES what these ask for.
@@ -36,7 +36,7 @@ def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
     """
     metadata = MetadataCatalog.get(dataset_name)
     output_dir = os.path.join(cfg.OUTPUT_DIR, "inference")
-    if not metadata.get("panoptic_json"):
+    if not is_panoptic(dataset_name):
         return _detectron2_evaluator(dataset_name, metadata.get("evaluator_type"), output_dir)
 
     def instance() -> DatasetEvaluator:

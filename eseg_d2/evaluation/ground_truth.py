@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from eseg_d2.data.datasets.panoptic import dataset_dicts
 from eseg_d2.data.panoptic_png import read_panoptic_png, segment_index
 from eseg_d2.structures.label_space import LabelSpace
 
@@ -32,18 +33,18 @@ class GroundTruth:
         self.records = {record["file_name"]: record for record in records}
 
     def segment_map(self, file_name: str) -> np.ndarray:
-        """(H, W) int32 segment ids of an image."""
+        """Return (H, W) int32 segment ids of an image."""
         return _segment_map(self.records[file_name]["pan_seg_file_name"])
 
     def segment_index(self, file_name: str) -> np.ndarray:
-        """(H, W): index into the image's ``segments_info``, its length where void."""
+        """Return (H, W): index into the image's ``segments_info``, its length where void."""
         record = self.records[file_name]
         return segment_index(
             self.segment_map(file_name), record["segments_info"], record["pan_seg_file_name"]
         )
 
     def semantic_map(self, file_name: str) -> np.ndarray:
-        """(H, W) int64 semantic train ids of an image, or the ignored label."""
+        """Return (H, W) int64 semantic train ids of an image, or the ignored label."""
         segments = self.records[file_name]["segments_info"]
         space = self.label_space
         train_ids = [space.contiguous_to_semantic[s["category_id"]] for s in segments]
@@ -53,7 +54,7 @@ class GroundTruth:
 @lru_cache(maxsize=4)
 def _records(dataset_name: str, load: Callable[[], list[dict]]) -> list[dict]:
     # the function is part of the key: a name may be registered anew, with other classes
-    return load()
+    return dataset_dicts(dataset_name)
 
 
 @lru_cache(maxsize=2)
@@ -63,5 +64,5 @@ def _segment_map(path: str) -> np.ndarray:
 
 
 def as_numpy(segment_map) -> np.ndarray:
-    """A predicted map, a tensor on any device or an array, as an array."""
+    """Return a predicted map, a tensor on any device or an array, as an array."""
     return np.asarray(segment_map.cpu() if hasattr(segment_map, "cpu") else segment_map)

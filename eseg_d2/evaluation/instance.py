@@ -1,21 +1,74 @@
-"""COCO AP of boxes and masks against the things in the panoptic truth."""
+"""COCO AP of boxes and masks, against instance annotations or the things of a panoptic truth."""
 
-import json
 import logging
 import os
 
 import numpy as np
 from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from eseg_d2.evaluation.coco_ap import APEvaluator
 from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.utils.json_yaml import write_json
 
-__all__ = ["InstanceEvaluator", "panoptic_to_coco_instances"]
+__all__ = ["APEvaluator", "InstanceEvaluator", "panoptic_to_coco_instances"]
 
 logger = logging.getLogger(__name__)
+
+
+class APEvaluator(COCOEvaluator):
+    """Detectron2's COCO evaluation, several times as fast with faster-coco-eval.
+
+    A Detectron2 with compiled operators uses its own fast evaluation; one without them pycocotools'
+    loops in Python, in whose place faster-coco-eval computes the same numbers in C++.
+    """
+
+    def __init__(self, dataset_name: str, *, output_dir: str, distributed: bool = True):
+        """
+        Args:
+            dataset_name: a data set with ``json_file``, COCO's instance annotations.
+            output_dir: takes COCO's result json.
+            distributed: gather the results of all processes.
+        """
+        super().__init__(dataset_name, ("bbox", "segm"), distributed, output_dir)
+
+    def _eval_predictions(self, predictions, img_ids=None):
+        faster = None if self._use_fast_impl else _faster_coco_eval()
+        results = [result for prediction in predictions for result in prediction["instances"]]
+        if faster is None or not results or not self._do_evaluation:
+            super()._eval_predictions(predictions, img_ids)
+            return
+        ids = self._metadata.get("thing_dataset_id_to_contiguous_id", {})
+        to_dataset = {contiguous: dataset for dataset, contiguous in ids.items()}
+        for result in results:
+            result["category_id"] = to_dataset.get(result["category_id"], result["category_id"])
+        write_json(os.path.join(self._output_dir, "coco_instances_results.json"), results)
+        for task in self._tasks:
+            scores = self._score(faster, results, task, img_ids)
+            names = self._metadata.get("thing_classes")
+            self._results[task] = self._derive_coco_results(scores, task, class_names=names)
+
+    def _score(self, coco_eval: type, results: list[dict], task: str, img_ids):
+        if task == "segm":  # with a box its area would count, and not the mask's
+            results = [{k: v for k, v in result.items() if k != "bbox"} for result in results]
+        scores = coco_eval(self._coco_api, self._coco_api.loadRes(results), task)
+        scores.params.maxDets = self._max_dets_per_image
+        if img_ids is not None:
+            scores.params.imgIds = img_ids
+        scores.evaluate()
+        scores.accumulate()
+        scores.summarize()
+        return scores
+
+
+def _faster_coco_eval():
+    try:
+        from faster_coco_eval import COCOeval_faster
+    except ModuleNotFoundError:
+        return None
+    return COCOeval_faster
 
 
 class InstanceEvaluator(APEvaluator):
@@ -38,8 +91,7 @@ class InstanceEvaluator(APEvaluator):
         path = os.path.join(output_dir, f"{dataset_name}_instances.json")
         if comm.is_main_process():
             os.makedirs(output_dir, exist_ok=True)
-            with open(path, "w") as f:
-                json.dump(panoptic_to_coco_instances(truth), f)
+            write_json(path, panoptic_to_coco_instances(truth))
         comm.synchronize()
         # pred_classes are contiguous ids, and so are the category ids in the json
         name = f"{dataset_name}@instances_of_panoptic"
@@ -61,7 +113,7 @@ class InstanceEvaluator(APEvaluator):
 
 
 def panoptic_to_coco_instances(truth: GroundTruth) -> dict:
-    """The things of a panoptic data set as a COCO instance json.
+    """Return the things of a panoptic data set as a COCO instance json.
 
     Returns:
         ``images`` with ids 0.., ``annotations`` with compressed RLE, and ``categories`` whose

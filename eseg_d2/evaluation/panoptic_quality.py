@@ -1,6 +1,5 @@
 """Panoptic quality, without panopticapi and with its numbers."""
 
-import json
 import logging
 import os
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from tabulate import tabulate
 
 from eseg_d2.evaluation.ground_truth import GroundTruth, as_numpy
 from eseg_d2.evaluation.panoptic_statistics import PanopticStatistics, count_pairs, summarize
+from eseg_d2.utils.json_yaml import write_json
 
 __all__ = ["PanopticQualityEvaluator"]
 
@@ -81,9 +81,9 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         return segment_map
 
     def evaluate(self) -> dict | None:
-        """``{"panoptic_seg": {"PQ", "SQ", "RQ", "PQ_th", ..., "PQ_st", ...}}``, in percent.
+        """Return ``{"panoptic_seg": {"PQ", "SQ", "RQ", "PQ_th", ..., "PQ_st", ...}}``, in percent.
 
-        A figure over no class at all is NaN. None in all but the main process.
+        A metric over no class at all is NaN. None in all but the main process.
         """
         statistics = self._statistics
         if self._distributed:
@@ -97,21 +97,21 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         logger.info("Panoptic quality:\n" + _tables(results, per_class))
         if self._output_dir:
             os.makedirs(self._output_dir, exist_ok=True)
-            with open(os.path.join(self._output_dir, "panoptic_quality.json"), "w") as f:
-                json.dump(per_class, f, indent=1)
+            path = os.path.join(self._output_dir, "panoptic_quality.json")
+            write_json(path, per_class, indent=1, sort_keys=False)
         return {"panoptic_seg": results}
 
 
 def _tables(results: dict[str, float], per_class: dict[str, dict]) -> str:
-    """Means over all classes, things and stuff; then every class."""
-    figures = ("PQ", "SQ", "RQ")
+    """Return a table: means over all classes, things and stuff; then every class."""
+    metrics = ("PQ", "SQ", "RQ")
     rows = [
-        [name, *(results[figure + suffix] for figure in figures)]
+        [name, *(results[metric + suffix] for metric in metrics)]
         for name, suffix in (("all", ""), ("things", "_th"), ("stuff", "_st"))
     ]
     counts = ("TP", "FP", "FN")
     rows += [
-        [name, *(values[key] for key in figures + counts)] for name, values in per_class.items()
+        [name, *(values[key] for key in metrics + counts)] for name, values in per_class.items()
     ]
-    head = ["", *figures, *counts]
+    head = ["", *metrics, *counts]
     return tabulate(rows, headers=head, tablefmt="pipe", floatfmt=".3f")

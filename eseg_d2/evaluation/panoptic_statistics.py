@@ -54,7 +54,7 @@ class PanopticStatistics:
         union = truth_area[:, None] + predicted_area - intersection - in_void
         comparable = (truth_class[:, None] == predicted_class) & ~crowd[:, None]
         matches = comparable & (2 * intersection > union)
-        matched_truth, matched_prediction = np.nonzero(matches)
+        matched_truth, _ = np.nonzero(matches)
         iou = np.rint(intersection[matches] / union[matches] * IOU_UNITS).astype(np.int64)
         np.add.at(self._iou_units, truth_class[matched_truth], iou)
         np.add.at(self.tp, truth_class[matched_truth], 1)
@@ -80,7 +80,7 @@ def count_pairs(
     predicted_segments: list[dict],
     prediction_name: str,
 ) -> np.ndarray:
-    """How many pixels each segment of the truth shares with each of the prediction.
+    """Return how many pixels each segment of the truth shares with each of the prediction.
 
     Args:
         truth, prediction: (H, W) integers, segment ids; 0 is void.
@@ -114,7 +114,7 @@ def _require_pixels(areas: np.ndarray, segments: list[dict], where: str) -> None
 def summarize(
     statistics: PanopticStatistics, label_space: LabelSpace
 ) -> tuple[dict[str, float], dict[str, dict]]:
-    """Percentages from sums: means over the classes that occur, and each class on its own.
+    """Return the percentages of sums: means over the classes that occur, and each class on its own.
 
     Returns:
         ``{"PQ", "SQ", "RQ"}`` and the same with ``_th`` and ``_st``; and by class name
@@ -123,7 +123,7 @@ def summarize(
     tp, fp, fn = statistics.tp, statistics.fp, statistics.fn
     occurs = tp + fp + fn > 0
     weight = np.where(occurs, tp + 0.5 * fp + 0.5 * fn, 1.0)
-    figures = {
+    metrics = {
         "PQ": 100 * statistics.iou / weight,
         "SQ": 100 * statistics.iou / np.maximum(tp, 1),
         "RQ": 100 * tp / weight,
@@ -131,11 +131,11 @@ def summarize(
     results = {}
     things = label_space.is_thing
     for suffix, chosen in ("", occurs), ("_th", occurs & things), ("_st", occurs & ~things):
-        for name, values in figures.items():
+        for name, values in metrics.items():
             results[name + suffix] = float(values[chosen].mean()) if chosen.any() else float("nan")
     per_class = {
         label_space.names[c]: {
-            **{name: float(values[c]) for name, values in figures.items()},
+            **{name: float(values[c]) for name, values in metrics.items()},
             "TP": int(tp[c]),
             "FP": int(fp[c]),
             "FN": int(fn[c]),

@@ -1,6 +1,5 @@
 """Predictions as files, in the formats that the benchmarks' servers take."""
 
-import json
 import os
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from detectron2.utils import comm
 from eseg_d2.data.panoptic_png import segment_id_to_rgb
 from eseg_d2.evaluation.ground_truth import GroundTruth, as_numpy
 from eseg_d2.utils.files import write_image
+from eseg_d2.utils.json_yaml import write_json
 
 __all__ = ["PANOPTIC_JSON", "PredictionWriter"]
 
@@ -123,5 +123,5 @@ class PredictionWriter(DatasetEvaluator):
                 return
             annotations = [annotation for part in gathered for annotation in part]
         if annotations:
-            with open(os.path.join(self._output_dir, PANOPTIC_JSON), "w") as f:
-                json.dump({"annotations": annotations}, f)
+            path = os.path.join(self._output_dir, PANOPTIC_JSON)
+            write_json(path, {"annotations": annotations})

@@ -1,6 +1,5 @@
 """Mean IoU against the semantic map that the panoptic truth implies."""
 
-import json
 import logging
 import math
 import os
@@ -13,6 +12,7 @@ from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.utils.json_yaml import write_json
 
 __all__ = ["SemanticEvaluator", "iou_results"]
 
@@ -78,7 +78,7 @@ class SemanticEvaluator(DatasetEvaluator):
             )
 
     def evaluate(self) -> dict | None:
-        """``{"sem_seg": {"mIoU", "fwIoU", "IoU-<class>", "mACC", "pACC", "ACC-<class>"}}``."""
+        """Return ``{"sem_seg": {"mIoU", "fwIoU", "IoU-NAME", "mACC", "pACC", "ACC-NAME"}}``."""
         confusion = self._confusion
         if self._distributed:
             gathered = comm.gather(confusion)
@@ -88,15 +88,15 @@ class SemanticEvaluator(DatasetEvaluator):
         names = self._truth.label_space.semantic_names
         if self._output_dir:
             os.makedirs(self._output_dir, exist_ok=True)
-            with open(os.path.join(self._output_dir, "sem_seg_confusion.json"), "w") as f:
-                json.dump({"classes": names, "pixels": confusion.tolist()}, f)
+            path = os.path.join(self._output_dir, "sem_seg_confusion.json")
+            write_json(path, {"classes": names, "pixels": confusion.tolist()})
         results = iou_results(confusion, names)
         logger.info("Semantic segmentation:\n" + _tables(results, names))
         return {"sem_seg": results}
 
 
 def iou_results(confusion: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Detectron2's semantic figures, in percent; NaN for a class that does not occur.
+    """Return Detectron2's semantic metrics, in percent; NaN for a class that does not occur.
 
     Args:
         confusion: (N, N) pixel counts, truth by row and prediction by column.
@@ -123,7 +123,7 @@ def iou_results(confusion: np.ndarray, names: Sequence[str]) -> dict[str, float]
 
 
 def _tables(results: dict[str, float], names: Sequence[str]) -> str:
-    """The means; then IoU and accuracy of every class that occurs."""
+    """Return tables: the means; then IoU and accuracy of every class that occurs."""
     means = create_small_table({k: v for k, v in results.items() if "-" not in k})
     rows = [[name, results[f"IoU-{name}"], results[f"ACC-{name}"]] for name in names]
     rows = [row for row in rows if not math.isnan(row[1])]

@@ -1,6 +1,5 @@
 """Weights as safetensors: a format that cannot do harm, with what is known of the model in it."""
 
-import contextlib
 import json
 import logging
 import os
@@ -10,11 +9,12 @@ import torch
 from detectron2.data import MetadataCatalog
 
 from eseg_d2.config import load_config
+from eseg_d2.data.datasets.panoptic import is_panoptic
 from eseg_d2.engine.weights import fetch_weights, in_detectron2_form
 from eseg_d2.modeling.backbone.timm_weights import in_zoo_form
 from eseg_d2.structures.label_space import LabelSpace
-from eseg_d2.utils.atomic_files import write_atomically
-from eseg_d2.utils.files import read_json
+from eseg_d2.utils.files import write_atomically
+from eseg_d2.utils.json_yaml import read_json_or_none
 from eseg_d2.utils.weights_file import read_weights_file
 
 __all__ = ["convert_weights"]
@@ -84,18 +84,15 @@ def _of_model(source: str, config_file: str) -> dict[str, str]:
             if config_file:
                 raise
             logger.warning("The config and the classes are left out: %s", e)
-    with contextlib.suppress(ValueError, FileNotFoundError):  # no results, or damaged ones
-        results = read_json(os.path.join(folder, "results.json"))
-        metadata["metrics"] = json.dumps(results)
-    return metadata
+    results = read_json_or_none(os.path.join(folder, "results.json"))
+    return {**metadata, "metrics": json.dumps(results)} if results else metadata
 
 
 def _of_config(config_file: str) -> dict[str, str]:
     cfg = load_config(config_file, [])
     metadata = {"config": cfg.dump()}
-    data = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]) if cfg.DATASETS.TRAIN else None
-    if data and data.get("panoptic_json"):
-        space = LabelSpace.from_metadata(data)
+    if cfg.DATASETS.TRAIN and is_panoptic(cfg.DATASETS.TRAIN[0]):
+        space = LabelSpace.from_metadata(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
         classes = [
             {"name": name, "isthing": int(index in space.thing_ids)}
             for index, name in enumerate(space.names)

@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from PIL import Image
 
-from eseg_d2.data.panoptic_png import read_image
+from eseg_d2.data.images import read_image
 from eseg_d2.engine import load_trained
 from eseg_d2.export.files import export_graph, load_exported
 from eseg_d2.export.panoptic import PanopticGraph, merge_settings

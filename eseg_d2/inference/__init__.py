@@ -1,6 +1,6 @@
 """From images and videos to numpy results: what `demo/demo.py` and your own code call."""
 
-from eseg_d2.inference.images import read_image
+from eseg_d2.data.images import read_image
 from eseg_d2.inference.prediction import InstanceResults, Prediction
 from eseg_d2.inference.predictor import Predictor
 

@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 
+from eseg_d2.data.datasets.panoptic import is_panoptic
 from eseg_d2.structures.label_space import LabelSpace
 from eseg_d2.visualization.overlay import Color
 from eseg_d2.visualization.panels import class_color
@@ -48,7 +49,7 @@ class ClassTable:
         kind = cfg.MODEL.META_ARCHITECTURE
         if kind == "SemanticSegmentor":
             return _semantic_classes(cfg, metadata)
-        if metadata.get("panoptic_json"):
+        if is_panoptic(metadata.name):
             return _panoptic_classes(cfg, metadata)
         head = cfg.MODEL.RETINANET if kind == "RetinaNet" else cfg.MODEL.ROI_HEADS
         return _plain(metadata, "thing", head.NUM_CLASSES)
@@ -87,7 +88,7 @@ def _contiguous_colors(space: LabelSpace, metadata: Metadata) -> tuple:
 
 def _semantic_classes(cfg: CfgNode, metadata: Metadata) -> ClassTable:
     count = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    if not metadata.get("panoptic_json"):
+    if not is_panoptic(metadata.name):
         return _plain(metadata, "stuff", count)
     space = LabelSpace.from_metadata(metadata, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)
     colors = _contiguous_colors(space, metadata)

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from eseg_d2.data.images import IMAGE_SUFFIXES
 from eseg_d2.inference.classes import ClassTable
 from eseg_d2.inference.drawing import draw_beside, draw_prediction
-from eseg_d2.inference.images import IMAGE_SUFFIXES
 from eseg_d2.inference.prediction import Prediction
 from eseg_d2.inference.sources import VIDEO_SUFFIXES, Source
-from eseg_d2.utils.files import write_image, write_json
+from eseg_d2.utils.files import write_image
+from eseg_d2.utils.json_yaml import write_json
 
 __all__ = ["RESULTS", "plan_outputs", "save_prediction", "write_label_map"]
 

@@ -9,10 +9,10 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
 from eseg_d2.config import load_config
+from eseg_d2.data.images import read_image
 from eseg_d2.engine import load_trained
 from eseg_d2.inference.classes import VOID_CLASS, ClassTable
 from eseg_d2.inference.convert import to_prediction
-from eseg_d2.inference.images import read_image
 from eseg_d2.inference.prediction import Prediction
 from eseg_d2.modeling.meta_arch.panoptic import PanopticRCNN
 
@@ -116,11 +116,11 @@ class Predictor:
     def __call__(self, image: Image) -> Prediction:
         """
         Args:
-            image: a path (see :func:`eseg_d2.inference.images.read_image`), or (H, W, 3) uint8
+            image: a path (see :func:`eseg_d2.data.images.read_image`), or (H, W, 3) uint8
                 BGR as OpenCV reads it.
 
         Raises:
-            FileNotFoundError: no such image.
+            FileNotFoundError: no such file.
             ValueError: it cannot be read, or has another shape or type.
         """
         return self.predict_batch([image])[0]

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
+from eseg_d2.data.images import MAX_PIXELS, read_image
 from eseg_d2.inference.frame_outputs import FrameOutputs
-from eseg_d2.inference.images import MAX_PIXELS, read_image
 from eseg_d2.inference.prediction import Prediction
 from eseg_d2.inference.predictor import Predictor
 
@@ -28,7 +28,7 @@ def predict_files(
         predictor: to be called.
         paths: of the images.
         batch_size: images in one pass through the model.
-        max_pixels: see :func:`eseg_d2.inference.images.read_image`.
+        max_pixels: see :func:`eseg_d2.data.images.read_image`.
 
     Yields:
         For each path, in a batch's order: the path, the (H, W, 3) uint8 BGR image (None if it

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eseg_d2.inference.images import IMAGE_SUFFIXES
+from eseg_d2.data.images import IMAGE_SUFFIXES
 
 __all__ = ["VIDEO_SUFFIXES", "Source", "find_sources", "printable"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eseg_d2.utils.safe_files import require_file
+from eseg_d2.utils.files import require_file
 
 __all__ = ["FrameRange", "VideoReader", "VideoWriter", "require_av"]
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from eseg_d2.layers.resample import Resample
 from eseg_d2.layers.separable_conv import ConvNorm, SeparableConv2d, init_conv
-from eseg_d2.utils.arguments import check_choice
+from eseg_d2.utils.errors import check_choice
 
 __all__ = ["BiFPNLayer", "FusionNode", "WeightedFusion", "make_activation"]
 

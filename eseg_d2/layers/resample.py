@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eseg_d2.layers.separable_conv import ConvNorm, init_conv
-from eseg_d2.utils.arguments import check_choice
+from eseg_d2.utils.errors import check_choice
 
 __all__ = ["MaxPoolSame2d", "Resample", "conv1x1_norm", "make_downsampling"]
 

@@ -151,11 +151,11 @@ class LabelSpace:
         return tuple(self.names[c] if c >= 0 else "things" for c in ids)
 
     def to_dataset(self, contiguous_ids) -> np.ndarray:
-        """The dataset ids of contiguous ids (any shape)."""
+        """Return the dataset ids of contiguous ids (any shape)."""
         return np.array(self.dataset_ids, dtype=np.int64)[np.asarray(contiguous_ids, dtype=int)]
 
     def to_contiguous(self, dataset_ids) -> np.ndarray:
-        """The contiguous ids of dataset ids (any shape).
+        """Return the contiguous ids of dataset ids (any shape).
 
         Raises:
             ValueError: an id that no class has; the message lists those there are.

@@ -1,70 +1,145 @@
-"""Read json; write images and json so that equal content gives equal bytes."""
+"""Look at files before they are opened; write files that are there whole or not at all."""
 
-import json
+import contextlib
 import os
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 
-from eseg_d2.utils.safe_files import read_file
+__all__ = [
+    "read_file",
+    "remove_leftovers",
+    "replacing",
+    "require_file",
+    "write_atomically",
+    "write_image",
+]
 
-__all__ = ["DuplicateKeyError", "read_json", "whole_number", "write_image", "write_json"]
-
-_OPTIONS = {
+_MAX_BYTES = 2**32  # more than any json or image of a data set needs
+_PARTIAL = ".partial"
+_IMAGE_OPTIONS = {
     ".png": [cv2.IMWRITE_PNG_COMPRESSION, 1],
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
 }
 
 
-class DuplicateKeyError(ValueError):
-    """An object of a json has a key twice, and it is not known which value is meant."""
+def require_file(path: str | os.PathLike, *, max_bytes: int = _MAX_BYTES) -> None:
+    """Check that there is a file with content, which may be opened without waiting for a pipe.
 
-
-def read_json(path: str | os.PathLike) -> Any:
-    """Read a json file in UTF-8, 16 or 32.
-
-    Whole floats such as 1.0, which pandas and MATLAB write for integers, become integers.
+    Args:
+        path: of the file.
+        max_bytes: that it may have.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`~eseg_d2.utils.safe_files.require_file`.
-        DuplicateKeyError: an object has a key twice.
-        ValueError: the file is not valid json, or too deep.
+        FileNotFoundError: nothing there, or a link that leads nowhere.
+        ValueError: a folder, a device or pipe, an empty file, one that may not be read, or one
+            that is too large.
     """
-    content = read_file(path)
+    name = os.fspath(path)
     try:
-        return json.loads(content, parse_float=_parse_float, object_pairs_hook=_object)
-    except DuplicateKeyError as e:
-        raise DuplicateKeyError(f"{path}: {e}") from e
-    except (ValueError, RecursionError) as e:
-        raise ValueError(f"{path} is not valid json: {e}") from e
+        status = os.stat(path)
+    except FileNotFoundError as e:
+        if os.path.islink(path):
+            raise FileNotFoundError(
+                f"{name} is a link to {os.readlink(path)}, which is not there"
+            ) from e
+        raise FileNotFoundError(f"no such file: {name}") from e
+    except (OSError, ValueError) as e:  # a loop of links, a zero byte in the name
+        raise ValueError(f"cannot open {name}: {getattr(e, 'strerror', None) or e}") from e
+    if stat.S_ISDIR(status.st_mode):
+        raise ValueError(f"{name} is a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{name} is a device or pipe, not a file")
+    if status.st_size == 0:
+        raise ValueError(f"{name} is empty")
+    if status.st_size > max_bytes:
+        raise ValueError(f"{name} has {status.st_size} bytes; the limit is {max_bytes}")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"{name} may not be read: permission denied")
 
 
-def whole_number(value: float) -> float | int:
-    """Return an integer for a whole float, and other floats as they are."""
-    return int(value) if value.is_integer() else value
+def read_file(path: str | os.PathLike, *, max_bytes: int = _MAX_BYTES) -> bytes:
+    """Return the content of a file. Args and errors are those of :func:`require_file`."""
+    require_file(path, max_bytes=max_bytes)
+    with open(path, "rb") as file:
+        return file.read()
 
 
-def _parse_float(text: str) -> float | int:
-    return whole_number(float(text))
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike, *, sync: bool = False) -> Iterator[Path]:
+    """Give a path beside `path` to write to, which takes the place of `path` at the end.
+
+    If the block raises, `path` stays as it was, and nothing is left beside it. Missing folders are
+    made.
+
+    Args:
+        path: of the file.
+        sync: bring the content to the disk before the file gets its name, so that it is there
+            whole even if the machine stops.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.name}{_PARTIAL}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        if sync:
+            _sync(partial, os.O_RDWR)
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    if sync:
+        with contextlib.suppress(OSError):  # some file systems cannot
+            _sync(path.parent, os.O_RDONLY)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        where = {k: v for k, v in content.items() if isinstance(v, str | int)}
-        raise DuplicateKeyError(f"an object has the key {twice!r} twice: {str(where):.200}")
-    return content
+def write_atomically(path: str, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file beside ``path``, bring it to the disk, and only then give it its name.
+
+    Args:
+        path: of the file; what is there is replaced at the end, in one step. Its folder is made if
+            it is not there.
+        write: is called with the open binary file.
+
+    Raises:
+        OSError: as writing does; then ``path`` is as it was, and nothing is left beside it.
+    """
+    try:
+        _write(path, write)
+    except FileNotFoundError:  # the folder was deleted meanwhile
+        _write(path, write)
+
+
+def _write(path: str, write: Callable[[BinaryIO], None]) -> None:
+    with replacing(path, sync=True) as partial, open(partial, "wb") as f:
+        write(f)
+
+
+def remove_leftovers(folder: str) -> None:
+    """Remove what a killed process left half-written."""
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if name.endswith(_PARTIAL):
+            os.remove(os.path.join(folder, name))
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_image(path: Path, pixels: np.ndarray) -> None:
     """Write a PNG or JPEG, by the path's suffix.
 
     Args:
-        path: its folder exists.
+        path: its folder exists; perhaps one of :func:`replacing`.
         pixels: (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB.
 
     Raises:
@@ -72,15 +147,7 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
     """
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(path.suffix, pixels, _OPTIONS[path.suffix])
-    assert done, f"OpenCV cannot encode {pixels.dtype} {pixels.shape} as {path.suffix}"
+    suffix = Path(path.name.removesuffix(_PARTIAL)).suffix
+    done, data = cv2.imencode(suffix, pixels, _IMAGE_OPTIONS[suffix])
+    assert done, f"OpenCV cannot encode {pixels.dtype} {pixels.shape} as {suffix}"
     path.write_bytes(data.tobytes())
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write json with sorted keys.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    path.write_text(json.dumps(content, sort_keys=True) + "\n")

@@ -1,5 +1,6 @@
 """The same work on many items by several processes, with a progress bar."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -17,7 +18,7 @@ __all__ = ["map_in_processes", "number_of_workers"]
 
 
 def number_of_workers(workers: int | None) -> int:
-    """The number of processes to use: `workers`, or one for each CPU this process may use.
+    """Return the number of processes to use: `workers`, or one for each CPU that may be used.
 
     Raises:
         ValueError: `workers` is below 1.
@@ -31,9 +32,97 @@ def number_of_workers(workers: int | None) -> int:
     return workers
 
 
+def map_in_processes(
+    function: Callable[[Any], Any],
+    items: Sequence[Any],
+    workers: int,
+    description: str,
+    *,
+    if_killed: Callable[[Any, str], Any] | None = None,
+) -> list[Any]:
+    """Return ``[function(item) for item in items]``, with a progress bar that counts images.
+
+    Args:
+        function: must be picklable, as its results and the items; runs in workers that share
+            nothing. With one worker it runs in this process, unless `if_killed` is given.
+        items: one for each image.
+        workers: number of processes, at least 1; no more than there are items are started.
+        description: of the progress bar.
+        if_killed: gives the result of an item that its worker did not survive, from the item and
+            the reason; by default that is an error.
+
+    Raises:
+        ChildProcessError: a worker was killed.
+        Exception: the first that `function` raised, in the items' order.
+    """
+    results = []
+    with tqdm(total=len(items), desc=description, unit="image") as bar, _single_threaded():
+
+        def add(result: Any) -> None:
+            results.append(result)
+            bar.update()
+
+        if if_killed is None:
+            if min(workers, len(items)) > 1:
+                _run(function, items, workers, add, chunksize=4)
+            else:
+                for item in items:
+                    add(function(item))
+        while len(results) < len(items):  # anew after each death
+            try:
+                _run(function, items[len(results) :], workers, add)
+            except _WorkerDiedError:
+                # any of the items under way may be to blame: the first of them goes on alone
+                item = items[len(results)]
+                try:
+                    _run(function, [item], 1, add)
+                except _WorkerDiedError as e:
+                    add(if_killed(item, str(e)))
+    return results
+
+
+class _WorkerDiedError(ChildProcessError):
+    pass
+
+
+def _run(
+    function: Callable[[Any], Any],
+    items: Sequence[Any],
+    workers: int,
+    add: Callable[[Any], None],
+    chunksize: int = 1,
+) -> None:
+    """Call ``add`` with each result, in the items' order."""
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+    context = multiprocessing.get_context(method)
+    others = set(multiprocessing.active_children())
+    workers = min(workers, len(items))
+    children = set()
+    try:
+        with ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),)) as pool:
+            results = pool.map(function, items, chunksize=chunksize)
+            children = set(multiprocessing.active_children()) - others
+            try:
+                for result in results:
+                    add(result)
+            except BrokenExecutor:
+                raise
+            except BaseException:  # an impatient second Ctrl-C must find the workers gone
+                for child in children:
+                    child.terminate()
+                raise
+    except BrokenExecutor as e:
+        # the pool has stopped those that were left
+        codes = {child.exitcode for child in children if child.exitcode} - {-signal.SIGTERM}
+        raise _WorkerDiedError(
+            f"a worker process died with exit code {', '.join(map(str, codes)) or '?'}, "
+            "perhaps for lack of memory: try fewer workers"
+        ) from e
+
+
 @contextmanager
 def _single_threaded() -> Iterator[None]:
-    """Stops OpenCV's threads: items run side by side, and threads do not survive a fork."""
+    """Stop OpenCV's threads: items run side by side, and threads do not survive a fork."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -43,9 +132,10 @@ def _single_threaded() -> Iterator[None]:
 
 
 def _start_worker(parent: int) -> None:
-    """Sets up a worker: one thread, interrupts are the parent's, and no life without a parent."""
+    """Set up a worker: one thread, interrupts are the parent's, and no life without a parent."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # looking for garbage among the parent's objects would copy them all
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -53,46 +143,3 @@ def _start_worker(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def map_in_processes(
-    function: Callable[[Any], Any], items: Sequence[Any], workers: int, description: str
-) -> list[Any]:
-    """``[function(item) for item in items]`` with a progress bar that counts images.
-
-    Args:
-        function: must be picklable, as its results and the items; runs in workers that share
-            nothing. With one worker it runs in this process.
-        items: one for each image.
-        workers: number of processes, at least 1; no more than there are items are started.
-        description: of the progress bar.
-
-    Raises:
-        ChildProcessError: a worker was killed.
-        Exception: the first that `function` raised, in the items' order.
-    """
-    results = []
-    workers = min(workers, len(items))
-    with tqdm(total=len(items), desc=description, unit="image") as bar, _single_threaded():
-        if workers <= 1:
-            for item in items:
-                results.append(function(item))
-                bar.update()
-            return results
-        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-        context = multiprocessing.get_context(method)
-        others = set(multiprocessing.active_children())
-        with ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),)) as pool:
-            try:
-                for result in pool.map(function, items, chunksize=4):
-                    results.append(result)
-                    bar.update()
-            except BrokenExecutor as error:
-                raise ChildProcessError(
-                    "a worker process was killed, perhaps for lack of memory: try fewer workers"
-                ) from error
-            except BaseException:  # an impatient second Ctrl-C must find the workers gone
-                for child in set(multiprocessing.active_children()) - others:
-                    child.terminate()
-                raise
-    return results

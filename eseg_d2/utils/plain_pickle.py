@@ -40,7 +40,7 @@ class RefusedPickleError(ValueError):
 
 
 def _text(value: Any) -> str:
-    """A text of the file. What else a file holds is neither compared, hashed nor printed here:
+    """Return a text of the file. What else it holds is neither compared, hashed nor printed here:
     tuples that share their parts take forever."""
     if type(value) is not str:
         raise RefusedPickleError(f"it holds a {type(value).__name__}, expected a text")
@@ -104,7 +104,7 @@ def _scalar(dtype: _Dtype, data: bytes | str) -> Any:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """The way in which the protocols below 3 write bytes."""
+    """Return bytes in the way in which the protocols below 3 write them."""
     if _text(encoding) not in ("latin1", "latin-1"):
         raise RefusedPickleError(f"it asks for _codecs.encode to {encoding:.20}")
     return _text(text).encode("latin-1")
@@ -277,7 +277,7 @@ class _Interpreter:
             raise RefusedPickleError(f"it sets the state of a {type(target).__name__}")
 
     def charge(self, arguments: tuple) -> tuple:
-        """A pickle can ask again and again for copies of the same large value."""
+        """Bound what calls get: a pickle can ask for copies of a large value again and again."""
         if not isinstance(arguments, tuple):
             raise RefusedPickleError("it gives arguments that are no tuple")
         self.left -= sum(len(a) for a in arguments if isinstance(a, _SIZED))

@@ -10,7 +10,7 @@ __all__ = ["get_random_state", "preserved_random_state", "seeded", "set_random_s
 
 
 def get_random_state() -> dict:
-    """Of the generators of this process, those of its GPUs included.
+    """Return the states of this process's generators, those of its GPUs included.
 
     Returns:
         Plain containers and tensors, as ``torch.load(..., weights_only=True)`` takes them.
@@ -40,7 +40,7 @@ def set_random_state(state: dict) -> None:
 
 @contextlib.contextmanager
 def preserved_random_state():
-    """What happens inside draws no numbers from those that follow."""
+    """Keep the states: what happens inside draws no numbers from those that follow."""
     state = get_random_state()
     try:
         yield
@@ -50,7 +50,7 @@ def preserved_random_state():
 
 @contextlib.contextmanager
 def seeded(seed: int, position: int):
-    """Inside, the CPU's generators are seeded by the two numbers; afterwards they are as before.
+    """Return seed the CPU's generators by two numbers; afterwards they are as before.
 
     Args:
         seed: 0 or more.

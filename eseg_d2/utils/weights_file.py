@@ -10,8 +10,8 @@ from collections.abc import Callable
 import safetensors
 import torch
 
+from eseg_d2.utils.files import require_file
 from eseg_d2.utils.plain_pickle import STORAGES, Global, RefusedPickleError, read_pickle
-from eseg_d2.utils.safe_files import require_file
 
 __all__ = ["UnreadableWeightsError", "read_weights_file"]
 
@@ -69,7 +69,7 @@ def _read(path: str):
 
 
 def _read_zip(file: io.BufferedReader, size: int):
-    """What ``torch.save`` writes: a pickle, and the values of each storage."""
+    """Read what ``torch.save`` writes: a pickle, and the values of each storage."""
     with zipfile.ZipFile(file) as archive:
         records = {record.filename: record for record in archive.infolist()}
     stored = all(record.compress_type == zipfile.ZIP_STORED for record in records.values())
@@ -100,7 +100,7 @@ def _read_zip(file: io.BufferedReader, size: int):
 
 
 def _read_old(file: io.BufferedReader, size: int):
-    """What ``torch.save`` wrote before PyTorch 1.6: five pickles, and the values after them."""
+    """Read what ``torch.save`` wrote before PyTorch 1.6: five pickles, then the values."""
     left = size
 
     def load(_key: str, count: int, dtype: torch.dtype) -> torch.Tensor:

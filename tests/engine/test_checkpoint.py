@@ -10,8 +10,8 @@ from torch import nn
 
 from eseg_d2.engine.checkpoint import SafeCheckpointer, find_checkpoints
 from eseg_d2.engine.hooks import CheckpointHook
-from eseg_d2.utils.atomic_files import write_atomically
 from eseg_d2.utils.errors import RunError
+from eseg_d2.utils.files import write_atomically
 
 
 class State:

@@ -9,8 +9,8 @@ from detectron2.engine import DefaultPredictor
 from pycocotools import mask as coco_mask
 
 from eseg_d2 import Prediction, Predictor
+from eseg_d2.data.images import read_image
 from eseg_d2.engine import load_config
-from eseg_d2.inference.images import read_image
 
 
 def make(model, **options) -> Predictor:

@@ -1,5 +1,6 @@
 """The same work by several processes."""
 
+import multiprocessing
 import os
 import signal
 
@@ -22,6 +23,12 @@ def die(number):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def square_or_die(number):
+    if number % 10 == 3:
+        die(number)
+    return number**2
+
+
 @pytest.mark.parametrize("workers", [1, 2, 100])
 @pytest.mark.parametrize("count", [0, 1, 11])
 def test_results_are_in_order(workers, count, capsys):
@@ -32,15 +39,47 @@ def test_results_are_in_order(workers, count, capsys):
     assert shown in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("if_killed", [None, lambda item, reason: None])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_errors_come_through(workers):
+def test_errors_come_through(workers, if_killed):
     with pytest.raises(ValueError, match="got 3"):
-        map_in_processes(refuse_three, range(9), workers, "numbers")
+        map_in_processes(refuse_three, range(9), workers, "numbers", if_killed=if_killed)
 
 
 def test_a_killed_worker_is_an_error():
-    with pytest.raises(ChildProcessError, match="try fewer workers"):
+    with pytest.raises(ChildProcessError, match="exit code -9.*try fewer workers"):
         map_in_processes(die, range(9), 2, "numbers")
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_killed_worker_costs_its_item_alone(workers):
+    results = map_in_processes(
+        square_or_die, range(25), workers, "numbers", if_killed=lambda *what: what
+    )
+    for number, result in enumerate(results):
+        if number % 10 == 3:
+            item, reason = result
+            assert item == number and "exit code -9" in reason
+        else:
+            assert result == number**2
+    assert not multiprocessing.active_children()
+
+
+def test_large_items_and_results():
+    items = [os.urandom(1 << 20) for _ in range(4)]
+    assert map_in_processes(bytes, items, 2, "bytes", if_killed=lambda *_: None) == items
+
+
+def test_an_interrupt_leaves_no_process(monkeypatch):
+    def interrupt(bar, number=1):
+        assert multiprocessing.active_children()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eseg_d2.utils.parallel.tqdm.update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        map_in_processes(square, range(1000), 2, "numbers")
+    assert not multiprocessing.active_children()
 
 
 def test_number_of_workers():

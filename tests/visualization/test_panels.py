@@ -4,7 +4,7 @@ from detectron2.data import MetadataCatalog
 from oracle import perfect_output
 
 import eseg_d2  # noqa: F401, registers
-from eseg_d2.data.panoptic_png import read_image
+from eseg_d2.data.images import read_image
 from eseg_d2.evaluation.ground_truth import GroundTruth
 from eseg_d2.visualization import contact_sheet, draw_panoptic, side_by_side
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.data import DatasetMapper
 from detectron2.structures import BoxMode
 from pycocotools import mask as coco_mask
 
 from eseg_d2.apps.benchmarks.measure import take_turns
-from eseg_d2.data.datasets.availability import require_datasets
+from eseg_d2.data.datasets.builtin import require_datasets
+from eseg_d2.data.datasets.panoptic import dataset_dicts
 from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.engine import load_config
 from eseg_d2.evaluation.ground_truth import GroundTruth
@@ -39,7 +40,7 @@ def benchmark_loader(config_file: str, *, images: int, repeats: int) -> dict:
     name = cfg.DATASETS.TRAIN[0]
     require_datasets([name])
     # Detectron2 leaves out images without instances
-    usable = (r for r in DatasetCatalog.get(name) if any(s["isthing"] for s in r["segments_info"]))
+    usable = (r for r in dataset_dicts(name) if any(s["isthing"] for s in r["segments_info"]))
     records = list(itertools.islice(usable, images))
     with tempfile.TemporaryDirectory() as folder:
         ours = PanopticMapper(cfg, name)

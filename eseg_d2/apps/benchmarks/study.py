@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
+from eseg_d2.data.datasets.panoptic import dataset_dicts
 from eseg_d2.engine import load_config
 from eseg_d2.evaluation.complexity import analyze_config
 from eseg_d2.utils.tables import markdown_table
@@ -198,7 +198,7 @@ def report(runs: Sequence[Run], output: Path) -> str:
 
 
 def _image_size(run: Run) -> tuple[int, int]:
-    record = DatasetCatalog.get(load_config(str(run.config), []).DATASETS.TEST[0])[0]
+    record = dataset_dicts(load_config(str(run.config), []).DATASETS.TEST[0])[0]
     return record["height"], record["width"]
 
 

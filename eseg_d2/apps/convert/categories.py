@@ -6,9 +6,8 @@ import numpy as np
 import yaml
 
 from eseg_d2.data.datasets.json_entries import CATEGORY_KEYS, wrong_in
-from eseg_d2.utils.files import read_json, whole_number
-from eseg_d2.utils.safe_files import load_yaml
-from eseg_d2.utils.text import listing
+from eseg_d2.utils.errors import listing
+from eseg_d2.utils.json_yaml import load_yaml, read_json, whole_number
 
 from .input_files import repeated
 
@@ -132,7 +131,7 @@ def check_ignored(ignore: tuple[int, ...], categories: list[dict], path: Path) -
 def category_index(
     labels: np.ndarray, category_ids: list[int], ignore: tuple[int, ...], path: Path
 ) -> np.ndarray:
-    """Which category each pixel has.
+    """Return which category each pixel has.
 
     Args:
         labels: (H, W) dataset ids, 0 .. 65535.

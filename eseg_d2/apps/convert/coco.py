@@ -14,8 +14,8 @@ from eseg_d2.data.datasets.json_entries import (
     Rule,
     wrong_in,
 )
-from eseg_d2.utils.files import read_json
-from eseg_d2.utils.text import listing
+from eseg_d2.utils.errors import listing
+from eseg_d2.utils.json_yaml import read_json
 
 from .categories import (
     category_index,
@@ -24,10 +24,8 @@ from .categories import (
     read_categories,
     require_unique_categories,
 )
-from .coco_masks import to_rle
-from .dataset import Conversion, Item, check_output, write_dataset
+from .dataset import Conversion, Item, Segments, check_output, write_dataset
 from .input_files import find_files, read_label_png, repeated
-from .segments import Segments
 
 __all__ = ["convert_coco"]
 
@@ -228,7 +226,7 @@ def _segments(
     masks = []
     for annotation in item.annotations:
         where = f"{json_path}: annotation {annotation.get('id')} of {item.file_name}"
-        rle = to_rle(annotation["segmentation"], *item.stated_size, where)
+        rle = _to_rle(annotation["segmentation"], *item.stated_size, where)
         masks.append((annotation["category_id"], annotation.get("iscrowd", 0), rle))
     masks.sort(key=lambda mask: coco_mask.area(mask[2]), reverse=True)
     if item.sources:
@@ -270,3 +268,62 @@ def _stuff_of_png(
             f"{path} is {index.shape}; they must be of the same size"
         )
     return index + 1
+
+
+def _to_rle(segmentation: list | dict, height: int, width: int, where: str) -> dict:
+    """Return the compressed RLE of polygons or of an RLE, checked before pycocotools sees it.
+
+    Args:
+        segmentation: of an annotation of COCO.
+        height, width: of the image in pixels.
+        where: what to name in the error.
+
+    Raises:
+        ValueError: it is neither, or of another size.
+    """
+    if not isinstance(segmentation, dict):
+        return _polygons(segmentation, height, width, where)
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if size != [height, width]:
+        raise ValueError(
+            f"{where}: its RLE is of size {size}; expected {[height, width]} (height, width), as "
+            "the image"
+        )
+    if isinstance(counts, str):
+        counts = _decompress(counts)
+    # pycocotools trusts them, and leaves what they do not reach as the memory was
+    is_list = isinstance(counts, list) and all(type(c) is int and c >= 0 for c in counts)
+    if not is_list or sum(counts) != height * width:
+        raise ValueError(f"{where}: the counts of its RLE do not add up to {height}x{width} pixels")
+    return coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)
+
+
+def _decompress(text: str) -> list[int]:
+    """Return the counts of a compressed RLE: 5 bits a character, from the third on differences."""
+    counts, value, shift = [], 0, 0
+    for character in text.encode():
+        bits = character - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value, shift = 0, 0
+    return counts
+
+
+def _polygons(polygons: list, height: int, width: int, where: str) -> dict:
+    """Return the compressed RLE of polygons together; empty if none of them has three points."""
+    try:
+        numbers = [[float(number) for number in polygon] for polygon in polygons]
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{where}: expected polygons [[x, y, x, y, ...], ...] or an RLE") from e
+    if any(len(n) % 2 or not np.isfinite(n).all() for n in numbers):
+        raise ValueError(f"{where}: a polygon has an odd number of coordinates, or one not finite")
+    # pycocotools takes four numbers for a box
+    shapes = [n for n in numbers if len(n) >= 6]
+    if not shapes:
+        return coco_mask.encode(np.zeros((height, width), dtype=np.uint8, order="F"))
+    return coco_mask.merge(coco_mask.frPyObjects(shapes, height, width))

@@ -10,18 +10,22 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eseg_d2.data.panoptic_png import segment_id_to_rgb
-from eseg_d2.utils.files import read_json, write_image, write_json
+import numpy as np
+
+from eseg_d2.data.panoptic_png import count_segments, segment_id_to_rgb
+from eseg_d2.utils.errors import listing
+from eseg_d2.utils.files import replacing, write_image
+from eseg_d2.utils.json_yaml import read_json, write_json
 from eseg_d2.utils.parallel import map_in_processes, number_of_workers
-from eseg_d2.utils.text import listing
 
-from .input_files import image_size, replacing
-from .segments import Segments, segments_info
+from .input_files import image_size
 
-__all__ = ["Conversion", "Item", "check_output", "require_partners", "write_dataset"]
+__all__ = ["Conversion", "Item", "Segments", "check_output", "require_partners", "write_dataset"]
 
 JSON, PNGS = "panoptic.json", "panoptic"
 _UNFINISHED = ".unfinished"
+# ids are 24 bit; 0 is void, and some Detectron2s pad with 0xFFFFFF
+_MAX_SEGMENTS = (1 << 24) - 2
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,27 @@ class Item:
         return PurePosixPath(self.file_name).with_suffix(".png").as_posix()
 
     def digest(self, settings: Any) -> str:
-        """Changes whenever a file, the annotations or the settings do."""
+        """Return a checksum that changes whenever a file, the annotations or the settings do."""
         stats = [os.stat(path) for path in (self.image, *self.sources)]
         stamps = [(s.st_size, s.st_mtime_ns) for s in stats]
         own = [self.image_id, self.file_name, self.annotations, self.stated_size]
         content = json.dumps([settings, own, stamps], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+@dataclass
+class Segments:
+    """What is in an image.
+
+    Attributes:
+        segment_map: (H, W) integers; n is ``segments[n - 1]``, 0 is void.
+        segments: dicts with ``category_id`` (dataset id) and ``iscrowd``; each has a pixel.
+        hidden: how many objects have no visible pixel and were left out.
+    """
+
+    segment_map: np.ndarray
+    segments: list[dict]
+    hidden: int = 0
 
 
 @dataclass(frozen=True)
@@ -182,7 +201,7 @@ def _is_made(items: list[Item], output: Path, digest: str) -> bool:
 def _convert_one(
     task: tuple[Item, str], *, convert: Callable[[Item], Segments], output: Path
 ) -> dict[str, Any]:
-    """Writes the png of one image and its entries for the json; runs in a worker."""
+    """Write the png of one image and its entries for the json; runs in a worker."""
     item, digest = task
     png, record_path = output / PNGS / item.png, output / _UNFINISHED / f"{item.png}.json"
     if png.exists() and record_path.exists():
@@ -209,7 +228,7 @@ def _convert_one(
         "annotation": {
             "image_id": item.image_id,
             "file_name": item.png,
-            "segments_info": segments_info(found, item.label),
+            "segments_info": _segments_info(found, item.label),
         },
     }
     record_path.unlink(missing_ok=True)
@@ -220,10 +239,27 @@ def _convert_one(
     return record
 
 
+def _segments_info(found: Segments, path: Path) -> list[dict]:
+    """Return the segments with ``id``, ``area`` (pixels) and ``bbox`` (x, y, width, height)."""
+    count = len(found.segments)
+    if count > _MAX_SEGMENTS:
+        raise ValueError(f"{path} makes {count} segments; a panoptic png holds {_MAX_SEGMENTS}")
+    pixels = count_segments(found.segment_map)
+    return [
+        {
+            "id": number,
+            "area": pixels[number].area,
+            "bbox": list(pixels[number].bbox),
+            **segment,
+        }
+        for number, segment in enumerate(found.segments, start=1)
+    ]
+
+
 def _remove_others(items: list[Item], output: Path) -> None:
-    """Removes pngs that an interrupted run of other images left."""
+    """Remove pngs that an interrupted run of other images left."""
     wanted = {output / PNGS / item.png for item in items}
-    for path in (output / PNGS).rglob("*.png"):
+    for path in (output / PNGS).rglob("*.png*"):
         if path not in wanted:
             path.unlink()
 

@@ -1,34 +1,32 @@
-"""Read what is converted: files by name, label pngs, sizes of images; replace files whole."""
+"""Read what is converted: files by name, label pngs, sizes of images."""
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from eseg_d2.data.images import opened, oriented_size
 from eseg_d2.data.panoptic_png import GREY, HEADER_BYTES, PALETTE, png_header
-from eseg_d2.data.pixels import oriented_size
-from eseg_d2.utils.safe_files import require_file
+from eseg_d2.utils.files import require_file
 
 __all__ = [
     "find_files",
     "image_size",
     "read_label_png",
     "repeated",
-    "replacing",
 ]
 
 
 def repeated(values: Iterable) -> list:
-    """Those of some hashable values that occur more than once."""
+    """Return those of some hashable values that occur more than once."""
     return [value for value, count in Counter(values).items() if count > 1]
 
 
 def find_files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Files of a folder and its subfolders by their path in it, without suffix.
+    """Return the files of a folder and its subfolders by their path in it, without suffix.
 
     Args:
         folder: searched; names that begin with a dot are left out.
@@ -67,19 +65,15 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no image.
+        ValueError: it is not an image.
     """
-    require_file(path)
-    try:
-        with Image.open(path) as image:
-            width, height = oriented_size(image, image.size)
-    except (OSError, SyntaxError) as e:
-        raise ValueError(f"cannot read the image {path}: {e}") from e
+    with opened(path) as image:
+        width, height = oriented_size(image, image.size)
     return height, width
 
 
 def read_label_png(path: Path) -> np.ndarray:
-    """The numbers that are stored in a png of one channel.
+    """Return the numbers that are stored in a png of one channel.
 
     Args:
         path: of a grey png of up to 16 bit, or one with a palette, whose indices count.
@@ -111,19 +105,3 @@ def read_label_png(path: Path) -> np.ndarray:
         raise ValueError(f"cannot read {path}: {e}. Is it complete?") from e
     # Pillow spreads grey of 2 and 4 bit over 0 .. 255
     return values // (255 // (2**header.depth - 1)) if scaled else values
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a hidden path to write to, which takes the place of `path` at the end.
-
-    If the block raises, `path` stays as it was. Missing folders are made.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".unfinished_{path.name}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

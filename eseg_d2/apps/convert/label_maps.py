@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from eseg_d2.data.pixels import IMAGE_SUFFIXES
-from eseg_d2.utils.text import listing
+from eseg_d2.data.images import DATASET_SUFFIXES
+from eseg_d2.utils.errors import listing
 
 from .categories import category_index, check_ignored, read_categories
-from .dataset import Conversion, Item, check_output, require_partners, write_dataset
+from .dataset import Conversion, Item, Segments, check_output, require_partners, write_dataset
 from .input_files import find_files, read_label_png
-from .segments import Segments
 
 __all__ = ["convert_label_maps"]
 
@@ -62,7 +61,7 @@ def convert_label_maps(
     _check_classes(classes, categories, instances, ignore)
     folders = [folder for folder in (images, labels, instances) if folder is not None]
     check_output(output, folders)
-    pictures = find_files(images, IMAGE_SUFFIXES)
+    pictures = find_files(images, DATASET_SUFFIXES)
     maps = [find_files(folder, (".png",)) for folder in folders[1:]]
     for folder, found in zip(folders[1:], maps, strict=True):
         require_partners(pictures, found, folder)

@@ -118,12 +118,12 @@ class Finding:
         return KINDS[self.code].fix
 
     def as_dict(self) -> dict:
-        """For a json."""
+        """Return the content of a json."""
         keys = ("severity", "code", "dataset", "file", "id", "message", "fix")
         return {key: getattr(self, key) for key in keys}
 
 
 def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
-    """Errors first, then by code in the order of :data:`KINDS`; else the order is kept."""
+    """Sort findings: errors first, then by code as in :data:`KINDS`; else the order is kept."""
     codes = list(KINDS)
     return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), codes.index(f.code)))

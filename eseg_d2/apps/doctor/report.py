@@ -1,29 +1,64 @@
-"""What the doctor found, as text."""
+"""What the doctor found, as text and as one HTML file without any other."""
 
 from collections.abc import Sequence
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from tabulate import tabulate
 
+from eseg_d2.apps.doctor.check import Report
+from eseg_d2.apps.doctor.files import TINY_AREA
 from eseg_d2.apps.doctor.findings import KINDS, SEVERITIES
-from eseg_d2.apps.doctor.pixels import TINY_AREA
-from eseg_d2.apps.doctor.run import Report
 from eseg_d2.apps.doctor.statistics import DatasetStatistics
 
-__all__ = ["CLASS_HEAD", "class_rows", "describe", "format_report", "summary"]
+__all__ = ["format_page", "format_report"]
 
-_SHOWN = 5
-CLASS_HEAD = ("id", "class", "kind", "segments", "images", "pixels", "tiny")
+_SHOWN, _SHOWN_ON_PAGE = 5, 100
+_CLASS_HEAD = ("id", "class", "kind", "segments", "images", "pixels", "tiny")
 
 
 def format_report(report: Report) -> str:
-    """Findings by code, the first ones of each; then how many there are, and the classes."""
+    """Return the findings by code, the first of each; then how many there are, and the classes."""
     parts = [_findings(report), *(_dataset(dataset) for dataset in report.datasets)]
-    parts += [_counts(report), summary(report)]
+    parts += [_counts(report), _summary(report)]
     return "\n\n".join(part for part in parts if part)
 
 
-def summary(report: Report) -> str:
-    """One line: the numbers of errors, warnings and notes."""
+def format_page(report: Report) -> str:
+    """Return the report as HTML, for phones and desktops, light and dark."""
+    environment = Environment(
+        loader=PackageLoader("eseg_d2.apps.doctor"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        title=f"Data set check: {', '.join(d.source.name for d in report.datasets)}",
+        summary=_summary(report),
+        codes=report.by_code(),
+        kinds=KINDS,
+        shown=_SHOWN_ON_PAGE,
+        class_head=_CLASS_HEAD,
+        datasets=[
+            {
+                "name": d.source.name,
+                "description": _describe(d),
+                "rows": zip(_class_rows(d), _shares(d), strict=True),
+            }
+            for d in report.datasets
+            if d.records
+        ],
+    )
+
+
+def _shares(dataset: DatasetStatistics) -> list[float]:
+    """Return the segments of each class in percent of those of the largest one."""
+    largest = max(dataset.segments.values(), default=1)
+    return [100 * dataset.segments[id_] / largest for id_ in dataset.categories]
+
+
+def _summary(report: Report) -> str:
+    """Return one line: the numbers of errors, warnings and notes."""
     counts = [(report.count(severity), severity) for severity in SEVERITIES]
     return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts)
 
@@ -50,12 +85,12 @@ def _counts(report: Report) -> str:
 def _dataset(dataset: DatasetStatistics) -> str:
     if not dataset.records:
         return ""
-    title = f"{dataset.source.name}: {describe(dataset)}"
-    return f"{title}\n{_table(CLASS_HEAD, class_rows(dataset), 'rllrrrr')}"
+    title = f"{dataset.source.name}: {_describe(dataset)}"
+    return f"{title}\n{_table(_CLASS_HEAD, _class_rows(dataset), 'rllrrrr')}"
 
 
-def describe(dataset: DatasetStatistics) -> str:
-    """A data set's sizes in one line."""
+def _describe(dataset: DatasetStatistics) -> str:
+    """Return a data set's sizes in one line."""
     return (
         f"{dataset.records} images, {dataset.segments.total()} segments, "
         f"{dataset.tiny.total()} things below {TINY_AREA} pixels (tiny), "
@@ -63,8 +98,8 @@ def describe(dataset: DatasetStatistics) -> str:
     )
 
 
-def class_rows(dataset: DatasetStatistics) -> list[tuple[str, ...]]:
-    """Rows of the table of classes, in the json's order."""
+def _class_rows(dataset: DatasetStatistics) -> list[tuple[str, ...]]:
+    """Return the rows of the table of classes, in the json's order."""
     return [
         (
             str(id_),
@@ -80,12 +115,12 @@ def class_rows(dataset: DatasetStatistics) -> list[tuple[str, ...]]:
 
 
 def _percent(share: float | None) -> str:
-    """ "12.34 %", or "?" of what was not counted."""
+    """Return "12.34 %", or "?" of what was not counted."""
     return "?" if share is None else f"{100 * share:.2f} %"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
-    """Columns below each other; ``align`` has an l or r for each."""
+    """Lay out columns; ``align`` has an l or r for each."""
     sides = [{"l": "left", "r": "right"}[side] for side in align]
     text = tabulate(rows, headers=head, tablefmt="plain", colalign=sides, disable_numparse=True)
     return "\n".join(line.rstrip() for line in text.splitlines())

@@ -4,7 +4,6 @@ from collections import Counter
 from numbers import Real
 from typing import Any, NamedTuple
 
-from eseg_d2.apps.doctor.content import Classes
 from eseg_d2.apps.doctor.findings import Finding
 from eseg_d2.data.datasets.json_entries import (
     LARGEST_SEGMENT_ID,
@@ -12,9 +11,30 @@ from eseg_d2.data.datasets.json_entries import (
     is_integer,
     is_segment_id,
 )
-from eseg_d2.utils.text import listing
+from eseg_d2.utils.errors import listing
 
-__all__ = ["SegmentCheck", "check_segments", "is_box", "is_number"]
+__all__ = ["Category", "Classes", "SegmentCheck", "check_segments", "is_box", "is_number"]
+
+
+class Category(NamedTuple):
+    """Name and kind of a class."""
+
+    name: str
+    is_thing: bool
+
+
+class Classes(NamedTuple):
+    """The classes of a data set.
+
+    Attributes:
+        by_id: the sound categories by dataset id.
+        complete: no category is broken, so that any other id is unknown.
+        sound: nothing at all is wrong with them, so that they can be compared with others.
+    """
+
+    by_id: dict[int, Category]
+    complete: bool
+    sound: bool
 
 
 class SegmentCheck(NamedTuple):
@@ -32,12 +52,12 @@ class SegmentCheck(NamedTuple):
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a json is a number; true and false are none."""
+    """Return whether a value of a json is a number; true and false are none."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def is_box(value: Any) -> bool:
-    """Whether a value of a json is a list of four numbers."""
+    """Return whether a value of a json is a list of four numbers."""
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
@@ -79,7 +99,7 @@ _ABOUT_ID = ("segment-incomplete", "segment-id-range", "segment-duplicate-id")
 
 
 def _is_sound(segment: Any, by_id: dict) -> bool:
-    """Whether nothing at all is wrong; quick, as it is asked for millions of segments."""
+    """Return whether nothing at all is wrong; quick, as it is asked for millions of segments."""
     try:
         number, crowd = segment["id"], segment["iscrowd"]
         x, y, w, h = segment["bbox"]
@@ -98,7 +118,7 @@ def _is_sound(segment: Any, by_id: dict) -> bool:
 
 
 def _flaws(segment: Any, classes: Classes) -> list[tuple[str, Any, str]]:
-    """(code, id of the segment or of its category, what is wrong) of a segment."""
+    """Return (code, id of the segment or of its category, what is wrong) of a segment."""
     if not isinstance(segment, dict):
         kind = type(segment).__name__
         return [("segment-incomplete", None, f"an entry is a {kind}, expected an object")]
@@ -136,7 +156,7 @@ def _flaws(segment: Any, classes: Classes) -> list[tuple[str, Any, str]]:
 
 
 def _duplicates(segments: list) -> list[tuple[int, str, int, str]]:
-    """(index, code, id, what is wrong) of segments that share an id."""
+    """Return (index, code, id, what is wrong) of segments that share an id."""
     ids = [s.get("id") if isinstance(s, dict) else None for s in segments]
     counts = Counter(number for number in ids if is_integer(number))
     return [

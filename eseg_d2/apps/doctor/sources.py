@@ -8,10 +8,10 @@ from functools import partial
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.data.catalog import Metadata
 
-from eseg_d2.data.datasets.availability import require_datasets
-from eseg_d2.data.datasets.own import check_own
-from eseg_d2.data.datasets.panoptic import image_path_of, path_in
+from eseg_d2.data.datasets.builtin import require_datasets
+from eseg_d2.data.datasets.panoptic import check_own, image_path, is_panoptic
 from eseg_d2.structures.label_space import LabelSpace
 
 __all__ = ["Source", "source_of", "sources_from_config", "sources_from_names"]
@@ -42,21 +42,25 @@ class Source:
 
 
 def source_of(name: str, role: str, group: str) -> Source:
-    """The source of a registered data set.
+    """Return the source of a registered data set.
 
     Raises:
-        ValueError: it is not registered, or not a panoptic one of this project.
+        ValueError: it is not registered, or not a panoptic one.
     """
     _require_registered(name)
+    if not is_panoptic(name):
+        raise ValueError(
+            f"data set {name!r} is not in the COCO panoptic format, which alone is checked here"
+        )
     metadata = MetadataCatalog.get(name)
     return Source(
         name,
         role,
         group,
-        panoptic_json=metadata.get("panoptic_json"),
-        panoptic_root=metadata.get("panoptic_root"),
-        image_root=metadata.get("image_root"),
-        image_path=image_path_of(name),
+        panoptic_json=metadata.panoptic_json,
+        panoptic_root=metadata.panoptic_root,
+        image_root=metadata.image_root,
+        image_path=partial(image_path, metadata),
         label_space=LabelSpace.from_metadata(metadata),
     )
 
@@ -81,7 +85,7 @@ def sources_from_names(names: Iterable[str]) -> list[Source]:
 
 
 def sources_from_config(cfg: CfgNode, *, eval_only: bool = False) -> list[Source]:
-    """Sources of the panoptic data sets of DATASETS.TRAIN and DATASETS.TEST.
+    """Return the sources of the panoptic data sets of DATASETS.TRAIN and DATASETS.TEST.
 
     Those of DATASETS.PANOPTIC need not be registered, which a broken json would prevent.
 
@@ -102,7 +106,7 @@ def sources_from_config(cfg: CfgNode, *, eval_only: bool = False) -> list[Source
             sources.append(replace(own[name], role=role))
             continue
         _require_registered(name)
-        if MetadataCatalog.get(name).get("panoptic_json"):
+        if is_panoptic(name):
             sources.append(source_of(name, role, group=""))
     return sources
 
@@ -115,6 +119,6 @@ def _own(entry: dict) -> Source:
         panoptic_json=entry["panoptic_json"],
         panoptic_root=entry["panoptic_png"],
         image_root=entry["images"],
-        image_path=partial(path_in, entry["images"]),
+        image_path=partial(image_path, Metadata(image_root=entry["images"])),
         label_space=None,
     )

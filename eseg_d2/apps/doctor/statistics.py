@@ -1,18 +1,26 @@
-"""Count classes, and compare train with val."""
+"""What the files tell together: counts of classes, train against val, images that repeat."""
 
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from eseg_d2.apps.doctor.content import Category
 from eseg_d2.apps.doctor.files import FileCheck
 from eseg_d2.apps.doctor.findings import Finding
-from eseg_d2.apps.doctor.segments import SegmentCheck
+from eseg_d2.apps.doctor.json_file import Record
+from eseg_d2.apps.doctor.segments import Category, SegmentCheck
 from eseg_d2.apps.doctor.sources import Source
-from eseg_d2.utils.text import listing
+from eseg_d2.data.images import DATASET_SUFFIXES
+from eseg_d2.utils.errors import listing
 
-__all__ = ["DatasetStatistics", "compare_datasets"]
+__all__ = ["DatasetStatistics", "compare_datasets", "find_duplicates", "find_unlisted"]
+
+_ABOUT_IMAGES = {
+    *("image-incomplete", "image-duplicate-id", "image-duplicate-file-name", "image-missing"),
+    *("image-unreadable", "annotation-without-image", "path-outside-root", "path-unknown"),
+}
+"""With these findings it is not known, or already told, which images the json should list."""
 
 
 @dataclass
@@ -65,7 +73,7 @@ class DatasetStatistics:
             self.tiny[id_] += tiny
 
     def as_dict(self) -> dict:
-        """For a json. Shares are of all pixels, void ones included; None if none was counted."""
+        """Return the content of a json; shares are of all pixels, void included, or None."""
         return {
             "name": self.source.name,
             "role": self.source.role,
@@ -89,7 +97,7 @@ class DatasetStatistics:
         }
 
     def share(self, pixels: int) -> float | None:
-        """Of all pixels; None if no png was counted."""
+        """Return the share of all pixels; None if no png was counted."""
         return pixels / self.all_pixels if self.all_pixels else None
 
 
@@ -182,3 +190,78 @@ def _absent(group: list[DatasetStatistics]) -> list[Finding]:
     names = listing((dataset.source.name for dataset in group), limit=5)
     message = f"{len(absent)} classes have no segment in {names}: {listing(absent, limit=200)}"
     return [Finding("class-absent", group[0].source.name, None, None, message)]
+
+
+def find_duplicates(
+    sources: Sequence[Source], records: Sequence[Record], digests: Sequence[bytes]
+) -> list[Finding]:
+    """Find images of equal bytes within a data set, and in train and val.
+
+    Args:
+        sources: the data sets.
+        records: the images.
+        digests: of their bytes; empty where there are none.
+
+    Returns:
+        One finding for each image that repeats an earlier one; across data sets it is about the
+        one in val.
+    """
+    roles = {source.name: source.role for source in sources}
+    first: dict[tuple[str, bytes], Record] = {}
+    in_train: dict[bytes, Record] = {}
+    findings = []
+    for record, digest in zip(records, digests, strict=True):
+        if not digest:
+            continue
+        if roles[record.dataset] == "train":
+            in_train.setdefault(digest, record)
+        other = first.setdefault((record.dataset, digest), record)
+        if other is not record:
+            findings.append(_repeated("duplicate-image", record, other))
+    for (dataset, digest), record in first.items():
+        if roles[dataset] == "val" and digest in in_train:
+            findings.append(_repeated("image-in-train-and-val", record, in_train[digest]))
+    return findings
+
+
+def _repeated(code: str, record: Record, other: Record) -> Finding:
+    path = record.image_file
+    message = f"{path}: image {record.image_id!r} has the bytes of {other.image_file}"
+    return Finding(code, record.dataset, path, record.image_id, message)
+
+
+def find_unlisted(
+    image_files: Mapping[Source, Sequence[str]], findings: Iterable[Finding]
+) -> list[Finding]:
+    """Find the images in the folders of data sets that none of these data sets lists.
+
+    Args:
+        image_files: the images that each data set lists.
+        findings: what else is wrong.
+
+    Returns:
+        At most one finding for each data set.
+    """
+    unclear = {finding.dataset for finding in findings if finding.code in _ABOUT_IMAGES}
+    listed = {os.path.normpath(path) for paths in image_files.values() for path in paths}
+    pngs = {os.path.normpath(source.panoptic_root) for source in image_files}
+    found, told = [], set()
+    for source, paths in image_files.items():
+        folder = os.path.normpath(source.image_root)
+        if not paths or folder in told or source.name in unclear:
+            continue
+        told.add(folder)
+        others = [path for path in _images(folder, pngs) if path not in listed]
+        if others:
+            names = listing(os.path.relpath(path, folder) for path in sorted(others))
+            message = f"{folder} holds {len(others)} images that the json does not list: {names}"
+            found.append(Finding("image-not-listed", source.name, folder, None, message))
+    return found
+
+
+def _images(folder: str, pngs: set[str]) -> Iterator[str]:
+    for parent, subfolders, names in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if os.path.join(parent, name) not in pngs]
+        for name in names:
+            if os.path.splitext(name)[1].lower() in DATASET_SUFFIXES:
+                yield os.path.join(parent, name)

@@ -23,7 +23,7 @@ from eseg_d2.apps.page.results import (
     reduce,
 )
 from eseg_d2.apps.page.views import make_views
-from eseg_d2.inference.images import read_image
+from eseg_d2.data.images import read_image
 from eseg_d2.inference.prediction import Prediction
 from eseg_d2.inference.predictor import Predictor
 from eseg_d2.inference.sources import find_sources

@@ -4,14 +4,14 @@ from collections import Counter
 from statistics import median
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from torch import nn
 
 from eseg_d2.apps.report.metrics import finite
 from eseg_d2.apps.report.run_folder import Run
-from eseg_d2.data.datasets.availability import require_datasets
+from eseg_d2.data.datasets.builtin import require_datasets
+from eseg_d2.data.datasets.panoptic import dataset_dicts
 from eseg_d2.evaluation.complexity import PARTS, count_multiply_adds
 
 __all__ = ["data_shares", "model_size", "parameters_by_part", "speed_rows", "throughput"]
@@ -98,7 +98,7 @@ def model_size(cfg: CfgNode) -> dict:
     params = parameters_by_part(model)
     try:
         require_datasets(cfg.DATASETS.TEST)
-        record = DatasetCatalog.get(cfg.DATASETS.TEST[0])[0]
+        record = dataset_dicts(cfg.DATASETS.TEST[0])[0]
     except (FileNotFoundError, IndexError):
         return {"params": params, "macs": {}, "size": None}
     size = T.ResizeShortestEdge.get_output_shape(

@@ -20,7 +20,7 @@ from eseg_d2.apps.report.pictures import (
     with_colors,
 )
 from eseg_d2.apps.report.predictions import PanopticTruth, Predictions, class_map
-from eseg_d2.data.panoptic_png import read_image
+from eseg_d2.data.images import read_image
 from eseg_d2.visualization.panels import draw_panoptic, resize
 
 __all__ = ["Gallery", "choose", "error_legend", "evenly", "make_gallery"]

@@ -10,16 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_test_loader
+from detectron2.data import DatasetMapper, build_detection_test_loader
 from tqdm import tqdm
 
 from eseg_d2.apps.report.metrics import finite
+from eseg_d2.data.datasets.panoptic import is_panoptic
 from eseg_d2.data.panoptic_png import read_panoptic_png, segment_id_to_rgb, segment_index
 from eseg_d2.engine import load_trained
 from eseg_d2.evaluation.ground_truth import GroundTruth, as_numpy
 from eseg_d2.evaluation.panoptic_statistics import PanopticStatistics, count_pairs, summarize
 from eseg_d2.evaluation.semantic import iou_results
-from eseg_d2.utils.files import write_image, write_json
+from eseg_d2.utils.files import write_image
+from eseg_d2.utils.json_yaml import write_json
 
 __all__ = [
     "ARCHITECTURES",
@@ -137,7 +139,7 @@ class Predictions:
                 f"is {cfg.MODEL.META_ARCHITECTURE}"
             )
         self.dataset = cfg.DATASETS.TEST[0]
-        if not MetadataCatalog.get(self.dataset).get("panoptic_json"):
+        if not is_panoptic(self.dataset):
             raise ValueError(f"images are drawn for panoptic data sets; {self.dataset} is not one")
         self.weights = os.path.basename(cfg.MODEL.WEIGHTS)
         self.truth = kind(self.dataset, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)

@@ -16,7 +16,7 @@ from eseg_d2.apps.report.html import render
 from eseg_d2.apps.report.metrics import key_metrics
 from eseg_d2.apps.report.predictions import Predictions, find_weights
 from eseg_d2.apps.report.run_folder import Run, datasets, origin, read_run, run_labels
-from eseg_d2.data.datasets.availability import require_datasets
+from eseg_d2.data.datasets.builtin import require_datasets
 from eseg_d2.engine import load_config
 
 __all__ = ["MAX_RUNS", "build_report"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from eseg_d2.apps.report.confusion import Confusion
 from eseg_d2.apps.report.metrics import class_metrics, finite, flatten
-from eseg_d2.utils.safe_files import load_yaml
+from eseg_d2.utils.json_yaml import load_yaml
 
 __all__ = [
     "Run",

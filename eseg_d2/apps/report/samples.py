@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
 from detectron2.utils.env import seed_all_rng
@@ -25,7 +25,8 @@ from eseg_d2.apps.report.pictures import (
     short_path,
     with_colors,
 )
-from eseg_d2.data.datasets.availability import require_datasets
+from eseg_d2.data.datasets.builtin import require_datasets
+from eseg_d2.data.datasets.panoptic import dataset_dicts, is_panoptic
 from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.structures.label_space import LabelSpace
 from eseg_d2.visualization.panels import draw_instances, draw_panoptic, resize, side_by_side
@@ -86,7 +87,7 @@ def draw_samples(
     mapper = _mapper(cfg, dataset, augment)
     metadata = MetadataCatalog.get(dataset)
     drawer = _Drawer(with_colors(metadata, mapper.label_space), mapper.label_space)
-    records = DatasetCatalog.get(dataset)
+    records = dataset_dicts(dataset)
     chosen = np.random.default_rng(seed).permutation(len(records))[:count]
     budget = PictureBudget(planned=len(chosen) * (4 if mapper.with_instances else 2))
     samples, rows, counts, problems = [], [], [], []
@@ -121,7 +122,7 @@ def draw_samples(
 def _mapper(cfg: CfgNode, dataset: str, augment: bool) -> PanopticMapper:
     """Return the mapper of the training, or the same without augmentations."""
     require_datasets([dataset])
-    if not MetadataCatalog.get(dataset).get("panoptic_json"):
+    if not is_panoptic(dataset):
         raise ValueError(
             f"{dataset} is not a panoptic data set (Detectron2's own mapper reads it): name one in "
             "the panoptic format, such as those of configs/cityscapes and configs/scenes"

@@ -31,7 +31,7 @@ class Camera:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, height: int, width: int, x: float) -> "Camera":
-        """Draws a camera at lateral position `x`; all lengths scale with the image height."""
+        """Draw a camera at lateral position `x`; all lengths scale with the image height."""
         return cls(
             height=height,
             width=width,
@@ -48,11 +48,11 @@ class Camera:
         return 0.85 * self.focal * self.y / (self.height - self.horizon)
 
     def scale(self, z: float) -> float:
-        """Pixels per metre at distance `z`."""
+        """Return the pixels per metre at distance `z`."""
         return self.focal / z
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Projects world points (..., 3), Z > 0, to pixels (..., 2) as (column, row)."""
+        """Project world points (..., 3), Z > 0, to pixels (..., 2) as (column, row)."""
         points = np.asarray(points, float)
         scale = self.focal / points[..., 2]
         u = self.center + (points[..., 0] - self.x) * scale
@@ -60,9 +60,9 @@ class Camera:
         return np.stack([u, v], -1)
 
     def foot(self, x: float, z: float) -> np.ndarray:
-        """Pixel (column, row) of the ground point (x, 0, z)."""
+        """Return the pixel (column, row) of the ground point (x, 0, z)."""
         return self.project(np.array([x, 0.0, z]))
 
     def row_distance(self, rows: np.ndarray) -> np.ndarray:
-        """Distance in metres of the ground seen in image rows below the horizon."""
+        """Return the distance in metres of the ground seen in image rows below the horizon."""
         return self.focal * self.y / np.maximum(rows - self.horizon, 1e-3 * self.height)

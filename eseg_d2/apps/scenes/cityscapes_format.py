@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from eseg_d2.utils.files import write_image, write_json
+from eseg_d2.utils.files import write_image
+from eseg_d2.utils.json_yaml import write_json
 
 from .labels import color_table, train_id_table
 from .render import Scene
@@ -27,14 +28,14 @@ _TOWNS = {
 
 
 def _name(split: str, index: int) -> tuple[str, str]:
-    """Town and file stem of an image; frame 19 is the annotated one, as in Cityscapes."""
+    """Return town and stem of an image; frame 19 is the annotated one, as in Cityscapes."""
     towns = _TOWNS[split]
     town = towns[index % len(towns)]
     return town, f"{town}_{index // len(towns):06d}_000019"
 
 
 def prepare(root: Path, split: str, count: int) -> None:
-    """Makes the folders of a split."""
+    """Make the folders of a split."""
     (root / "gtFine" / f"cityscapes_panoptic_{split}").mkdir(parents=True)
     for kind in TOP_LEVEL:
         (root / kind / split).mkdir(parents=True)
@@ -43,7 +44,7 @@ def prepare(root: Path, split: str, count: int) -> None:
 
 
 def write_scene(root: Path, split: str, index: int, scene: Scene) -> None:
-    """Writes the image and the annotations of one scene."""
+    """Write the image and the annotations of one scene."""
     town, stem = _name(split, index)
     write_image(root / "leftImg8bit" / split / town / f"{stem}_leftImg8bit.png", scene.image)
     annotation = root / "gtFine" / split / town / f"{stem}_gtFine"
@@ -70,7 +71,7 @@ class _Progress(io.TextIOBase):
 
 
 def finish(root: Path, split: str, records: list[None]) -> None:
-    """Adds the panoptic images and json of a split once all its scenes are written."""
+    """Add the panoptic images and json of a split once all its scenes are written."""
     from cityscapesscripts.preparation.createPanopticImgs import convert2panoptic
 
     bar = tqdm(total=len(records), desc=f"{split} panoptic", unit="image")

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from eseg_d2.data.panoptic_png import count_segments, segment_id_to_rgb
-from eseg_d2.utils.files import write_image, write_json
+from eseg_d2.utils.files import write_image
+from eseg_d2.utils.json_yaml import write_json
 
 from .labels import CATEGORIES
 from .render import Scene
@@ -26,14 +27,14 @@ _FIRST_IMAGE_ID = {"train": 1, "val": 1_000_001}
 
 
 def prepare(root: Path, split: str, count: int) -> None:
-    """Makes the folders of a split."""
+    """Make the folders of a split."""
     for folder in (f"{split}2017", f"panoptic_{split}2017", "annotations"):
         (root / folder).mkdir(exist_ok=True, parents=True)
 
 
 def _segments(instance_ids: np.ndarray) -> list[dict[str, Any]]:
-    """COCO's segments_info: what is not void, ids as in `instance_ids`."""
-    things = {c.id: c.is_thing for c in CATEGORIES}
+    """Return COCO's segments_info: what is not void, ids as in `instance_ids`."""
+    things = {c.id: c.hasInstances for c in CATEGORIES}
     segments = []
     for number, pixels in count_segments(instance_ids).items():
         category = number if number < 1000 else number // 1000
@@ -52,7 +53,7 @@ def _segments(instance_ids: np.ndarray) -> list[dict[str, Any]]:
 
 
 def write_scene(root: Path, split: str, index: int, scene: Scene) -> dict[str, Any]:
-    """Writes the image and the panoptic png of one scene; void is 0 there.
+    """Write the image and the panoptic png of one scene; void is 0 there.
 
     Returns:
         the "images" and the "annotations" entry of the scene.
@@ -78,13 +79,13 @@ def write_scene(root: Path, split: str, index: int, scene: Scene) -> dict[str, A
 
 
 def finish(root: Path, split: str, records: list[dict[str, Any]]) -> None:
-    """Writes the panoptic json of a split once all its scenes are written."""
+    """Write the panoptic json of a split once all its scenes are written."""
     categories = [
         {
             "id": c.id,
             "name": c.name,
-            "supercategory": c.supercategory,
-            "isthing": int(c.is_thing),
+            "supercategory": c.category,
+            "isthing": int(c.hasInstances),
             "color": list(c.color),
         }
         for c in CATEGORIES

@@ -48,7 +48,7 @@ def _fixed(polygon: np.ndarray) -> np.ndarray:
 
 
 def capsule(p, q, start_radius: float, end_radius: float, points: int = 4) -> np.ndarray:
-    """A limb from `p` to `q` with round ends, as a polygon (2 * points, 2)."""
+    """Return a limb from `p` to `q` with round ends, as a polygon (2 * points, 2)."""
     p, q = np.asarray(p, float), np.asarray(q, float)
     angle = np.arctan2(q[1] - p[1], q[0] - p[0])
     arc = angle + np.linspace(-np.pi / 2, np.pi / 2, points)
@@ -57,7 +57,7 @@ def capsule(p, q, start_radius: float, end_radius: float, points: int = 4) -> np
 
 
 def ellipse(center, radius_x: float, radius_y: float, points: int = 14) -> np.ndarray:
-    """An ellipse as a polygon (points, 2)."""
+    """Return an ellipse as a polygon (points, 2)."""
     arc = np.linspace(0, 2 * np.pi, points, endpoint=False)
     return np.asarray(center) + np.stack([radius_x * np.cos(arc), radius_y * np.sin(arc)], -1)
 
@@ -72,12 +72,12 @@ def ring(center, radius_x: float, radius_y: float, thickness: float) -> list[np.
 
 
 def hull(points: np.ndarray) -> np.ndarray:
-    """Convex hull (M, 2) of pixels (N, 2)."""
+    """Return the convex hull (M, 2) of pixels (N, 2)."""
     return cv2.convexHull(np.asarray(points, np.float32))[:, 0]
 
 
 def silhouette(drawable: Drawable, height: int, width: int) -> list[np.ndarray]:
-    """Outlines of what `drawable` covers of the image.
+    """Return the outlines of what `drawable` covers of the image.
 
     Holes are filled, as annotators do. Specks that are no polygon are left out.
 
@@ -101,7 +101,7 @@ def silhouette(drawable: Drawable, height: int, width: int) -> list[np.ndarray]:
 
 
 def paint(image: np.ndarray, drawable: Drawable, haze: np.ndarray, clearness: float) -> None:
-    """Draws `drawable` into the uint8 RGB image, anti-aliased, in place.
+    """Draw `drawable` into the uint8 RGB image, anti-aliased, in place.
 
     Args:
         image: (H, W, 3).

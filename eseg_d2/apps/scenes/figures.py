@@ -59,7 +59,7 @@ def _pick(rng: np.random.Generator, colors) -> tuple:
 
 
 def sample_figure(rng: np.random.Generator) -> Figure:
-    """Draws one figure; the same distribution serves persons and riders."""
+    """Draw one figure; the same distribution serves persons and riders."""
     child = rng.random() < 0.12
     return Figure(
         size=rng.uniform(1.2, 1.45) if child else rng.uniform(1.6, 1.9),
@@ -78,12 +78,12 @@ def sample_figure(rng: np.random.Generator) -> Figure:
 
 
 def _turned(origin: np.ndarray, length: float, angle: float) -> np.ndarray:
-    """End of a limb that hangs from `origin`, turned forward by `angle`."""
+    """Return the end of a limb that hangs from `origin`, turned forward by `angle`."""
     return origin + length * np.array([np.sin(angle), -np.cos(angle)])
 
 
 def _limbs(figure: Figure) -> list[tuple[np.ndarray, tuple]]:
-    """Limbs from the far side to the near side, in body heights, x forward and y up."""
+    """Return the limbs from the far side to the near side, in body heights, x forward and y up."""
     thick = 0.052 * figure.bulk
     hip = np.array([0.0, 0.5])
     shoulder = hip + 0.31 * np.array([np.sin(figure.lean), np.cos(figure.lean)])
@@ -121,7 +121,7 @@ def _limbs(figure: Figure) -> list[tuple[np.ndarray, tuple]]:
 
 
 def figure_parts(figure: Figure, foot: np.ndarray, scale: float) -> list[Part]:
-    """Draws a figure.
+    """Draw a figure.
 
     Args:
         figure: whom.
@@ -135,7 +135,7 @@ def figure_parts(figure: Figure, foot: np.ndarray, scale: float) -> list[Part]:
 def bicycle_parts(
     rng: np.random.Generator, foot: np.ndarray, scale: float, facing: int, breadth: float
 ) -> list[Part]:
-    """Draws a bicycle.
+    """Draw a bicycle.
 
     Args:
         rng: draws the colour.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from eseg_d2.utils.files import write_json
+from eseg_d2.utils.json_yaml import write_json
 from eseg_d2.utils.parallel import map_in_processes, number_of_workers
 
 from . import cityscapes_format, coco_format
@@ -28,7 +28,7 @@ _SIZES = (64, 4096)
 
 
 def _checked(format: str, counts: dict[str, int], size: tuple[int, int], seed: int) -> dict:
-    """Checks the arguments; returns what is remembered of them beside the data."""
+    """Check the arguments; return what is remembered of them beside the data."""
     if format not in _FORMATS:
         raise ValueError(f"format is {format!r}, expected one of {', '.join(_FORMATS)}")
     for split, count in counts.items():
@@ -52,7 +52,7 @@ def _checked(format: str, counts: dict[str, int], size: tuple[int, int], seed: i
 
 
 def _is_made(output: Path, arguments: dict[str, Any]) -> bool:
-    """Whether `output` holds exactly this data set.
+    """Return whether `output` holds exactly this data set.
 
     Raises:
         FileExistsError: it holds something else.
@@ -82,7 +82,7 @@ def _is_made(output: Path, arguments: dict[str, Any]) -> bool:
 
 
 def _staging(output: Path, top_level: tuple[str, ...]) -> Path:
-    """An empty folder inside `output` to work in; clears what an interrupted run left."""
+    """Make an empty folder inside `output` to work in; clear what an interrupted run left."""
     staging = output / _UNFINISHED
     if staging.exists():
         for name in top_level:
@@ -95,7 +95,7 @@ def _staging(output: Path, top_level: tuple[str, ...]) -> Path:
 def _make_one(
     index: int, *, root: Path, format: str, split: str, size: tuple[int, int], seed: int
 ) -> Any:
-    """Renders and writes one scene; runs in a worker."""
+    """Render and write one scene; runs in a worker."""
     sequence = np.random.SeedSequence((seed, _SPLITS.index(split), index))
     scene = render_scene(sequence, *size)
     return _FORMATS[format].write_scene(root, split, index, scene)
@@ -111,7 +111,7 @@ def generate_street_scenes(
     seed: int,
     workers: int | None = None,
 ) -> bool:
-    """Makes the built-in data set.
+    """Make the built-in data set.
 
     Every file depends on the arguments alone, not on the number of workers or the time. Work goes
     on in a hidden folder inside `output`; a run that was interrupted is started anew.

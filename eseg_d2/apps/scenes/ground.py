@@ -21,12 +21,12 @@ _MARK = (222, 222, 214)
 
 
 def base_color(street: Street, label: str) -> tuple:
-    """Plain RGB of the ground that carries `label`."""
+    """Return plain RGB of the ground that carries `label`."""
     return tuple(street.tints[label] * c for c in _COLORS[street.materials[label]])
 
 
 def _flat(camera: Camera, x0: float, x1: float, z0: float, z1: float) -> np.ndarray:
-    """A rectangle on the ground, in pixels."""
+    """Return a rectangle on the ground, in pixels."""
     return camera.project(np.array([(x0, 0, z0), (x1, 0, z0), (x1, 0, z1), (x0, 0, z1)]))
 
 
@@ -64,7 +64,7 @@ def _marks(camera: Camera, street: Street) -> list[Part]:
 
 
 def ground_drawables(camera: Camera, street: Street) -> list[Drawable]:
-    """Everything flat, in painting order; later ones lie over earlier ones."""
+    """Return everything flat, in painting order; later ones lie over earlier ones."""
     grass = base_color(street, "terrain")
     meadow = Part([_flat(camera, -_FAR * 2, _FAR * 2, camera.near, _FAR)], grass)
     drawables = [Drawable("terrain", 0.0, [meadow])]
@@ -89,7 +89,7 @@ _FOOTPRINTS = {
 def shadow_mask(
     camera: Camera, street: Street, items: list[Item], sun: int, reach: float
 ) -> np.ndarray:
-    """How much light the ground loses.
+    """Return how much light the ground loses.
 
     Args:
         camera: the view.

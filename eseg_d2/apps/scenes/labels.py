@@ -1,82 +1,116 @@
-"""The labels that occur in street scenes: Cityscapes' names, ids and colours.
+"""The labels that occur in street scenes, and exact label maps of what is drawn.
 
-All ids in this package are Cityscapes *label ids* ("dataset ids"), not train ids.
+All ids in this package are Cityscapes *label ids* ("dataset ids"), not train ids. Names, ids and
+colours are those of cityscapesscripts.
 """
 
-from dataclasses import dataclass
-
+import cv2
 import numpy as np
+from cityscapesscripts.helpers.labels import name2label
 
-__all__ = ["CATEGORIES", "LABELS", "SceneLabel", "color_table", "train_id_table"]
+from .drawing import Drawable, silhouette
+
+__all__ = [
+    "CATEGORIES",
+    "LABELS",
+    "color_table",
+    "instance_table",
+    "is_hidden",
+    "label_map",
+    "outlines",
+    "paint_order",
+    "train_id_table",
+]
 
 IGNORED = 255
 
-
-@dataclass(frozen=True)
-class SceneLabel:
-    """One Cityscapes label.
-
-    Attributes:
-        id: Cityscapes label id.
-        train_id: Cityscapes train id; 255 for void labels.
-        name: Cityscapes name.
-        supercategory: Cityscapes category.
-        is_thing: whether single objects are told apart.
-        color: RGB, 0..255.
-    """
-
-    id: int
-    train_id: int
-    name: str
-    supercategory: str
-    is_thing: bool
-    color: tuple[int, int, int]
-
-    @property
-    def is_void(self) -> bool:
-        """True for regions that no training and no evaluation looks at."""
-        return self.train_id == IGNORED
-
-
-_ALL = (
-    SceneLabel(0, IGNORED, "unlabeled", "void", False, (0, 0, 0)),
-    SceneLabel(1, IGNORED, "ego vehicle", "void", False, (0, 0, 0)),
-    SceneLabel(3, IGNORED, "out of roi", "void", False, (0, 0, 0)),
-    SceneLabel(4, IGNORED, "static", "void", False, (0, 0, 0)),
-    SceneLabel(5, IGNORED, "dynamic", "void", False, (111, 74, 0)),
-    SceneLabel(7, 0, "road", "flat", False, (128, 64, 128)),
-    SceneLabel(8, 1, "sidewalk", "flat", False, (244, 35, 232)),
-    SceneLabel(11, 2, "building", "construction", False, (70, 70, 70)),
-    SceneLabel(17, 5, "pole", "object", False, (153, 153, 153)),
-    SceneLabel(20, 7, "traffic sign", "object", False, (220, 220, 0)),
-    SceneLabel(21, 8, "vegetation", "nature", False, (107, 142, 35)),
-    SceneLabel(22, 9, "terrain", "nature", False, (152, 251, 152)),
-    SceneLabel(23, 10, "sky", "sky", False, (70, 130, 180)),
-    SceneLabel(24, 11, "person", "human", True, (220, 20, 60)),
-    SceneLabel(25, 12, "rider", "human", True, (255, 0, 0)),
-    SceneLabel(26, 13, "car", "vehicle", True, (0, 0, 142)),
-    SceneLabel(27, 14, "truck", "vehicle", True, (0, 0, 70)),
-    SceneLabel(33, 18, "bicycle", "vehicle", True, (119, 11, 32)),
+_NAMES = (
+    *("unlabeled", "ego vehicle", "out of roi", "static", "dynamic"),
+    *("road", "sidewalk", "building", "pole", "traffic sign", "vegetation", "terrain", "sky"),
+    *("person", "rider", "car", "truck", "bicycle"),
 )
+LABELS = {name: name2label[name] for name in _NAMES}
+"""Every label that scenes contain, void labels included, by name; by ascending id."""
 
-LABELS = {label.name: label for label in _ALL}
-"""Every label that scenes contain, void labels included, by name."""
+CATEGORIES = tuple(label for label in LABELS.values() if label.trainId != IGNORED)
+"""The classes that are trained and evaluated."""
 
-CATEGORIES = tuple(label for label in _ALL if not label.is_void)
-"""The classes that are trained and evaluated, by ascending id."""
+_MIN_PIXELS = 6
+_MIN_AREA = 1e-4
+"""Share of the image that must be seen of a thing, or it is left out of the scene."""
+
+_MIN_SEEN = 0.12
+"""Share of a thing that must be seen, or it is left out of the scene."""
+
+
+def outlines(drawable: Drawable, height: int, width: int) -> list[np.ndarray]:
+    """Contours (N, 1, 2) of a drawable, at most one of a single thing; empty if out of view."""
+    found = silhouette(drawable, height, width)
+    single = LABELS[drawable.label].hasInstances and not drawable.group
+    return found[:1] if single else found
+
+
+def paint_order(shapes: list[list[np.ndarray]], height: int, width: int) -> np.ndarray:
+    """Paint shapes, from back to front.
+
+    Args:
+        shapes: contours of each drawable.
+
+    Returns:
+        uint16 (H, W): 1 + index of the frontmost drawable at each pixel, 0 for none.
+    """
+    order = np.zeros((height, width), np.uint16)
+    for index, contours in enumerate(shapes):
+        cv2.drawContours(order, contours, -1, index + 1, cv2.FILLED)
+    return order
+
+
+def is_hidden(
+    drawables: list[Drawable], shapes: list[list[np.ndarray]], height: int, width: int
+) -> np.ndarray:
+    """Return bool (N,): the drawables out of view, and things of which too little is seen."""
+    order = paint_order(shapes, height, width)
+    seen = np.bincount(order.ravel(), minlength=len(shapes) + 1)[1:]
+    hidden = np.array([not contours for contours in shapes])
+    for index, (drawable, contours) in enumerate(zip(drawables, shapes, strict=True)):
+        if LABELS[drawable.label].hasInstances and contours:
+            whole = sum(cv2.contourArea(contour) for contour in contours)
+            least = max(_MIN_PIXELS, _MIN_AREA * height * width, _MIN_SEEN * whole)
+            hidden[index] = seen[index] < least
+            if drawable.label == "rider":  # follows its bicycle; without it nobody could tell
+                hidden[index] |= hidden[index - 1]
+    return hidden
+
+
+def instance_table(drawables: list[Drawable]) -> np.ndarray:
+    """uint16 (N + 1,): instance id of each drawable by its `paint_order`; entry 0 is unlabeled."""
+    table, counts = [LABELS["unlabeled"].id], {}
+    for drawable in drawables:
+        label = LABELS[drawable.label]
+        number = label.id
+        if label.hasInstances and not drawable.group:
+            number = label.id * 1000 + counts.setdefault(label.id, 0)
+            counts[label.id] += 1
+        table.append(number)
+    return np.array(table, np.uint16)
+
+
+def label_map(instance_ids: np.ndarray) -> np.ndarray:
+    """Return the uint8 label ids of uint16 instance ids."""
+    return np.where(instance_ids < 1000, instance_ids, instance_ids // 1000).astype(np.uint8)
 
 
 def color_table() -> np.ndarray:
-    """Returns a (256, 3) uint8 table from label id to RGB."""
+    """Return a (256, 3) uint8 table from label id to RGB."""
     table = np.zeros((256, 3), np.uint8)
-    for label in _ALL:
+    for label in LABELS.values():
         table[label.id] = label.color
     return table
 
 
 def train_id_table() -> np.ndarray:
-    """Returns a (256,) uint8 table from label id to train id, 255 where a label has none."""
+    """Return a (256,) uint8 table from label id to train id, 255 where a label has none."""
     table = np.full(256, IGNORED, np.uint8)
-    for label in _ALL:
-        table[label.id] = label.train_id
+    for label in LABELS.values():
+        table[label.id] = label.trainId
     return table

@@ -13,7 +13,7 @@ LEAVES = ((66, 104, 46), (84, 122, 52), (52, 90, 52), (108, 124, 56), (120, 96, 
 
 
 def vary(rng: np.random.Generator, choices) -> np.ndarray:
-    """One of the RGB `choices`, a little brighter or darker and off in hue."""
+    """Draw one of the RGB `choices`, a little brighter or darker and off in hue."""
     color = np.asarray(choices[rng.integers(len(choices))], float)
     return color * rng.uniform(0.85, 1.15) + rng.uniform(-8, 8, 3)
 
@@ -23,14 +23,14 @@ _CIRCLE = np.stack([np.cos(_ARC), np.sin(_ARC)], -1)
 
 
 def _crown(rng, center, radius_x: float, radius_y: float) -> np.ndarray:
-    """A cloud-like outline (40, 2)."""
+    """Return a cloud-like outline (40, 2)."""
     waves = rng.integers(3, 9, (3, 1)) * _ARC + rng.uniform(0, 2 * np.pi, (3, 1))
     reach = 0.9 + 0.06 * np.cos(waves).sum(0) + rng.uniform(-0.06, 0.06, 40)
     return center + reach[:, None] * _CIRCLE * (radius_x, radius_y)
 
 
 def tree(rng: np.random.Generator, camera: Camera, place: Place) -> Drawable:
-    """A broad-leaved tree or a conifer; trunk and crown are one region."""
+    """Return a broad-leaved tree or a conifer; trunk and crown are one region."""
     foot, scale = camera.foot(place.x, place.z), camera.scale(place.z)
     trunk = rng.uniform(1.6, 2.6) * scale
     color, bark = vary(rng, LEAVES), (92, 72, 54)
@@ -63,7 +63,7 @@ def _post(camera: Camera, foot, scale: float, tall: float, radius: float) -> np.
 
 
 def lamp(rng: np.random.Generator, camera: Camera, place: Place) -> Drawable:
-    """A street lamp whose arm reaches over the carriageway."""
+    """Return a street lamp whose arm reaches over the carriageway."""
     foot, scale = camera.foot(place.x, place.z), camera.scale(place.z)
     tall, toward = rng.uniform(4.2, 6.0), -np.sign(place.x)
     color = vary(rng, ((92, 96, 100), (60, 70, 64), (140, 142, 144)))
@@ -104,7 +104,7 @@ def _plate(rng, center, radius: float) -> list[Part]:
 
 
 def sign(rng: np.random.Generator, camera: Camera, place: Place) -> list[Drawable]:
-    """A post and the traffic sign on it, two regions."""
+    """Return a post and the traffic sign on it, two regions."""
     foot, scale = camera.foot(place.x, place.z), camera.scale(place.z)
     tall = rng.uniform(2.2, 2.9)
     post = Part([_post(camera, foot, scale, tall, 0.08)], (132, 134, 138))
@@ -117,7 +117,7 @@ def sign(rng: np.random.Generator, camera: Camera, place: Place) -> list[Drawabl
 
 
 def street_furniture(rng: np.random.Generator, camera: Camera, place: Place) -> Drawable:
-    """A litter bin, a junction box or a bench: Cityscapes' void label "static"."""
+    """Return a litter bin, a junction box or a bench: Cityscapes' void label "static"."""
     foot, scale = camera.foot(place.x, place.z), camera.scale(place.z)
     half, tall = ((0.28, 0.95), (0.55, 1.3), (0.85, 0.5))[rng.integers(3)]
     color = vary(rng, ((70, 86, 74), (120, 122, 124), (110, 84, 60)))
@@ -131,7 +131,7 @@ def street_furniture(rng: np.random.Generator, camera: Camera, place: Place) -> 
 
 
 def stroller(rng: np.random.Generator, camera: Camera, place: Place) -> Drawable:
-    """A pram that nobody pushes: Cityscapes' void label "dynamic"."""
+    """Return a pram that nobody pushes: Cityscapes' void label "dynamic"."""
     foot, scale = camera.foot(place.x, place.z), camera.scale(place.z)
     color = vary(rng, ((70, 60, 110), (150, 50, 60), (60, 100, 110)))
     tub = np.array([(-0.4, -0.75), (0.4, -0.75), (0.3, -0.35), (-0.3, -0.35)])

@@ -7,8 +7,7 @@ import numpy as np
 from . import ground, texture
 from .camera import Camera
 from .drawing import Drawable, Part, paint
-from .label_maps import instance_table, is_hidden, label_map, outlines, paint_order
-from .labels import LABELS
+from .labels import LABELS, instance_table, is_hidden, label_map, outlines, paint_order
 from .roadside import backdrop, roadside
 from .standing import foreground, standing
 from .texture import Light
@@ -62,7 +61,7 @@ def _paint_ground(
     items: list[Item],
     light: Light,
 ) -> list[Drawable]:
-    """Draws the bare ground in place: paving, shadows, haze. Returns what was drawn."""
+    """Draw the bare ground in place: paving, shadows, haze. Return what was drawn."""
     drawables = ground.ground_drawables(camera, street)
     for drawable in drawables:
         paint(image, drawable, light.haze, light.clearness)
@@ -83,7 +82,7 @@ def _paint_ground(
 
 
 def _sample_lateral(rng: np.random.Generator, street: Street) -> float:
-    """Where the camera is: mostly in a lane, at times on a sidewalk."""
+    """Return where the camera is: mostly in a lane, at times on a sidewalk."""
     side = street.sides[rng.integers(2)]
     if rng.random() < 0.2:
         return side.sign * rng.uniform(side.inner, side.outer)
@@ -93,7 +92,7 @@ def _sample_lateral(rng: np.random.Generator, street: Street) -> float:
 def _paint_behind(
     rng: np.random.Generator, camera: Camera, street: Street, items: list[Item], light: Light
 ) -> tuple[np.ndarray, list[Drawable]]:
-    """Draws sky, the street's far end and the ground.
+    """Draw sky, the street's far end and the ground.
 
     Returns:
         the uint8 (H, W, 3) RGB image so far, and what was drawn.
@@ -111,7 +110,7 @@ def _paint_behind(
 def render_scene(
     seed: np.random.SeedSequence | np.random.Generator | int, height: int, width: int
 ) -> Scene:
-    """Draws one street scene.
+    """Draw one street scene.
 
     Args:
         seed: the same seed and size give the same scene, bit for bit. A generator is used up.

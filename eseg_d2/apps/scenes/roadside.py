@@ -35,7 +35,7 @@ def _window_grid(
 
 
 def _windows(rng, camera, length: float, height: float, wall) -> list[Part]:
-    """Window parts; `wall` maps (along, up) arrays to world points."""
+    """Return the parts of windows; `wall` maps (along, up) arrays to world points."""
     rects, kinds = _window_grid(rng, length, height)
     if not len(rects):
         return []
@@ -51,7 +51,7 @@ def _windows(rng, camera, length: float, height: float, wall) -> list[Part]:
 
 
 def _passage(rng, camera: Camera, x: float, z0: float, z1: float) -> Drawable:
-    """A dark way through a house: what lies in it cannot be told, so it is unlabeled."""
+    """Return a dark way through a house: what lies in it cannot be told, so it is unlabeled."""
     middle, half = rng.uniform(z0 + 1.6, z1 - 1.6), rng.uniform(1.0, 1.5)
     corners = [(x, 0, middle - half), (x, 0, middle + half), (x, 3, middle + half),
                (x, 3, middle - half)]  # fmt: skip
@@ -105,7 +105,7 @@ def _hedge(rng, camera: Camera, side: Side, z0: float, z1: float) -> Drawable:
 
 
 def roadside(rng: np.random.Generator, camera: Camera, street: Street) -> list[Drawable]:
-    """Houses, or hedges and trees, along both sides; farthest first."""
+    """Return the houses, or hedges and trees, along both sides; farthest first."""
     drawables = []
     for side in street.sides:
         blocks, z = [], 0.75 * camera.near
@@ -130,7 +130,7 @@ def roadside(rng: np.random.Generator, camera: Camera, street: Street) -> list[D
 
 
 def backdrop(rng: np.random.Generator, camera: Camera, street: Street) -> list[Drawable]:
-    """What closes the view at the street's end: a row of houses in front of far woods."""
+    """Return what closes the view at the street's end: a row of houses in front of far woods."""
     z = street.length + 30
     xs = np.linspace(-2.2 * z, 2.2 * z, 60)
     tops = rng.uniform(4, 7) + np.abs(rng.normal(0, 1.5, 60))

@@ -48,7 +48,7 @@ _HOURS = (
 
 
 def sample_light(rng: np.random.Generator) -> Light:
-    """Draws a time of day, weather and exposure."""
+    """Draw a time of day, weather and exposure."""
     zenith, haze, gain, reach = _HOURS[rng.choice(4, p=(0.4, 0.25, 0.22, 0.13))]
     exposure = rng.uniform(0.8, 1.2) * rng.uniform(0.96, 1.04, 3)
     return Light(
@@ -97,7 +97,7 @@ def _tiles() -> dict[str, np.ndarray]:
 def ground_texture(
     camera: Camera, rng: np.random.Generator, label_ids: np.ndarray, materials: dict[int, str]
 ) -> np.ndarray:
-    """Brightness factors of the ground, in perspective.
+    """Return the factors of brightness of the ground, in perspective.
 
     Args:
         camera: the view.
@@ -132,7 +132,7 @@ def ground_texture(
 def cloud_noise(
     rng: np.random.Generator, height: int, width: int, cells: int, octaves: int
 ) -> np.ndarray:
-    """Smooth noise, float32 (height, width), about -1..1; `cells` lumps over the height."""
+    """Return smooth noise, float32 (height, width), about -1..1; `cells` lumps over the height."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         rows = cells << octave
@@ -143,7 +143,7 @@ def cloud_noise(
 
 
 def sky(rng: np.random.Generator, camera: Camera, light: Light) -> np.ndarray:
-    """The bare sky, float32 (H, W, 3) RGB; below the horizon it is plain haze."""
+    """Return the bare sky, float32 (H, W, 3) RGB; below the horizon it is plain haze."""
     height, width = camera.height, camera.width
     low = np.clip(np.arange(height) / camera.horizon, 0, 1)[:, None] ** 1.3
     column = light.zenith * (1 - low) + light.haze * low
@@ -162,7 +162,7 @@ def photograph(
     light: Light,
     roughness: np.ndarray,
 ) -> np.ndarray:
-    """Turns the drawing into a photograph: surfaces, exposure, contrast, blur, sensor noise.
+    """Turn the drawing into a photograph: surfaces, exposure, contrast, blur, sensor noise.
 
     Args:
         rng: draws the camera's settings.

@@ -92,11 +92,11 @@ class _Plan:
     taken: list[tuple[float, float, float, float]] = field(default_factory=list)
 
     def distance(self, near: float, far: float) -> float:
-        """A distance in metres, near ones more often."""
+        """Return a distance in metres, near ones more often."""
         return near + (far - near) * self.rng.random() ** 2
 
     def try_add(self, kind: str, place: Place, half_x: float, half_z: float) -> bool:
-        """Adds an item if it is in view and its ground is free."""
+        """Add an item if it is in view and its ground is free."""
         if place.z - half_z < 1.2 * self.camera.near:
             return False
         column = self.camera.foot(place.x, place.z)[0] / self.camera.width
@@ -125,7 +125,7 @@ def _sample_side(rng: np.random.Generator, sign: int, green: bool) -> Side:
 
 
 def sample_street(rng: np.random.Generator) -> Street:
-    """Draws a street. Road and sidewalk take their paving from the same list, often the same."""
+    """Draw a street. Road and sidewalk take their paving from the same list, often the same."""
     green = int(rng.integers(2))
     left, right = (_sample_side(rng, sign, green == i) for i, sign in enumerate((-1, 1)))
     road = str(rng.choice(_PAVINGS, p=(0.55, 0.2, 0.1, 0.15)))
@@ -242,7 +242,7 @@ def _add_props(plan: _Plan, street: Street) -> None:
 
 
 def sample_items(rng: np.random.Generator, camera: Camera, street: Street) -> list[Item]:
-    """Draws everything that stands in the street, farthest first. Some scenes have no thing."""
+    """Draw everything that stands in the street, farthest first. Some scenes have no thing."""
     plan = _Plan(rng, camera)
     if rng.random() >= _EMPTY_SHARE:
         _add_things(plan, street)

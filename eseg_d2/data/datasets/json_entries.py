@@ -1,7 +1,8 @@
 """The rules for the entries of a panoptic json, whoever wrote it.
 
 The loader, the doctor, the converters and the registration of a user's data sets all use them.
-They are for jsons as :func:`~eseg_d2.utils.files.read_json` reads them: whole floats are integers.
+They are for jsons as :func:`~eseg_d2.utils.json_yaml.read_json` reads them: whole floats are
+integers.
 """
 
 import os
@@ -30,27 +31,27 @@ LARGEST_SEGMENT_ID = 0xFFFFFF
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value is an integer of 64 bits; true and false are none."""
+    """Return whether a value is an integer of 64 bits; true and false are none."""
     return type(value) is int and -(2**63) <= value < 2**63
 
 
 def is_length(value: Any) -> bool:
-    """Whether a value is a number of pixels, 1 or more."""
+    """Return whether a value is a number of pixels, 1 or more."""
     return is_integer(value) and value > 0
 
 
 def is_id(value: Any) -> bool:
-    """Whether a value can be the id of an image."""
+    """Return whether a value can be the id of an image."""
     return is_integer(value) or isinstance(value, str)
 
 
 def is_segment_id(value: Any) -> bool:
-    """Whether a value can be the id of a segment: of 24 bits, and not void."""
+    """Return whether a value can be the id of a segment: of 24 bits, and not void."""
     return type(value) is int and 0 < value <= LARGEST_SEGMENT_ID
 
 
 def is_flag(value: Any) -> bool:
-    """Whether a value is 0 or 1; true and false may be written, too."""
+    """Return whether a value is 0 or 1; true and false may be written, too."""
     return isinstance(value, int) and value in (0, 1)
 
 
@@ -128,21 +129,21 @@ def wrong_in(entry: Any, keys: dict[str, Rule]) -> str:
 
 
 def leaves_folder(path: str) -> bool:
-    """Whether a relative path leads out of its folder; symbolic links are not followed."""
+    """Return whether a relative path leads out of its folder; symbolic links are not followed."""
     if os.path.isabs(path):
         return True
     return os.pardir in path and os.path.normpath(path).split(os.sep)[0] == os.pardir
 
 
 def is_inside(path: str, folder: str) -> bool:
-    """Whether a path is below a folder; symbolic links are not followed."""
+    """Return whether a path is below a folder; symbolic links are not followed."""
     if os.pardir not in path and path.startswith(os.path.join(folder, "")):
         return True  # nearly always, and relpath takes longer than all other checks
     return not leaves_folder(os.path.relpath(path, folder))
 
 
 def join_inside(folder: str, name: str) -> str:
-    """The path of a file in a folder; symbolic links are taken as they are.
+    """Return the path of a file in a folder; symbolic links are taken as they are.
 
     Raises:
         ValueError: the name is absolute or leads out of the folder: it is a stranger's.

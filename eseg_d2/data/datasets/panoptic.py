@@ -1,72 +1,108 @@
-"""Load and register data sets in the COCO panoptic format."""
+"""Load and register data sets in the COCO panoptic format, those of the user included."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
 
 from eseg_d2.data.datasets.json_entries import (
     ANNOTATION_KEYS,
+    CATEGORY_KEYS,
     IMAGE_KEYS,
     SEGMENT_KEYS,
     join_inside,
     wrong_in,
 )
 from eseg_d2.structures.label_space import LabelSpace
-from eseg_d2.utils.files import read_json
+from eseg_d2.utils.json_yaml import read_json
 
 __all__ = [
-    "image_path_of",
-    "load_panoptic",
+    "check_own",
+    "dataset_dicts",
+    "image_path",
+    "is_panoptic",
     "metadata_from_categories",
-    "path_in",
+    "register_own",
     "register_panoptic",
 ]
 
-ImagePath = Callable[[dict, dict], str]
-# The image_path of a data set knows whether it needs a file_name.
+# Cityscapes names images by their ids, so that a missing file_name is no error everywhere
 _IMAGE_KEYS = {key: IMAGE_KEYS[key] for key in ("id", "width", "height")}
 _FILE_NAME = {"file_name": IMAGE_KEYS["file_name"]}
-_IMAGE_PATHS: dict[str, ImagePath] = {}  # by name of the data set
+_OWN_KEYS = ("name", "images", "panoptic_png", "panoptic_json")
 
 
-def load_panoptic(
-    panoptic_json: str,
-    panoptic_root: str,
-    image_path: ImagePath,
-    label_space: LabelSpace,
-) -> list[dict]:
-    """Read a panoptic json into Detectron2's standard panoptic dictionaries.
+def is_panoptic(name: str) -> bool:
+    """Return whether a data set is in the COCO panoptic format, whoever registered it.
 
     Args:
-        panoptic_json: path of the json (``images``, ``annotations`` with ``segments_info``).
-        panoptic_root: folder of the panoptic pngs (segment id = R + 256 G + 65536 B; 0 is void).
-        image_path: from the image's record and the annotation to the path of the image.
-        label_space: of the data set; its dataset ids are the json's ``category_id``.
+        name: in Detectron2's catalogs; an unknown one is not.
+    """
+    return name in MetadataCatalog and bool(MetadataCatalog[name].get("panoptic_json"))
+
+
+def dataset_dicts(name: str) -> list[dict]:
+    """Return the dicts of a data set in Detectron2's standard format.
+
+    Detectron2's own panoptic entries (COCO, Cityscapes) stay as they are in its catalogs, but our
+    loader reads their files: it needs the published panoptic files alone, tells the images' sizes,
+    names file and id in its errors, and allows dots in paths. Everything else is loaded by the
+    function that it was registered with.
+
+    Args:
+        name: in Detectron2's catalogs.
 
     Returns:
-        One dict an image: ``file_name``, ``image_id``, ``height``, ``width`` (pixels),
+        One dict for each image. Those of a panoptic data set have ``file_name``, ``image_id``,
         ``pan_seg_file_name`` and ``segments_info``, whose ``category_id`` are contiguous ids and
-        which also tell ``isthing`` and ``iscrowd``.
+        which also have ``isthing`` and ``iscrowd``. Our loader adds ``height`` and ``width``.
 
     Raises:
         FileNotFoundError: the json is not there.
-        ValueError: it is no panoptic json, holds no image, has unknown ids, or paths that lead
+        ValueError: it is not a panoptic json, holds no image, has unknown ids, or paths that lead
             out of the folders.
     """
-    images, annotations = _read(panoptic_json)
+    if not is_panoptic(name):
+        return DatasetCatalog.get(name)
+    load = DatasetCatalog[name]
+    if _is_ours(load) or load.__module__.startswith("detectron2."):
+        return _load(name)
+    is_thing = LabelSpace.from_metadata(MetadataCatalog.get(name)).is_thing.tolist()
+    return [
+        {
+            **record,
+            "segments_info": [
+                {"isthing": is_thing[s["category_id"]], "iscrowd": 0, **s}
+                for s in record["segments_info"]
+            ],
+        }
+        for record in load()
+    ]
+
+
+def _is_ours(load: Callable[[], list[dict]]) -> bool:
+    return getattr(load, "func", None) is _load
+
+
+def _load(name: str) -> list[dict]:
+    """Return the dicts of :func:`dataset_dicts`, read from the files that the metadata name."""
+    metadata = MetadataCatalog.get(name)
+    label_space = LabelSpace.from_metadata(metadata)
+    images, annotations = _read(metadata.panoptic_json)
     records = []
     for annotation in annotations:
-        image, name = images.get(annotation["image_id"]), annotation["file_name"]
+        image = images.get(annotation["image_id"])
         if image is None:
             raise ValueError(
-                f"{panoptic_json}: annotation {name} is of image {annotation['image_id']!r}, "
-                "which is not among its images"
+                f"{metadata.panoptic_json}: annotation {annotation['file_name']} is of image "
+                f"{annotation['image_id']!r}, which is not among its images"
             )
         try:
-            records.append(_record(image, annotation, panoptic_root, image_path, label_space))
+            records.append(_record(image, annotation, metadata, label_space))
         except ValueError as e:
-            raise ValueError(f"{panoptic_json}, {e}") from e
+            raise ValueError(f"{metadata.panoptic_json}, {e}") from e
     return records
 
 
@@ -87,21 +123,15 @@ def _read(panoptic_json: str) -> tuple[dict, list]:
     return {image["id"]: image for image in content["images"]}, content["annotations"]
 
 
-def _record(
-    image: dict,
-    annotation: dict,
-    panoptic_root: str,
-    image_path: ImagePath,
-    label_space: LabelSpace,
-) -> dict:
+def _record(image: dict, annotation: dict, metadata: Metadata, label_space: LabelSpace) -> dict:
     name = annotation["file_name"]
     try:
-        file_name = image_path(image, annotation)
+        file_name = image_path(metadata, image, annotation)
     except (KeyError, TypeError, AttributeError, ValueError) as e:
         which = image.get("file_name") or image["id"]
         raise ValueError(f"image {which!r}: its path cannot be told: {e}") from e
     try:
-        png = join_inside(panoptic_root, name)
+        png = join_inside(metadata.panoptic_root, name)
         segments = _to_contiguous(annotation["segments_info"], label_space)
     except ValueError as e:
         raise ValueError(f"{name}: {e}") from e
@@ -113,6 +143,28 @@ def _record(
         "pan_seg_file_name": png,
         "segments_info": segments,
     }
+
+
+def image_path(metadata: Metadata, image: dict, annotation: dict) -> str:
+    """Return the path of an image, by the naming rules of its data set.
+
+    Args:
+        metadata: of the data set; ``evaluator_type`` tells Cityscapes, whose images are named
+            after the annotation's ``image_id``, from all others, where ``file_name`` counts.
+        image, annotation: entries of the json, perhaps broken ones.
+
+    Raises:
+        ValueError: the name is missing, absolute, or leads out of the folder of the images.
+        KeyError, TypeError, AttributeError: an entry of Cityscapes is of another kind.
+    """
+    if metadata.get("evaluator_type") == "cityscapes_panoptic_seg":
+        image_id = annotation["image_id"]
+        name = os.path.join(image_id.split("_")[0], f"{image_id}_leftImg8bit.png")
+        return join_inside(metadata.image_root, name)
+    wrong = wrong_in(image, _FILE_NAME)
+    if wrong:
+        raise ValueError(f"the image {wrong}")
+    return join_inside(metadata.image_root, image["file_name"])
 
 
 def _to_contiguous(segments_info: list[dict], label_space: LabelSpace) -> list[dict]:
@@ -133,7 +185,7 @@ def _to_contiguous(segments_info: list[dict], label_space: LabelSpace) -> list[d
 
 
 def metadata_from_categories(categories: list[dict]) -> dict:
-    """Detectron2's panoptic metadata for COCO panoptic categories.
+    """Return Detectron2's panoptic metadata for COCO panoptic categories.
 
     Args:
         categories: dicts with ``id`` (dataset id), ``name``, ``isthing`` and optionally
@@ -167,62 +219,112 @@ def register_panoptic(
     panoptic_root: str,
     panoptic_json: str,
     metadata: dict,
-    image_path: ImagePath | None = None,
+    evaluator_type: str = "coco_panoptic_seg",
     **extra,
 ) -> None:
-    """Register a panoptic data set, in the place of one of the same name if there is one.
+    """Register a panoptic data set, in the place of one that this function has registered.
 
     Args:
         name: in Detectron2's catalogs.
         image_root, panoptic_root: folders of the images and of the panoptic pngs.
         panoptic_json: path of the json; read when the data set is used, not now.
         metadata: as of :func:`metadata_from_categories`.
-        image_path: see :func:`load_panoptic`; default: ``image_root`` and the image's
-            ``file_name``.
-        **extra: more metadata, such as ``evaluator_type``.
+        evaluator_type: ``"coco_panoptic_seg"`` or ``"cityscapes_panoptic_seg"``; see
+            :func:`image_path`.
+        **extra: more metadata, such as ``gt_dir``.
+
+    Raises:
+        ValueError: Detectron2 or another project has a data set of this name.
     """
-
-    _IMAGE_PATHS[name] = image_path or partial(path_in, image_root)
-
-    def load():
-        label_space = LabelSpace.from_metadata(MetadataCatalog.get(name))
-        return load_panoptic(panoptic_json, panoptic_root, _IMAGE_PATHS[name], label_space)
-
     if name in DatasetCatalog:
+        if not _is_ours(DatasetCatalog[name]):
+            raise ValueError(
+                f"there is a data set {name!r} already, registered by "
+                f"{DatasetCatalog[name].__module__}: choose another name"
+            )
         DatasetCatalog.remove(name)
-    if name in MetadataCatalog:  # its entries cannot be changed
-        MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, load)
+    MetadataCatalog.pop(name, None)  # the attributes of an entry cannot be changed
+    DatasetCatalog.register(name, partial(_load, name))
     MetadataCatalog.get(name).set(
         image_root=image_root,
         panoptic_root=panoptic_root,
         panoptic_json=panoptic_json,
+        evaluator_type=evaluator_type,
         **metadata,
         **extra,
     )
 
 
-def path_in(image_root: str, image: dict, annotation: dict) -> str:
-    """Return the path of an image whose ``file_name`` is one in the folder of the images.
+def check_own(entries: Sequence[dict]) -> None:
+    """Check the entries of DATASETS.PANOPTIC; opens no file.
+
+    Args:
+        entries: as :func:`register_own` takes them.
 
     Raises:
-        ValueError: it has none, or one that is absolute or leads out of the folder.
+        ValueError: an entry lacks a key, has another one or a value that is no text, or two have
+            the same name.
     """
-    wrong = wrong_in(image, _FILE_NAME)
-    if wrong:
-        raise ValueError(f"the image {wrong}")
-    return join_inside(image_root, image["file_name"])
-
-
-def image_path_of(name: str) -> ImagePath:
-    """Where a registered data set has its images: see ``image_path`` of :func:`load_panoptic`.
-
-    Raises:
-        ValueError: :func:`register_panoptic` did not register it.
-    """
-    if name not in _IMAGE_PATHS:
+    for entry in entries:
+        if not isinstance(entry, dict) or set(entry) != set(_OWN_KEYS):
+            raise ValueError(
+                f"DATASETS.PANOPTIC has the entry {entry}; expected the keys {', '.join(_OWN_KEYS)}"
+            )
+        for key, value in entry.items():
+            if not isinstance(value, str) or not value:
+                raise ValueError(
+                    f"DATASETS.PANOPTIC has the entry {entry}; its {key} is {value!r}, "
+                    "expected a text"
+                )
+    names = [entry["name"] for entry in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
         raise ValueError(
-            f"data set {name!r} is no panoptic one of this project; "
-            f"there are {', '.join(sorted(_IMAGE_PATHS))}, and your own in DATASETS.PANOPTIC"
+            f"DATASETS.PANOPTIC has several entries with the name {', '.join(twice)}; "
+            "give each one of its own"
         )
-    return _IMAGE_PATHS[name]
+
+
+def register_own(entries: Iterable[dict]) -> None:
+    """Register the data sets of DATASETS.PANOPTIC; their categories are read from the jsons.
+
+    Args:
+        entries: dicts with ``name``, ``images`` and ``panoptic_png`` (folders) and
+            ``panoptic_json`` (a file in the COCO panoptic format).
+
+    Raises:
+        ValueError: an entry is wrong, see :func:`check_own`, or its json has no categories.
+        FileNotFoundError: its json is not there.
+    """
+    entries = list(entries)
+    check_own(entries)
+    for entry in entries:
+        register_panoptic(
+            entry["name"],
+            image_root=entry["images"],
+            panoptic_root=entry["panoptic_png"],
+            panoptic_json=entry["panoptic_json"],
+            metadata=metadata_from_categories(_read_categories(entry)),
+        )
+
+
+def _read_categories(entry: dict) -> list[dict]:
+    path = entry["panoptic_json"]
+    where = f"data set {entry['name']!r} of DATASETS.PANOPTIC"
+    try:
+        content = read_json(path)
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"{where}: there is no file {os.path.abspath(path)}") from e
+    except ValueError as e:
+        raise ValueError(f"{where}: {e}") from e
+    categories = content.get("categories") if isinstance(content, dict) else None
+    if not isinstance(categories, list) or not categories:
+        raise ValueError(f"{where}: {path} has no categories, expected a list of them")
+    for index, category in enumerate(categories):
+        wrong = wrong_in(category, CATEGORY_KEYS)
+        if wrong:
+            raise ValueError(f"{where}: category {index} in {path} {wrong}")
+    ids = [category["id"] for category in categories]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"{where}: categories in {path} share an id: {sorted(ids)}")
+    return categories

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from eseg_d2.layers.fusion import BiFPNLayer, FusionNode
 from eseg_d2.layers.resample import conv1x1_norm, make_downsampling
-from eseg_d2.utils.arguments import check_choice
+from eseg_d2.utils.errors import check_choice
 
 __all__ = ["BiFPN", "build_bifpn_backbone"]
 

@@ -6,7 +6,7 @@ from detectron2.layers import ShapeSpec
 from torch import nn
 
 from eseg_d2.modeling.sem_seg.loss import LOSS_TYPES, pixel_cross_entropy
-from eseg_d2.utils.arguments import check_choice
+from eseg_d2.utils.errors import check_choice
 
 __all__ = ["SemanticHead"]
 

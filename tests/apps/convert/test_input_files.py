@@ -15,9 +15,8 @@ from eseg_d2.apps.convert.input_files import (
     find_files,
     image_size,
     read_label_png,
-    replacing,
 )
-from eseg_d2.utils.text import listing
+from eseg_d2.utils.errors import listing
 
 
 def write_png(path, values, depth, color_type, palette=None):
@@ -123,17 +122,6 @@ def test_files_are_found_by_name(tmp_path):
 def test_long_lists_of_names_are_cut():
     assert listing("abc") == "a, b, c"
     assert listing("abcde") == "a, b, c and 2 more"
-
-
-def test_a_file_that_fails_leaves_the_old_one(tmp_path):
-    path = tmp_path / "deep" / "a.txt"
-    with replacing(path) as target:
-        target.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as target:
-        target.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert list(path.parent.iterdir()) == [path]
 
 
 CATEGORIES = """

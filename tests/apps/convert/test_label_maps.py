@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from eseg_d2.apps.convert import convert_label_maps, segments
+from eseg_d2.apps.convert import convert_label_maps, dataset
 from eseg_d2.data.panoptic_png import read_panoptic_png
 
 CATEGORIES = [
@@ -260,7 +260,7 @@ def test_results_do_not_go_among_the_inputs(inputs):
 
 
 def test_more_segments_than_ids_are_refused(inputs, monkeypatch):
-    monkeypatch.setattr(segments, "_MAX_SEGMENTS", 3)
+    monkeypatch.setattr(dataset, "_MAX_SEGMENTS", 3)
     inputs.add("a", [[40, 40, 40]], [[1, 2, 3]])
     assert inputs.convert().segments == 3
     inputs.add("b", [[40, 40, 40, 0]], [[1, 2, 3, 0]])

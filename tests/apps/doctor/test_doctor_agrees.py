@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eseg_d2.apps.doctor import quick_check
-from eseg_d2.data.datasets.own import register_own
-from eseg_d2.data.panoptic_png import read_image, read_panoptic_png, segment_index
+from eseg_d2.data.datasets.panoptic import register_own
+from eseg_d2.data.images import read_image
+from eseg_d2.data.panoptic_png import read_panoptic_png, segment_index
 
 VALUES = st.one_of(
     *(st.none(), st.booleans(), st.integers(-3, 3), st.text(max_size=3), st.just([]), st.just({})),

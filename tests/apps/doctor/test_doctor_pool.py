@@ -1,48 +1,11 @@
-"""Workers that fail or die cost one image, and none stays behind."""
+"""Checks that fail, or whose process dies, cost one image."""
 
 import multiprocessing
 import os
-import signal
 
 import pytest
 
 from eseg_d2.apps.doctor import check_datasets, files, sources_from_config
-from eseg_d2.apps.doctor.pool import WorkerDied, run_in_processes
-
-
-def square(number):
-    if number % 10 == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number**2
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_dead_workers_are_replaced(workers):
-    results = dict(run_in_processes(square, range(25), workers))
-    assert sorted(results) == list(range(25))
-    dead = [index for index, result in results.items() if isinstance(result, WorkerDied)]
-    assert sorted(dead) == [3, 13, 23]
-    assert "-9" in str(results[3])
-    assert all(results[i] == i**2 for i in range(25) if i not in dead)
-    assert not multiprocessing.active_children()
-
-
-def test_no_items():
-    assert list(run_in_processes(square, [], 4)) == []
-
-
-def test_large_items_and_results():
-    items = [os.urandom(1 << 20) for _ in range(4)]
-    assert dict(run_in_processes(bytes, items, 2)) == dict(enumerate(items))
-
-
-def test_an_interrupt_leaves_no_process():
-    results = run_in_processes(square, [0] * 1000, 2)
-    next(results)
-    assert multiprocessing.active_children()
-    with pytest.raises(KeyboardInterrupt):
-        results.throw(KeyboardInterrupt)
-    assert not multiprocessing.active_children()
 
 
 @pytest.mark.skipif(

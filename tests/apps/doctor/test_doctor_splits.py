@@ -175,7 +175,7 @@ def test_roles_and_groups_by_name(scenes):
 def test_unknown_data_set_is_wrong_usage(tiny):
     with pytest.raises(ValueError, match="similar names are"):
         sources_from_names(["scenes_coco_panoptic_trian"])
-    with pytest.raises(ValueError, match="no panoptic one of this project"):
+    with pytest.raises(ValueError, match="not in the COCO panoptic format"):
         sources_from_names(["coco_2017_train"])
     cfg = tiny.config()
     cfg.DATASETS.PANOPTIC = [{"name": "tiny_train"}]

@@ -14,7 +14,7 @@ from eseg_d2.apps.report.predictions import (
     class_map,
     find_weights,
 )
-from eseg_d2.data.panoptic_png import read_image
+from eseg_d2.data.images import read_image
 from eseg_d2.engine import load_config, load_trained
 from eseg_d2.evaluation import PanopticQualityEvaluator, SemanticEvaluator
 

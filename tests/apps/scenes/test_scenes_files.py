@@ -142,7 +142,7 @@ def test_unknown_format(tmp_path):
 def test_both_formats_hold_the_same_scenes(cityscapes, coco):
     instance_files = sorted((cityscapes / "gtFine" / "val").rglob("*_instanceIds.png"))
     theirs = {cv2.imread(str(p), cv2.IMREAD_UNCHANGED).tobytes() for p in instance_files}
-    void = [label.id for label in LABELS.values() if label.is_void]
+    void = [label.id for label in LABELS.values() if label.trainId == 255]
     for index in range(COUNTS["num_val"]):
         scene = render_scene(np.random.SeedSequence((0, 1, index)), *SIZE)
         assert scene.instance_ids.tobytes() in theirs
@@ -178,9 +178,11 @@ def test_detectron2_loads_coco(coco):
 
     ids = {c.id: i for i, c in enumerate(CATEGORIES)}
     meta = {
-        "thing_dataset_id_to_contiguous_id": {c.id: ids[c.id] for c in CATEGORIES if c.is_thing},
+        "thing_dataset_id_to_contiguous_id": {
+            c.id: ids[c.id] for c in CATEGORIES if c.hasInstances
+        },
         "stuff_dataset_id_to_contiguous_id": {
-            c.id: ids[c.id] for c in CATEGORIES if not c.is_thing
+            c.id: ids[c.id] for c in CATEGORIES if not c.hasInstances
         },
     }
     loaded = load_coco_panoptic_json(

@@ -1,23 +1,36 @@
+"""Panoptic data sets: ours, Detectron2's and the user's own."""
+
 import json
 import os
+import re
 
 import numpy as np
 import pytest
+import torch
+import yaml
+from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from oracle import perfect_output
 from PIL import Image
 
 import eseg_d2  # noqa: F401, registers
-from eseg_d2.data.datasets.availability import require_datasets
-from eseg_d2.data.datasets.own import register_own
+from eseg_d2.data.datasets.builtin import require_datasets
 from eseg_d2.data.datasets.panoptic import (
-    image_path_of,
+    dataset_dicts,
+    image_path,
+    is_panoptic,
     metadata_from_categories,
+    register_own,
     register_panoptic,
 )
+from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.data.panoptic_png import read_panoptic_png
+from eseg_d2.engine import Trainer, load_config
+from eseg_d2.evaluation import PanopticQualityEvaluator
 from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.evaluation.semantic import SemanticEvaluator
 from eseg_d2.structures.label_space import LabelSpace
 
 CATEGORIES = [
@@ -167,16 +180,97 @@ def test_coco_scenes_agree_with_cityscapes_scenes(scenes):
     assert contents("scenes_coco_panoptic_val") == contents("scenes_cityscapes_panoptic_val")
 
 
-def test_coco_keeps_its_names_and_gets_our_loader():
-    metadata = MetadataCatalog.get("coco_2017_val_panoptic")
-    assert metadata.evaluator_type == "coco_panoptic_seg"
-    assert metadata.json_file.endswith("instances_val2017.json")
+def test_missing_coco_is_said_at_once():
     with pytest.raises(FileNotFoundError) as error:
         require_datasets(["coco_2017_val_panoptic"])
     message = str(error.value)
     assert "DETECTRON2_DATASETS" in message and "panoptic_val2017.json" in message
     assert "datasets/README.md" in message
     assert len(message.splitlines()) < 8
+
+
+@pytest.fixture
+def as_published(scenes, tree):
+    """Cityscapes and COCO where Detectron2's own entries look for them: scenes, and one image."""
+    (scenes / "cityscapes").symlink_to(scenes / "street_scenes" / "cityscapes")
+    folder, content = tree
+    first, second = content["annotations"][0]["segments_info"]
+    first["category_id"], second["category_id"] = 17, 184  # cat and tree
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "panoptic_val2017.json").write_text(json.dumps(content))
+    (folder / "val2017").symlink_to(folder / "images")
+    (folder / "panoptic_val2017").symlink_to(folder / "panoptic")
+    (scenes / "coco").symlink_to(folder)
+    yield scenes
+    (scenes / "cityscapes").unlink()
+    (scenes / "coco").unlink()
+
+
+DETECTRON2_NAMES = ["cityscapes_fine_panoptic_val", "coco_2017_val_panoptic"]
+
+
+@pytest.mark.parametrize("name", DETECTRON2_NAMES)
+def test_detectron2_dicts_train_as_ours_do(as_published, name):
+    """In a script of Detectron2's parts, and in ours, the same name gives the same targets."""
+    cfg = get_cfg()
+    eseg_d2.add_eseg_config(cfg)
+    cfg.MODEL.MASK_ON = True
+    mapper = PanopticMapper.for_validation(cfg, name)
+    theirs = {record["file_name"]: mapper(record) for record in DatasetCatalog.get(name)}
+    ours = dataset_dicts(name)
+    assert len(ours) == len(theirs) > 0
+    for record in ours:
+        assert record["height"] > 0 and record["width"] > 0
+        mapped, other = mapper(record), theirs[record["file_name"]]
+        assert mapped["image_id"] == other["image_id"]
+        for key in "image", "sem_seg":
+            assert torch.equal(mapped[key], other[key])
+        assert len(mapped["instances"]) == len(other["instances"])
+        assert torch.equal(mapped["instances"].gt_classes, other["instances"].gt_classes)
+        masks = mapped["instances"].gt_masks.tensor, other["instances"].gt_masks.tensor
+        assert torch.equal(*masks)
+    assert sum(len(other["instances"]) for other in theirs.values()) > 0
+
+
+@pytest.mark.parametrize("name", DETECTRON2_NAMES)
+def test_detectron2_names_are_evaluated(as_published, name):
+    evaluator, truth = PanopticQualityEvaluator(name, distributed=False), GroundTruth(name)
+    for file_name in truth.records:
+        evaluator.process([{"file_name": file_name}], [perfect_output(truth, file_name)])
+    assert evaluator.evaluate()["panoptic_seg"]["PQ"] == 100
+
+
+def test_the_dicts_of_others_are_completed(tree):
+    """Those of a function that someone registered have the keys that evaluators read."""
+    folder, content = tree
+    (record,) = load(folder, content)
+    plain = [{k: s[k] for k in ("id", "category_id")} for s in record["segments_info"]]
+    DatasetCatalog.register("test_others", lambda: [{**record, "segments_info": plain}])
+    MetadataCatalog.get("test_others").set(
+        panoptic_json="somewhere.json", **metadata_from_categories(CATEGORIES)
+    )
+    try:
+        assert is_panoptic("test_others")
+        (completed,) = dataset_dicts("test_others")
+        expected = [
+            {k: s[k] for k in completed["segments_info"][0]} for s in record["segments_info"]
+        ]
+        assert completed == {**record, "segments_info": expected}
+    finally:
+        DatasetCatalog.remove("test_others")
+        MetadataCatalog.remove("test_others")
+
+
+def test_an_entry_of_detectron2_is_not_replaced(tree):
+    folder, _ = tree
+    before = DatasetCatalog["coco_2017_val_panoptic"], MetadataCatalog["coco_2017_val_panoptic"]
+    paths = dict.fromkeys(("image_root", "panoptic_root", "panoptic_json"), str(folder))
+    with pytest.raises(ValueError, match="'coco_2017_val_panoptic' already.*another name"):
+        register_panoptic(
+            "coco_2017_val_panoptic", **paths, metadata=metadata_from_categories(CATEGORIES)
+        )
+    after = DatasetCatalog["coco_2017_val_panoptic"], MetadataCatalog["coco_2017_val_panoptic"]
+    assert all(a is b for a, b in zip(before, after, strict=True))
 
 
 def test_missing_and_unknown_data_sets():
@@ -211,12 +305,12 @@ def test_paths_that_stay_inside(tree):
 
 @pytest.mark.parametrize("image_id", ["../../x_1", "/etc/x_1", 3])
 def test_cityscapes_ids_that_lead_out_of_the_folder(image_id):
-    image_path = image_path_of("scenes_cityscapes_panoptic_val")
+    metadata = MetadataCatalog.get("scenes_cityscapes_panoptic_val")
     with pytest.raises((ValueError, AttributeError)):
-        image_path({}, {"image_id": image_id})
-    annotation = {"file_name": "../../a.png"}
+        image_path(metadata, {}, {"image_id": image_id})
     with pytest.raises(ValueError, match="outside"):
-        image_path_of("coco_2017_val_panoptic")({}, annotation)
+        metadata = MetadataCatalog.get("coco_2017_val_panoptic")
+        image_path(metadata, {"file_name": "../../a.jpg"}, {})
 
 
 VALUES = st.one_of(
@@ -286,3 +380,148 @@ def test_broken_jsons_are_named(tree, data):
 def test_jsons_of_endless_depth(tree):
     with pytest.raises(ValueError, match="panoptic.json is not valid json"):
         load(tree[0], "[" * 200_000)
+
+
+CAT = '{"id": 1, "name": "cat", "isthing": 1}'
+
+
+@pytest.fixture
+def entries(scenes):
+    """The COCO scenes as if they were a user's: found by the configuration alone."""
+    root = scenes / "street_scenes" / "coco"
+    yield [
+        {
+            "name": f"test_mine_{split}",
+            "images": str(root / f"{split}2017"),
+            "panoptic_png": str(root / f"panoptic_{split}2017"),
+            "panoptic_json": str(root / "annotations" / f"panoptic_{split}2017.json"),
+        }
+        for split in ("train", "val")
+    ]
+    for split in "train", "val":
+        if f"test_mine_{split}" in DatasetCatalog.list():
+            DatasetCatalog.remove(f"test_mine_{split}")
+        MetadataCatalog.pop(f"test_mine_{split}", None)
+
+
+def config(root, folder, entries):
+    path = folder / "mine.yaml"
+    content = {
+        "_BASE_": str(root / "configs" / "scenes" / "Base-Scenes-Panoptic.yaml"),
+        "DATASETS": {
+            "PANOPTIC": entries,
+            "TRAIN": ["test_mine_train"],
+            "TEST": ["test_mine_val"],
+        },
+    }
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def test_a_config_is_all_it_takes(root, entries, tmp_path):
+    cfg = load_config(config(root, tmp_path, entries), [])
+    with open(entries[0]["panoptic_json"]) as f:
+        categories = json.load(f)["categories"]
+    assert len(categories) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    assert sum(c["isthing"] for c in categories) == cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    assert len(DatasetCatalog.get("test_mine_train")) == 12
+    assert MetadataCatalog.get("test_mine_val").thing_classes == [c["name"] for c in categories]
+    again = tmp_path / "config.yaml"  # what a run stores builds the same model
+    again.write_text(cfg.dump())
+    assert yaml.safe_load(load_config(str(again), []).dump()) == yaml.safe_load(cfg.dump())
+
+
+def test_train_and_test_need_the_same_classes(root, entries, tmp_path):
+    with open(entries[1]["panoptic_json"]) as f:
+        content = json.load(f)
+    content["categories"] = content["categories"][1:]
+    entries[1]["panoptic_json"] = str(tmp_path / "other.json")
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="same classes(.|\n)*test_mine_val"):
+        load_config(config(root, tmp_path, entries), [])
+
+
+def test_faults_name_the_data_set(entries, tmp_path):
+    entry = entries[0]
+    with pytest.raises(ValueError, match="name, images, panoptic_png, panoptic_json"):
+        register_own([{"name": "x"}])
+    with pytest.raises(ValueError, match="its images is 5, expected a text"):
+        register_own([{**entry, "images": 5}])
+    with pytest.raises(ValueError, match="several entries with the name test_mine_train"):
+        register_own([entry, entry])
+    with pytest.raises(FileNotFoundError, match="test_mine_train(.|\n)*nowhere.json"):
+        register_own([{**entry, "panoptic_json": "nowhere.json"}])
+    path = tmp_path / "bad.json"
+    for content, message in (
+        ("{", "bad.json is not valid json"),
+        ("[]", "no categories"),
+        ('{"categories": []}', "no categories"),
+        ('{"categories": {"id": 1}}', "no categories"),
+        ('{"categories": [{"id": 1, "name": "a"}]}', "category 0 in .*bad.json lacks isthing"),
+        ('{"categories": [{"id": [], "name": "a", "isthing": 1}]}', r"bad.json has id \[\]"),
+        (f'{{"categories": [{CAT}, {CAT}]}}', r"bad.json share an id: \[1, 1\]"),
+        ("[" * 200_000, "bad.json is not valid json"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=message):
+            register_own([{**entry, "panoptic_json": str(path)}])
+
+
+@pytest.mark.parametrize("kind", ["PanopticRCNN", "GeneralizedRCNN", "RetinaNet"])
+def test_a_model_of_things_for_stuff_alone_is_refused_at_start(root, entries, tmp_path, kind):
+    for entry in entries:
+        with open(entry["panoptic_json"]) as f:
+            content = json.load(f)
+        for category in content["categories"]:
+            category["isthing"] = 0
+        entry["panoptic_json"] = str(tmp_path / f"{entry['name']}.json")
+        (tmp_path / f"{entry['name']}.json").write_text(json.dumps(content))
+    path = config(root, tmp_path, entries)
+    with pytest.raises(ValueError, match="'test_mine_train' has no things") as error:
+        load_config(path, ["MODEL.META_ARCHITECTURE", kind])
+    bases = re.findall(r"configs/[\w-]+.yaml", str(error.value))
+    assert len(bases) == 2
+    for base in bases:
+        content = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+        content["_BASE_"] = str(root / base)
+        (tmp_path / "semantic.yaml").write_text(yaml.safe_dump(content))
+        options = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.EFFICIENTNET.PRETRAINED", ""]
+        cfg = load_config(str(tmp_path / "semantic.yaml"), options)
+        model = Trainer.build_model(cfg).eval()
+        with torch.no_grad():
+            (output,) = model([{"image": torch.zeros(3, 64, 96)}])
+        assert output["sem_seg"].shape == (cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, 64, 96)
+
+
+def test_more_classes_than_bytes(root, entries, tmp_path):
+    """255 is then a class, and void another label: it is trained, and it is evaluated."""
+    for entry in entries:
+        with open(entry["panoptic_json"]) as f:
+            content = json.load(f)
+        first = content["categories"]
+        more = [
+            {"id": 1000 + i, "name": f"class {i}", "isthing": 0} for i in range(264 - len(first))
+        ]
+        content["categories"] = more[:255] + first + more[255:]
+        entry["panoptic_json"] = str(tmp_path / f"{entry['name']}.json")
+        (tmp_path / f"{entry['name']}.json").write_text(json.dumps(content))
+    path = config(root, tmp_path, entries)
+    options = ["MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.DEVICE", "cpu"]
+    options += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"]
+    cfg = load_config(path, options)
+    head = cfg.MODEL.SEM_SEG_HEAD
+    assert (head.NUM_CLASSES, head.IGNORE_VALUE) == (264, 65535)
+    batch = next(iter(Trainer.build_train_loader(cfg)))
+    labels = torch.cat([sample["sem_seg"].flatten() for sample in batch]).unique()
+    assert 255 in labels and 65535 in labels
+    model = Trainer.build_model(cfg).train()
+    losses = model(batch)
+    assert all(loss.isfinite() for loss in losses.values())
+    evaluator = SemanticEvaluator("test_mine_val", distributed=False)
+    truth = GroundTruth("test_mine_val")
+    for name in truth.records:
+        target = torch.from_numpy(truth.semantic_map(name))
+        target[target == 65535] = 0
+        logits = torch.nn.functional.one_hot(target, 264).permute(2, 0, 1)
+        evaluator.process([{"file_name": name}], [{"sem_seg": logits}])
+    assert evaluator.evaluate()["sem_seg"]["mIoU"] == pytest.approx(100)

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from eseg_d2.apps.convert import convert_label_maps
-from eseg_d2.apps.convert.input_files import find_files, replacing
-from eseg_d2.data.datasets.camvid import CAMVID_CATEGORIES, CAMVID_SOURCE
-from eseg_d2.utils.files import read_json, write_json
+from eseg_d2.apps.convert.input_files import find_files
+from eseg_d2.data.datasets.builtin import CAMVID_CATEGORIES, CAMVID_SOURCE
+from eseg_d2.utils.files import replacing
+from eseg_d2.utils.json_yaml import read_json, write_json
 
 __all__ = ["CAMVID_IMAGES", "prepare_camvid"]
 

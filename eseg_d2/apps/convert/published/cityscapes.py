@@ -1,26 +1,23 @@
 """Cityscapes: what is made of the downloaded instanceIds pngs, image by image."""
 
-import contextlib
-import io
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from eseg_d2.apps.convert.input_files import read_label_png, replacing
-from eseg_d2.utils.files import read_json, write_json
+from eseg_d2.apps.convert.input_files import read_label_png
+from eseg_d2.data.panoptic_png import count_segments, segment_id_to_rgb
+from eseg_d2.utils.errors import listing
+from eseg_d2.utils.files import replacing
+from eseg_d2.utils.json_yaml import read_json, write_json
 from eseg_d2.utils.parallel import map_in_processes, number_of_workers
-from eseg_d2.utils.text import listing
 
 __all__ = ["prepare_cityscapes"]
 
 _INSTANCES = "_gtFine_instanceIds.png"
+_TRAIN_IDS = "_gtFine_labelTrainIds.png"
 
 
 def prepare_cityscapes(
@@ -49,12 +46,18 @@ def prepare_cityscapes(
     workers = number_of_workers(workers)
     files = {split: _instance_files(root, split) for split in splits}
     for split, paths in files.items():
-        todo = [path for path in paths if not _train_id_path(path).exists()]
-        if todo:
-            map_in_processes(_write_train_ids, todo, workers, f"{split} train ids")
-        if not _is_made(root / "gtFine", split, paths):
-            _make_panoptic(root / "gtFine", split, paths, workers)
-        shutil.rmtree(_unfinished(root / "gtFine", split), ignore_errors=True)
+        folder = root / "gtFine" / f"cityscapes_panoptic_{split}"
+        json_path = folder.with_suffix(".json")
+        if _is_made(json_path, paths):
+            continue
+        folder.mkdir(exist_ok=True)
+        json_path.unlink(missing_ok=True)
+        convert = partial(_convert_one, folder=folder)
+        entries = map_in_processes(convert, paths, workers, f"{split} panoptic")
+        images, annotations = zip(*entries, strict=True)
+        content = {"images": images, "annotations": annotations, "categories": _categories()}
+        with replacing(json_path) as target:
+            write_json(target, content)
     return {split: len(paths) for split, paths in files.items()}
 
 
@@ -85,97 +88,80 @@ def _instance_files(root: Path, split: str) -> list[Path]:
     return paths
 
 
-def _train_id_path(path: Path) -> Path:
-    return path.with_name(path.name.replace(_INSTANCES, "_gtFine_labelTrainIds.png"))
-
-
-def _panoptic_name(path: Path) -> str:
-    return path.name.replace(_INSTANCES, "_gtFine_panoptic.png")
-
-
-def _unfinished(gt_fine: Path, split: str) -> Path:
-    """Folder of what an interrupted run leaves for the next one."""
-    return gt_fine / f".unfinished_{split}"
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Name the file in errors, with what cityscapesscripts has printed."""
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(printed):
-            yield
-    except (KeyError, ValueError, TypeError, SyntaxError, OSError, SystemExit) as e:
-        if isinstance(e, OSError) and e.errno:  # a full disk, say; Pillow's own have no number
-            raise
-        raise ValueError(
-            f"cannot convert {path}: {e!r} {printed.getvalue().strip()}. "
-            "Is the file as published, and complete?"
-        ) from e
-
-
-def _write_train_ids(path: Path) -> None:
-    from cityscapesscripts.helpers.labels import id2label
-
-    table = np.full(max(id2label) + 1, 255, np.uint8)
-    for id_, label in id2label.items():
-        if id_ >= 0:  # -1 is never drawn
-            table[id_] = label.trainId
-    with _named(path), replacing(_train_id_path(path)) as target:
-        numbers = read_label_png(path)
-        ids = np.where(numbers < 1000, numbers, numbers // 1000)
-        if ids.max(initial=0) >= len(table):
-            raise ValueError(
-                f"a pixel has the label id {ids.max()}; expected 0 .. {len(table) - 1}"
-            )
-        Image.fromarray(table[ids]).save(target, format="PNG")
-
-
-def _is_made(gt_fine: Path, split: str, paths: list[Path]) -> bool:
-    json_path = gt_fine / f"cityscapes_panoptic_{split}.json"
+def _is_made(json_path: Path, paths: list[Path]) -> bool:
     if not json_path.exists():
         return False
     try:
         listed = {a["file_name"] for a in read_json(json_path)["annotations"]}
     except (ValueError, KeyError, TypeError):  # what a killed csCreatePanopticImgs leaves
         return False
-    wanted = {_panoptic_name(path) for path in paths}
-    folder = json_path.with_suffix("")
-    return listed == wanted and all((folder / name).exists() for name in wanted)
+    derived = [path.with_name(path.name.replace(_INSTANCES, _TRAIN_IDS)) for path in paths]
+    derived += [json_path.with_suffix("") / _panoptic_name(path) for path in paths]
+    return listed == set(map(_panoptic_name, paths)) and all(path.exists() for path in derived)
 
 
-def _make_panoptic(gt_fine: Path, split: str, paths: list[Path], workers: int) -> None:
-    json_path = gt_fine / f"cityscapes_panoptic_{split}.json"
-    folder, unfinished = json_path.with_suffix(""), _unfinished(gt_fine, split)
-    for needed in folder, unfinished:
-        needed.mkdir(exist_ok=True)
-    json_path.unlink(missing_ok=True)
-    convert = partial(_convert_one, split=split, folder=folder, unfinished=unfinished)
-    parts = map_in_processes(convert, paths, workers, f"{split} panoptic")
-    content = {
-        "images": [image for part in parts for image in part["images"]],
-        "annotations": [annotation for part in parts for annotation in part["annotations"]],
-        "categories": parts[0]["categories"],
-    }
-    with replacing(json_path) as target:
-        write_json(target, content)
+def _panoptic_name(path: Path) -> str:
+    return path.name.replace(_INSTANCES, "_gtFine_panoptic.png")
 
 
-def _convert_one(path: Path, *, split: str, folder: Path, unfinished: Path) -> dict:
-    """Writes the panoptic png of one image; returns the json that holds it alone."""
-    from cityscapesscripts.preparation.createPanopticImgs import convert2panoptic
+def _convert_one(path: Path, *, folder: Path) -> tuple[dict, dict]:
+    """Write both pngs of an image, if they are not there; return its entries for the json."""
+    from cityscapesscripts.helpers.labels import id2label
 
+    try:
+        numbers = read_label_png(path)  # label id * 1000 + n, or the label id of what is no object
+        found = count_segments(numbers)
+        label_ids = {number: number if number < 1000 else number // 1000 for number in found}
+        unknown = sorted(set(label_ids.values()) - set(id2label))
+        if unknown:
+            raise ValueError(f"pixels have the label ids {listing(unknown)}, which are none")
+    except ValueError as e:
+        raise ValueError(f"cannot convert {path}: {e}. Is the file as published?") from e
+    labels = {number: id2label[label_id] for number, label_id in label_ids.items()}
+    train_ids = np.full(max(found) + 1, 255, np.uint8)
+    kept = np.zeros(max(found) + 1, np.int64)
+    segments = []
+    for number, label in labels.items():
+        train_ids[number] = label.trainId
+        if label.ignoreInEval:
+            continue
+        kept[number] = number
+        segments.append(
+            {
+                "id": number,
+                "category_id": label.id,
+                "area": found[number].area,
+                "bbox": list(found[number].bbox),
+                "iscrowd": int(label.hasInstances and number < 1000),
+            }
+        )
+    _write(path.with_name(path.name.replace(_INSTANCES, _TRAIN_IDS)), train_ids[numbers])
+    _write(folder / _panoptic_name(path), segment_id_to_rgb(kept[numbers]))
+    image_id = path.name.removesuffix(_INSTANCES)
+    height, width = numbers.shape
+    file_name = f"{image_id}_gtFine_leftImg8bit.png"  # as cityscapesscripts writes it
+    image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
     name = _panoptic_name(path)
-    part = unfinished / f"{name}.json"
-    if part.exists() and (folder / name).exists():
-        return read_json(part)
-    # it converts a whole folder at once: give it one with this image alone
-    with tempfile.TemporaryDirectory(dir=unfinished) as work, _named(path):
-        city = Path(work, split, path.parent.name)
-        city.mkdir(parents=True)
-        (city / path.name).symlink_to(path.resolve())
-        convert2panoptic(work, work, setNames=[split])
-        made = Path(work, f"cityscapes_panoptic_{split}")
-        os.replace(made / name, folder / name)
-        os.replace(made.with_suffix(".json"), part)
-    return json.loads(part.read_text())
+    return image, {"image_id": image_id, "file_name": name, "segments_info": segments}
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    if not path.exists():
+        with replacing(path) as target:
+            Image.fromarray(pixels).save(target, format="PNG")
+
+
+def _categories() -> list[dict]:
+    from cityscapesscripts.helpers.labels import labels
+
+    return [
+        {
+            "id": label.id,
+            "name": label.name,
+            "color": label.color,
+            "supercategory": label.category,
+            "isthing": int(label.hasInstances),
+        }
+        for label in labels
+        if not label.ignoreInEval
+    ]

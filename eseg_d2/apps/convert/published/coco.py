@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from eseg_d2.utils.files import read_json
-from eseg_d2.utils.text import listing
+from eseg_d2.utils.errors import listing
+from eseg_d2.utils.json_yaml import read_json
 
 __all__ = ["SplitCheck", "check_coco"]
 

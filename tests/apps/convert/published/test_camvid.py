@@ -8,8 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from eseg_d2.apps.convert.published import camvid, prepare_camvid
-from eseg_d2.data.datasets.availability import require_datasets
-from eseg_d2.data.datasets.camvid import register_camvid
+from eseg_d2.data.datasets.builtin import register_camvid, require_datasets
 from eseg_d2.data.panoptic_png import rgb_to_segment_id
 from eseg_d2.structures.label_space import LabelSpace
 

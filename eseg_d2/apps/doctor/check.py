@@ -1,26 +1,34 @@
-"""Check data sets: their jsons first, then their files in parallel."""
+"""Check data sets: their jsons first, then their files, all in parallel or a few at once."""
 
 import gc
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from tqdm import tqdm
+from detectron2.config import CfgNode
 
-from eseg_d2.apps.doctor.content import Category, check_categories, read_content
-from eseg_d2.apps.doctor.duplicates import find_duplicates
-from eseg_d2.apps.doctor.entries import EntryCheck, Record
 from eseg_d2.apps.doctor.files import FileCheck, check_files, internal
-from eseg_d2.apps.doctor.findings import SEVERITIES, Finding, sort_findings
-from eseg_d2.apps.doctor.pool import WorkerDied, run_in_processes
-from eseg_d2.apps.doctor.sources import Source
-from eseg_d2.apps.doctor.statistics import DatasetStatistics, compare_datasets
-from eseg_d2.apps.doctor.unlisted import find_unlisted
-from eseg_d2.utils.parallel import number_of_workers
+from eseg_d2.apps.doctor.findings import KINDS, SEVERITIES, Finding, sort_findings
+from eseg_d2.apps.doctor.json_file import EntryCheck, Record, check_categories, read_content
+from eseg_d2.apps.doctor.segments import Category
+from eseg_d2.apps.doctor.sources import Source, sources_from_config
+from eseg_d2.apps.doctor.statistics import (
+    DatasetStatistics,
+    compare_datasets,
+    find_duplicates,
+    find_unlisted,
+)
+from eseg_d2.utils.errors import listing
+from eseg_d2.utils.parallel import map_in_processes, number_of_workers
 
-__all__ = ["JsonCheck", "Report", "check_datasets", "check_json", "classes_of", "make_report"]
+__all__ = ["Report", "check_datasets", "quick_check"]
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 5
 
 
 @dataclass
@@ -36,18 +44,18 @@ class Report:
     datasets: list[DatasetStatistics]
 
     def count(self, severity: str) -> int:
-        """Number of findings of a severity."""
+        """Return the number of findings of a severity."""
         return sum(f.severity == severity for f in self.findings)
 
     def by_code(self) -> dict[str, list[Finding]]:
-        """The findings of each code, the worst codes first."""
+        """Return the findings of each code, the worst codes first."""
         groups: dict[str, list[Finding]] = {}
         for finding in self.findings:
             groups.setdefault(finding.code, []).append(finding)
         return groups
 
     def as_dict(self) -> dict:
-        """For a json."""
+        """Return the content of a json."""
         return {
             "counts": {severity: self.count(severity) for severity in SEVERITIES},
             "codes": Counter(f.code for f in self.findings),
@@ -57,7 +65,7 @@ class Report:
 
 
 @dataclass
-class JsonCheck:
+class _JsonCheck:
     """What the json of one data set told.
 
     Attributes:
@@ -75,7 +83,7 @@ class JsonCheck:
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """It runs again and again among millions of new objects, and takes most of the time then."""
+    """Turn it off: among millions of new objects it takes most of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -86,19 +94,19 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 @_without_garbage_collection()
-def check_json(source: Source) -> JsonCheck:
+def _check_json(source: Source) -> _JsonCheck:
     """Check the json of a data set; no other file is opened."""
     statistics = DatasetStatistics(source)
     content, findings = read_content(source)
     if content is None:
-        return JsonCheck(findings, [], statistics, [])
+        return _JsonCheck(findings, [], statistics, [])
     classes, wrong = check_categories(source, content["categories"])
     statistics.categories, statistics.comparable = classes.by_id, classes.sound
     entries = EntryCheck(source, content, classes)
     statistics.complete = all(finding.severity != "error" for finding in entries.findings)
     for record in entries.records:
         statistics.add_segments(record.segments)
-    return JsonCheck(
+    return _JsonCheck(
         findings + wrong + entries.findings, entries.records, statistics, entries.image_files
     )
 
@@ -114,29 +122,29 @@ def check_datasets(sources: Sequence[Source], *, workers: int | None = None) -> 
         ValueError: ``workers`` is below 1.
     """
     workers = number_of_workers(workers)
-    jsons = [check_json(source) for source in sources]
+    jsons = [_check_json(source) for source in sources]
     records = [record for check in jsons for record in check.records]
-    check = partial(check_files, classes=classes_of(jsons))
-    results = [FileCheck([])] * len(records)
-    with tqdm(total=len(records), desc="checking", unit="image") as bar:
-        for index, result in run_in_processes(check, records, workers):
-            if isinstance(result, WorkerDied):
-                result = FileCheck([internal(records[index], str(result))])
-            results[index] = result
-            bar.update()
-    report = make_report(jsons, records, results)
+    check = partial(check_files, classes=_classes_of(jsons))
+    results = map_in_processes(
+        check,
+        records,
+        workers,
+        "checking",
+        if_killed=lambda record, reason: FileCheck([internal(record, reason)]),
+    )
+    report = _make_report(jsons, records, results)
     files = {check.statistics.source: check.image_files for check in jsons}
     report.findings = sort_findings(report.findings + find_unlisted(files, report.findings))
     return report
 
 
-def classes_of(jsons: Sequence[JsonCheck]) -> dict[str, dict[int, Category]]:
-    """Categories of each data set, as :func:`check_files` takes them."""
+def _classes_of(jsons: Sequence[_JsonCheck]) -> dict[str, dict[int, Category]]:
+    """Return the categories of each data set, as :func:`check_files` takes them."""
     return {check.statistics.source.name: check.statistics.categories for check in jsons}
 
 
-def make_report(
-    jsons: Sequence[JsonCheck], records: Sequence[Record], results: Sequence[FileCheck]
+def _make_report(
+    jsons: Sequence[_JsonCheck], records: Sequence[Record], results: Sequence[FileCheck]
 ) -> Report:
     """Put together what the jsons and the files told.
 
@@ -154,3 +162,40 @@ def make_report(
     digests = [result.digest for result in results]
     findings += find_duplicates([d.source for d in datasets.values()], records, digests)
     return Report(sort_findings(findings), list(datasets.values()))
+
+
+def quick_check(cfg: CfgNode, *, eval_only: bool, sample: int = 16) -> None:
+    """Check the panoptic data sets of a config: the jsons, and some files; log the warnings.
+
+    Args:
+        cfg: DATASETS is read.
+        eval_only: leave DATASETS.TRAIN out.
+        sample: images of each data set whose files are checked, evenly spread; at least 1.
+
+    Raises:
+        ValueError: there are errors; the message names the first ones and their repair.
+    """
+    jsons = [_check_json(source) for source in sources_from_config(cfg, eval_only=eval_only)]
+    records = [record for check in jsons for record in _spread(check.records, sample)]
+    classes = _classes_of(jsons)
+    report = _make_report(jsons, records, [check_files(record, classes) for record in records])
+    texts = {severity: [] for severity in SEVERITIES}
+    for code, findings in report.by_code().items():
+        kind = KINDS[code]
+        messages = listing(f.message for f in findings)
+        texts[kind.severity].append(f"{code} ({len(findings)}): {messages}. {kind.fix}")
+    if texts["error"]:
+        first = "\n  ".join(texts["error"][:_SHOWN])
+        raise ValueError(
+            f"the data sets have {report.count('error')} errors in their jsons and in the "
+            f"{len(records)} images that were looked at:\n  {first}\n"
+            "  To check every file: python tools/check_dataset.py. "
+            "To train nevertheless: DATASETS.QUICK_CHECK False."
+        )
+    for text in texts["warning"]:
+        logger.warning("Data set: %s", text)
+
+
+def _spread(records: list[Record], count: int) -> list[Record]:
+    count = min(count, len(records))
+    return [records[i * len(records) // count] for i in range(count)]

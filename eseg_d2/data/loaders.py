@@ -1,9 +1,10 @@
 """The loaders of a config's data sets."""
 
+from collections.abc import Iterable, Iterator
+
 from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetMapper,
-    MetadataCatalog,
     build_detection_test_loader,
     get_detection_dataset_dicts,
 )
@@ -13,16 +14,44 @@ from detectron2.data.samplers import (
     TrainingSampler,
 )
 
-from eseg_d2.data.label_check import LabelCheckedMapper
-from eseg_d2.data.mapper import PanopticMapper
-from eseg_d2.data.test_loader import EvaluationMapper, TestLoader
+from eseg_d2.data.datasets.panoptic import dataset_dicts, is_panoptic
+from eseg_d2.data.mapper import EvaluationMapper, LabelCheckedMapper, PanopticMapper
 from eseg_d2.data.train_loader import TrainLoader
+from eseg_d2.data.workers import explained
+from eseg_d2.utils.errors import RunError
 
-__all__ = ["build_test_loader", "build_train_loader"]
+__all__ = ["TestLoader", "build_test_loader", "build_train_loader"]
+
+
+class TestLoader:
+    """Batches of one sample, as many as the data set has for this process."""
+
+    __test__ = False  # no test of pytest's
+
+    def __init__(self, loader: Iterable[list]):
+        """
+        Args:
+            loader: Detectron2's, with an :class:`EvaluationMapper`.
+        """
+        self._loader = loader
+        self.dataset = loader.dataset
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        for batch in explained(self._loader, self._loader.num_workers):
+            for sample in batch:
+                if isinstance(sample, str):
+                    raise RunError(
+                        f"{sample}\n  Evaluation needs every image: mend the file, or take it out "
+                        "of the data set (tools/check_dataset.py finds all that are broken)."
+                    )
+            yield batch
 
 
 def build_train_loader(cfg: CfgNode, *, seed: int) -> TrainLoader:
-    """The loader of DATASETS.TRAIN, of any kind that Detectron2 knows.
+    """Build the loader of DATASETS.TRAIN, of any kind that Detectron2 knows.
 
     Args:
         cfg: of the run.
@@ -31,13 +60,14 @@ def build_train_loader(cfg: CfgNode, *, seed: int) -> TrainLoader:
     Raises:
         ValueError: an unknown sampler, or a batch that does not divide.
     """
-    images = get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    )
     name = cfg.DATASETS.TRAIN[0]
-    if MetadataCatalog.get(name).get("panoptic_json"):
+    if is_panoptic(name):
+        images = [image for name in cfg.DATASETS.TRAIN for image in dataset_dicts(name)]
         mapper = PanopticMapper(cfg, name)
     else:
+        images = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        )
         mapper = LabelCheckedMapper(cfg, DatasetMapper(cfg, True))
     parts = cfg.SOLVER.ACCUMULATE_STEPS
     return TrainLoader(
@@ -55,7 +85,13 @@ def build_train_loader(cfg: CfgNode, *, seed: int) -> TrainLoader:
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> TestLoader:
     """Build Detectron2's loader for evaluation, whose errors name the image."""
-    loader = build_detection_test_loader(cfg, dataset_name, mapper=EvaluationMapper(cfg))
+    mapper = EvaluationMapper(cfg)
+    if is_panoptic(dataset_name):
+        loader = build_detection_test_loader(
+            dataset_dicts(dataset_name), mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+        )
+    else:
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
     return TestLoader(loader)
 
 

@@ -5,11 +5,12 @@ from special_files import KINDS, REFUSED, make
 
 from eseg_d2.apps.convert.categories import read_categories
 from eseg_d2.apps.convert.input_files import image_size, read_label_png
-from eseg_d2.data.datasets.own import register_own
-from eseg_d2.data.panoptic_png import read_image, read_panoptic_png
+from eseg_d2.data.datasets.panoptic import register_own
+from eseg_d2.data.images import read_image
+from eseg_d2.data.panoptic_png import read_panoptic_png
 from eseg_d2.inference import read_image as read_any_image
-from eseg_d2.utils.files import read_json
-from eseg_d2.utils.safe_files import load_yaml, read_file
+from eseg_d2.utils.files import read_file, replacing
+from eseg_d2.utils.json_yaml import load_yaml, read_json
 from eseg_d2.utils.weights_file import read_weights_file
 
 READERS = {
@@ -50,3 +51,14 @@ def test_files_are_read_up_to_a_size(tmp_path):
     assert read_file(tmp_path / "a", max_bytes=3) == b"123"
     with pytest.raises(ValueError, match="a has 3 bytes; the limit is 2"):
         read_file(tmp_path / "a", max_bytes=2)
+
+
+def test_a_file_that_fails_leaves_the_old_one(tmp_path):
+    path = tmp_path / "deep" / "a.txt"
+    with replacing(path) as target:
+        target.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as target:
+        target.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
