@@ -15,27 +15,20 @@ class RSE(nn.Module):
 
     A pixel of the lower level takes context from a k x k region of the adjacent higher level by
     a learned cross-scale relation. The paper's text that we could read does not say how query,
-    key and value are made; we use 1x1 convolutions, the query from the lower level, key and value
-    from the higher one, and a norm of the value, without which contexts grow from level to level.
-    The value's convolution starts as the identity, so that at first, the relation being close to
-    bilinear, an RSE is an upsampling (our choice).
+    key and value are made. Our choice: query and key are 1x1 convolutions of the lower and of the
+    higher level, and the value is the higher level itself, so that a context is a mean of what is
+    above, as in an upsampling, and does not grow from level to level.
     """
 
-    def __init__(
-        self, channels: int, *, num_heads: int = 8, region_size: int = 3, norm: str = "BN"
-    ):
+    def __init__(self, channels: int, *, num_heads: int = 8, region_size: int = 3):
         """
         Args:
-            channels: width of both levels, and of query, key, value and context.
+            channels: width of both levels, and of query, key and context.
             num_heads, region_size: see :class:`~eseg_d2.layers.relation.PixelToRegionRelation`.
-            norm: of the value, as in Detectron2's ``get_norm``.
         """
         super().__init__()
         self.query = nn.Conv2d(channels, channels, 1)
         self.key = nn.Conv2d(channels, channels, 1, bias=False)  # the softmax cancels a bias
-        value = nn.Conv2d(channels, channels, 1, bias=False)
-        nn.init.dirac_(value.weight)
-        self.value = ConvNorm(value, get_norm(norm, channels))
         self.relation = PixelToRegionRelation(
             channels, num_heads=num_heads, region_size=region_size
         )
@@ -49,7 +42,7 @@ class RSE(nn.Module):
         Returns:
             (B, channels, H, W): the context of each low-level pixel.
         """
-        return self.relation(self.query(low), self.key(high), self.value(high))
+        return self.relation(self.query(low), self.key(high), high)
 
     def relation_weights(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         """For inspection: (B, heads, k * k, H, W), each pixel's weights over its region."""

@@ -60,7 +60,7 @@ class RSPHead(SemanticHead):
         )
         self.propagators = nn.ModuleDict()
         for name in self.in_features[:-1]:
-            rse = RSE(channels, num_heads=num_heads, region_size=region_size, norm=norm)
+            rse = RSE(channels, num_heads=num_heads, region_size=region_size)
             self.propagators[name] = RSP(rse, channels=channels, separable=separable, norm=norm)
         self.predictor = nn.Conv2d(channels, num_classes, 1)
 
