@@ -103,14 +103,8 @@ def _add_rsp_head(cfg: CN) -> None:
     cfg.MODEL.RSP_HEAD.NUM_HEADS = 8
     # k: the region is k x k cells of the next higher level. Odd.
     cfg.MODEL.RSP_HEAD.REGION_SIZE = 3
-    # "dot_product": scaled q.k; "squared_difference": -(q - k)**2 with scalar q, k per head.
-    cfg.MODEL.RSP_HEAD.SIMILARITY = "dot_product"
-    # "row_column": learned embeddings added to the keys; "mlp": of the true offset; "none".
-    cfg.MODEL.RSP_HEAD.POSITION = "row_column"
-    # RSP: how P_l and its context meet: "sum", or "concat" along the channels.
-    cfg.MODEL.RSP_HEAD.FUSION = "sum"
-    # RSP: the output convolution: "conv3x3", "separable" (3x3) or "conv1x1".
-    cfg.MODEL.RSP_HEAD.OUTPUT_CONV = "conv3x3"
+    # Depthwise separable 3x3 convolutions in place of full ones.
+    cfg.MODEL.RSP_HEAD.SEPARABLE = False
     # Norm of the head, as in Detectron2's get_norm.
     cfg.MODEL.RSP_HEAD.NORM = "BN"
 
@@ -131,6 +125,9 @@ def _add_panoptic(cfg: CN) -> None:
     # Classes of the semantic head: "all" of the data set, so that mIoU and PQ come from one
     # model; or "stuff_and_things": one class for all things, then the stuff (Panoptic FPN).
     cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES = "all"
+    # Initial weights of the proposals and boxes: "pretrained" is Detectron2's; "scratch" larger
+    # ones, for narrow models that start from random weights.
+    cfg.MODEL.PANOPTIC.INIT = "pretrained"
 
 
 def _add_data(cfg: CN) -> None:

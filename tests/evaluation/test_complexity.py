@@ -65,19 +65,6 @@ def test_convolutions_are_those_of_fvcore(root):
     assert macs["backbone"] + macs["pyramid"] == theirs
 
 
-def test_squared_differences_are_counted(root):
-    """One product a head for the similarity, one a channel for the context, k^2 times."""
-    path = str(root / "configs" / "cityscapes" / "rsp_semantic_light_R50.yaml")
-    plain, squared = (
-        analyze_config(path, (512, 512), ["MODEL.RSP_HEAD.SIMILARITY", kind])["macs"]["head"]
-        for kind in ("dot_product", "squared_difference")
-    )
-    pixels = sum((512 // 2**level) ** 2 for level in range(3, 9))
-    cells = sum((512 // 2**level) ** 2 for level in range(4, 10))
-    narrower = 128 - 8
-    assert plain - squared == narrower * (9 * pixels + 128 * pixels + 128 * cells)
-
-
 def test_panoptic_parts(root):
     path = str(root / "configs" / "cityscapes" / "rsp_panoptic_R50.yaml")
     few, many = (

@@ -11,20 +11,12 @@ from torch import nn
 from eseg_d2.layers import relation as relation_module
 from eseg_d2.layers.relation import PixelToRegionRelation
 
-VARIANTS = [
-    (similarity, position)
-    for similarity in ("dot_product", "squared_difference")
-    for position in ("row_column", "mlp", "none")
-]
-variants = pytest.mark.parametrize("similarity, position", VARIANTS)
 
-
-def make(similarity="dot_product", position="row_column", heads=2, k=3, dtype=torch.float64, d=4):
-    channels = heads if similarity == "squared_difference" else heads * d
+def make(heads=2, k=3, dtype=torch.float64, d=4):
     torch.manual_seed(0)
-    return PixelToRegionRelation(
-        channels, num_heads=heads, region_size=k, similarity=similarity, position=position
-    ).to(dtype)
+    relation = PixelToRegionRelation(heads * d, num_heads=heads, region_size=k).to(dtype)
+    nn.init.normal_(relation.position_bias)  # as after some training
+    return relation
 
 
 def inputs(relation, height, width, *, batch=2, value_channels=None, dtype=torch.float64):
@@ -35,22 +27,11 @@ def inputs(relation, height, width, *, batch=2, value_channels=None, dtype=torch
     return [torch.randn(shape, dtype=torch.float64).to(dtype) for shape in shapes]
 
 
-def logit(relation, head, q, k, i, j, y, x, cell_y, cell_x):
-    """Of one pixel (y, x) and one cell, which is at (i, j) in the pixel's region."""
-    if relation.position == "row_column":
-        row, column = relation.row_embedding[head, :, i], relation.column_embedding[head, :, j]
-        if relation.similarity == "dot_product":
-            k = k + torch.cat([row, column])
-        else:
-            k = k + row + column
-    if relation.similarity == "dot_product":
-        result = torch.dot(q, k) / len(q) ** 0.5
-    else:
-        result = -((q - k) ** 2).sum()
-    if relation.position == "mlp":
-        offset = [cell_y + 0.5 - (y + 0.5) / 2, cell_x + 0.5 - (x + 0.5) / 2]
-        result = result + relation.mlp(torch.tensor(offset, dtype=q.dtype))[head]
-    return result
+def logit(relation, head, q, k, i, j, y, x):
+    """Of one pixel (y, x) and the cell that is at (i, j) in the pixel's region."""
+    row, column = relation.row_embedding[head, :, i], relation.column_embedding[head, :, j]
+    bias = relation.position_bias[head, 2 * (y % 2) + x % 2, i * relation.region_size + j]
+    return torch.dot(q, k + torch.cat([row, column])) / len(q) ** 0.5 + bias
 
 
 @torch.no_grad()
@@ -68,7 +49,7 @@ def brute_force(relation, query, key, value):
             cell_y, cell_x = y // 2 + i - k // 2, x // 2 + j - k // 2
             if 0 <= cell_y < h and 0 <= cell_x < w:
                 q, cell = query[b, n, :, y, x], key[b, n, :, cell_y, cell_x]
-                logits[i, j] = logit(relation, n, q, cell, i, j, y, x, cell_y, cell_x)
+                logits[i, j] = logit(relation, n, q, cell, i, j, y, x)
                 cells[i, j] = value[b, n, :, cell_y, cell_x]
         for (i, j), weight in zip(logits, torch.stack([*logits.values()]).softmax(0), strict=True):
             weights[b, n, i * k + j, y, x] = weight
@@ -82,11 +63,10 @@ def brute_force(relation, query, key, value):
     width=st.integers(1, 8),
     k=st.sampled_from([1, 3, 5, 7]),
     heads=st.sampled_from([1, 2, 4]),
-    variant=st.sampled_from(VARIANTS),
     strip=st.sampled_from([1, 2**19]),
 )
-def test_equals_brute_force(height, width, k, heads, variant, strip):
-    relation = make(*variant, heads=heads, k=k, d=2)
+def test_equals_brute_force(height, width, k, heads, strip):
+    relation = make(heads=heads, k=k, d=2)
     tensors = inputs(relation, height, width, batch=1, value_channels=heads)
     context, weights = brute_force(relation, *tensors)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
@@ -105,10 +85,9 @@ def test_maps_smaller_than_the_region(size, k):
     )
 
 
-@variants
 @pytest.mark.parametrize("rows_at_once", [1, 10])
-def test_gradients(similarity, position, rows_at_once, monkeypatch):
-    relation = make(similarity, position, d=2)
+def test_gradients(rows_at_once, monkeypatch):
+    relation = make(d=2)
     tensors = inputs(relation, 5, 3, batch=1, value_channels=2)
     row_elements = 4 * 2 * max(relation.channels, 2)
     monkeypatch.setattr(relation_module, "STRIP_ELEMENTS", rows_at_once * row_elements)
@@ -137,19 +116,17 @@ def test_strips_change_nothing(rows, monkeypatch):
         torch.testing.assert_close(result, whole, rtol=0, atol=1e-12)
 
 
-@variants
 @pytest.mark.parametrize("logit_scale", [0.0, 1.0, 1e4])
-def test_a_constant_value_map_gives_that_constant(similarity, position, logit_scale):
-    relation = make(similarity, position, k=5)
+def test_a_constant_value_map_gives_that_constant(logit_scale):
+    relation = make(k=5)
     query, key, value = inputs(relation, 7, 6)
     context = relation(logit_scale * query, key, torch.full_like(value, -2.5))
     torch.testing.assert_close(context, torch.full_like(context, -2.5), rtol=0, atol=1e-12)
 
 
-@variants
 @pytest.mark.parametrize("size", [(7, 10), (1, 1), (2, 3)])
-def test_cells_outside_weigh_exactly_nothing(similarity, position, size):
-    relation = make(similarity, position)
+def test_cells_outside_weigh_exactly_nothing(size):
+    relation = make()
     query, key, _ = inputs(relation, *size)
     weights = relation.weights(query * 100, key)
     cell_y = torch.arange(size[0])[:, None] // 2
@@ -176,18 +153,26 @@ def test_weights_are_those_of_forward():
             torch.testing.assert_close(context[:, :, y, x], expected, check_dtype=False)
 
 
-def test_mlp_tells_the_four_pixels_over_a_cell_apart():
-    query, key, value = inputs(make(), 8, 8)
-    query, key = torch.ones_like(query), torch.ones_like(key)
-    for position, differ in (("mlp", True), ("row_column", False)):
-        weights = make(position=position).weights(query, key)[..., 2:4, 2:4].flatten(-2)
-        assert (weights.std(-1).max() > 1e-3) == differ
+@pytest.mark.parametrize("k", [3, 5])
+def test_starts_as_bilinear_upsampling(k):
+    relation = PixelToRegionRelation(8, num_heads=2, region_size=k).double()
+    _, key, value = inputs(relation, 12, 16)
+    query = torch.zeros(2, 8, 12, 16, dtype=torch.float64)
+    context = relation(query, key, value)[..., 4:-4, 4:-4]  # where no region is cut off
+    upsampled = nn.functional.interpolate(value, scale_factor=2, mode="bilinear")[..., 4:-4, 4:-4]
+    nearest = nn.functional.interpolate(value, scale_factor=2)[..., 4:-4, 4:-4]
+    assert (context - upsampled).std() < 0.25 * (context - nearest).std()
+
+
+def test_tells_the_four_pixels_over_a_cell_apart():
+    query, key, _ = inputs(make(), 8, 8)
+    weights = make().weights(torch.ones_like(query), torch.ones_like(key))
+    assert (weights[..., 2:4, 2:4].flatten(-2).std(-1) > 1e-3).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@variants
-def test_low_precision_inputs_are_computed_in_float32(similarity, position, dtype):
-    relation = make(similarity, position, dtype=torch.float32)
+def test_low_precision_inputs_are_computed_in_float32(dtype):
+    relation = make(dtype=torch.float32)
     tensors = inputs(relation, 7, 6, dtype=dtype)
     expected = relation(*(x.float() for x in tensors))
     context = relation(*tensors)
@@ -199,9 +184,8 @@ def test_low_precision_inputs_are_computed_in_float32(similarity, position, dtyp
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("position", ["row_column", "mlp"])
-def test_autocast(dtype, position):
-    relation = make(position=position, dtype=torch.float32)
+def test_autocast(dtype):
+    relation = make(dtype=torch.float32)
     convs = nn.ModuleList(nn.Conv2d(8, 8, 1) for _ in range(3))
     tensors = inputs(relation, 7, 6, value_channels=8, dtype=torch.float32)
     expected = relation(*(conv(x) for conv, x in zip(convs, tensors, strict=True)))
@@ -232,9 +216,8 @@ def test_meta_tensors():
     assert context.is_meta and context.shape == (2, 6, 5, 7)
 
 
-@variants
-def test_a_trace_holds_for_other_sizes(similarity, position, recwarn):
-    relation = make(similarity, position)
+def test_a_trace_holds_for_other_sizes(recwarn):
+    relation = make()
     trace = torch.jit.trace(relation, inputs(relation, 6, 8))
     assert not [w for w in recwarn if issubclass(w.category, torch.jit.TracerWarning)]
     for size in ((6, 8), (9, 5), (1, 1)):
@@ -242,14 +225,11 @@ def test_a_trace_holds_for_other_sizes(similarity, position, recwarn):
         torch.testing.assert_close(trace(*tensors), relation(*tensors), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "position, backend",
-    [pytest.param("row_column", "aot_eager", marks=pytest.mark.slow), ("mlp", "eager")],
-)
-def test_compiles_without_graph_breaks_for_any_size(position, backend):
+@pytest.mark.slow
+def test_compiles_without_graph_breaks_for_any_size():
     torch._dynamo.reset()
-    relation = make(position=position)
-    compiled = torch.compile(relation, backend=backend, fullgraph=True, dynamic=True)
+    relation = make()
+    compiled = torch.compile(relation, backend="aot_eager", fullgraph=True, dynamic=True)
     for size in ((6, 8), (9, 5)):
         results = []
         for way in (relation, compiled):
@@ -282,12 +262,11 @@ class TwoLevels(nn.Module):
         return self.relation(query, key, 2 * key)
 
 
-@variants
 @pytest.mark.filterwarnings("ignore")
-def test_onnx(similarity, position, tmp_path):
+def test_onnx(tmp_path):
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
-    model = TwoLevels(make(similarity, position, dtype=torch.float32)).eval()
+    model = TwoLevels(make(dtype=torch.float32)).eval()
     path = str(tmp_path / "relation.onnx")
     sizes = [torch.randn(1, model.relation.channels, h, w) for h, w in ((7, 10), (12, 9), (1, 3))]
     torch.onnx.export(
@@ -320,9 +299,8 @@ def test_onnx_through_torch_export(tmp_path):
         torch.testing.assert_close(torch.from_numpy(context), model(query), rtol=0, atol=1e-5)
 
 
-@variants
-def test_copies_and_state_dict(similarity, position):
-    relation = make(similarity, position)
+def test_copies_and_state_dict():
+    relation = make()
     other = copy.deepcopy(relation)
     for parameter in other.parameters():
         nn.init.zeros_(parameter)
@@ -334,14 +312,11 @@ def test_copies_and_state_dict(similarity, position):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"similarity": "cosine"}, "similarity: got 'cosine', expected one of .*dot_product"),
-        ({"position": "sine"}, "position: got 'sine', expected one of .*row_column"),
         ({"region_size": 4}, "region_size: got 4, expected an odd number"),
         ({"region_size": -1}, "region_size: got -1, expected an odd number"),
         ({"num_heads": 5}, "channels: got 16, expected a multiple of num_heads=5"),
         ({"num_heads": 0}, "num_heads: got 0, expected at least 1"),
         ({"num_heads": 16}, "channels per head: got 1, expected an even number.*fewer heads"),
-        ({"similarity": "squared_difference"}, "channels: got 16, expected num_heads=8"),
     ],
 )
 def test_bad_options(options, message):

@@ -5,12 +5,16 @@ from detectron2.config import configurable
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, PanopticFPN
 from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
+from torch import nn
 
 from eseg_d2.layers.label_map import label_map
 from eseg_d2.modeling.meta_arch.merge import merge_panoptic
 from eseg_d2.structures.label_space import LabelSpace
+from eseg_d2.utils.errors import check_choice
 
 __all__ = ["PanopticRCNN"]
+
+INITS = ("pretrained", "scratch")
 
 
 @META_ARCH_REGISTRY.register()
@@ -29,14 +33,21 @@ class PanopticRCNN(PanopticFPN):
     semantic_labels = False
 
     @configurable
-    def __init__(self, *, label_space: LabelSpace, **kwargs):
+    def __init__(self, *, label_space: LabelSpace, init: str = "pretrained", **kwargs):
         """
         Args:
             label_space: of the data set.
+            init: "pretrained" leaves the detector's initial weights as Detectron2 draws them, for
+                wide pyramids on pretrained backbones; "scratch" draws those of the proposals and
+                boxes larger, without which a narrow model that starts from random weights hardly
+                learns to find things (docs/design.md).
             **kwargs: of :class:`PanopticFPN`, whose three ``combine_`` thresholds are those of
                 :func:`merge_panoptic`.
         """
         super().__init__(**kwargs)
+        check_choice("MODEL.PANOPTIC.INIT", init, INITS)
+        if init == "scratch":
+            _draw_larger_weights(self)
         self.label_space = label_space
         self.merge_options = {
             "overlap_threshold": self.combine_overlap_thresh,
@@ -55,7 +66,11 @@ class PanopticRCNN(PanopticFPN):
             MetadataCatalog.get(names[0]), cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES
         )
         _check_class_counts(cfg, label_space)
-        return {**super().from_config(cfg), "label_space": label_space}
+        return {
+            **super().from_config(cfg),
+            "label_space": label_space,
+            "init": cfg.MODEL.PANOPTIC.INIT,
+        }
 
     def forward(self, batched_inputs: list[dict]):
         """
@@ -111,6 +126,16 @@ class PanopticRCNN(PanopticFPN):
         instances.pred_classes = contiguous[instances.pred_classes]
         panoptic = merge_panoptic(instances, labels, self.label_space, **self.merge_options)
         return {"sem_seg": sem_seg, "instances": instances, "panoptic_seg": panoptic}
+
+
+def _draw_larger_weights(model: PanopticFPN) -> None:
+    """Detectron2 draws all of these from N(0, 0.01), the boxes' deltas from N(0, 0.001)."""
+    proposals = model.proposal_generator.rpn_head
+    for module in proposals.conv.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    nn.init.normal_(proposals.anchor_deltas.weight, std=0.02)
+    nn.init.normal_(model.roi_heads.box_predictor.bbox_pred.weight, std=0.01)
 
 
 def _require_targets(batched_inputs: list[dict]) -> None:

@@ -33,10 +33,7 @@ class RSPHead(SemanticHead):
         channels: int = 128,
         num_heads: int = 8,
         region_size: int = 3,
-        similarity: str = "dot_product",
-        position: str = "row_column",
-        fusion: str = "sum",
-        output_conv: str = "conv3x3",
+        separable: bool = False,
         norm: str = "BN",
         **common,
     ):
@@ -46,15 +43,14 @@ class RSPHead(SemanticHead):
                 consecutive powers of two.
             num_classes: semantic train ids are 0 .. num_classes - 1.
             channels: width of the head.
-            num_heads, region_size, similarity, position: of the relation.
-            fusion, output_conv: of each :class:`RSP`.
+            num_heads, region_size: of the relation.
+            separable: see :class:`RSP`.
             norm: as in Detectron2's ``get_norm``.
             common: ``loss_type``, ``loss_weight``, ``ignore_value``; see
                 :class:`~eseg_d2.modeling.sem_seg.head.SemanticHead`.
 
         Raises:
-            ValueError: fewer than two levels, strides that are not consecutive, or an unknown
-                choice.
+            ValueError: fewer than two levels, or strides that are not consecutive.
         """
         super().__init__(input_shape, **common)
         levels = [(name, input_shape[name]) for name in self.in_features]
@@ -62,23 +58,10 @@ class RSPHead(SemanticHead):
         self.laterals = nn.ModuleDict(
             {name: _lateral(shape.channels, channels, norm) for name, shape in levels}
         )
-        relation: dict = {
-            "num_heads": num_heads,
-            "region_size": region_size,
-            "similarity": similarity,
-            "position": position,
-        }
         self.propagators = nn.ModuleDict()
         for name in self.in_features[:-1]:
-            rse = RSE(low_channels=channels, high_channels=channels, channels=channels, **relation)
-            self.propagators[name] = RSP(
-                rse,
-                low_channels=channels,
-                channels=channels,
-                fusion=fusion,
-                output_conv=output_conv,
-                norm=norm,
-            )
+            rse = RSE(channels, num_heads=num_heads, region_size=region_size)
+            self.propagators[name] = RSP(rse, channels=channels, separable=separable, norm=norm)
         self.predictor = nn.Conv2d(channels, num_classes, 1)
 
     @classmethod
@@ -89,10 +72,7 @@ class RSPHead(SemanticHead):
             "channels": head.CHANNELS,
             "num_heads": head.NUM_HEADS,
             "region_size": head.REGION_SIZE,
-            "similarity": head.SIMILARITY,
-            "position": head.POSITION,
-            "fusion": head.FUSION,
-            "output_conv": head.OUTPUT_CONV,
+            "separable": head.SEPARABLE,
             "norm": head.NORM,
         }
 

@@ -5,14 +5,14 @@ import torch
 from commands import python
 
 from eseg_d2.apps.benchmarks.measure import peak_memory
-from eseg_d2.apps.benchmarks.relation_benchmark import textbook_relation
+from eseg_d2.apps.benchmarks.relation_benchmark import textbook_relation, without_position
 from eseg_d2.layers.relation import PixelToRegionRelation
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("size", [(8, 6), (7, 9), (1, 1)])
 def test_textbook_equals_the_operator(k, size):
-    relation = PixelToRegionRelation(8, num_heads=2, region_size=k, position="none")
+    relation = without_position(PixelToRegionRelation(8, num_heads=2, region_size=k))
     cells = (size[0] + 1) // 2, (size[1] + 1) // 2
     shapes = (2, 8, *size), (2, 8, *cells), (2, 6, *cells)
     tensors = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
@@ -34,7 +34,7 @@ def test_peak_memory_counts_what_lives_at_the_same_time():
 
 def test_command_line(root, tmp_path):
     command = ["tools/benchmark.py", "relation"]
-    arguments = ["--channels", "8", "--sizes", "6x9", "--region-sizes", "3", "--repeats", "2"]
+    arguments = ["--channels", "16", "--sizes", "6x9", "--region-sizes", "3", "--repeats", "2"]
     path = tmp_path / "relation.json"
     done = python(*command, *arguments, "--json", path, cwd=root)
     assert done.returncode == 0, done.stderr
