@@ -3,6 +3,7 @@
 import os
 import warnings
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -49,7 +50,7 @@ def read_image(
             with Image.open(path, formats=_FORMATS) as image:
                 _check_size(image, path, max_pixels, max_aspect)
                 rgb = upright_rgb(image)
-        return np.ascontiguousarray(np.asarray(rgb)[:, :, ::-1])
+        return cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2BGR)
     except _TooLarge as e:
         raise ValueError(str(e)) from None
     except Image.DecompressionBombError as e:
