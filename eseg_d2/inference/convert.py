@@ -66,8 +66,8 @@ def _instances(instances: Instances, from_roi) -> InstanceResults:
     if isinstance(crops, torch.Tensor):
         crops = MaskCrops.from_tensor(crops.bool())
     return InstanceResults(
-        boxes=instances.pred_boxes.tensor.numpy().astype(np.float32),
-        scores=instances.scores.numpy().astype(np.float32),
+        boxes=instances.pred_boxes.tensor.float().numpy(),
+        scores=instances.scores.float().numpy(),
         classes=ids if from_roi is None else np.array(from_roi, np.int64)[ids],
         crops=crops,
     )

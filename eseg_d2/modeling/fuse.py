@@ -9,6 +9,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from eseg_d2.layers.fusion import FusionNode, WeightedFusion
 from eseg_d2.layers.separable_conv import ConvNorm, SeparableConv2d
+from eseg_d2.modeling.sem_seg.eseg_head import ESegHead
 from eseg_d2.modeling.sem_seg.rsp import RSP
 
 __all__ = ["fuse_conv_norm"]
@@ -51,6 +52,8 @@ def fuse_conv_norm(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, FusionNode):
             _fold_factors(module)
+        if isinstance(module, (FusionNode, ESegHead)):
+            module.activation.inplace = True  # without a gradient its input is not needed again
     return model.requires_grad_(False)
 
 
