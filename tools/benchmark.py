@@ -5,6 +5,10 @@ python tools/benchmark.py relation                       # the pixel-to-region r
 python tools/benchmark.py relation --compile --json relation.json
 python tools/benchmark.py model --config-file configs/cityscapes/eseg_lite_s.yaml \\
     --vs configs/cityscapes/semantic_fpn_R50.yaml --size 512x1024
+python tools/benchmark.py model --config-file configs/rsp_panoptic_R50.yaml \\
+    --vs detectron2:COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml
+python tools/benchmark.py training --config-file configs/rsp_panoptic_R50.yaml \\
+    --vs detectron2:COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml
 """
 
 import argparse
@@ -45,45 +49,62 @@ def parse_args(argv=None):
     relation.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     relation.add_argument("--compile", action="store_true", help="also under torch.compile")
     relation.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
-    add_model_parser(commands)
+    add_model_parsers(commands)
     add_data_parsers(commands)
     return parser.parse_args(argv)
 
 
-def add_model_parser(commands):
+def add_model_parsers(commands):
     model = commands.add_parser(
         "model",
-        help="semantic models from image to label map, peers beside each other",
+        help="semantic or panoptic models from image to results, peers beside each other",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     model.set_defaults(run=run_model)
-    model.add_argument(
-        "--config-file",
-        action="append",
-        required=True,
-        metavar="FILE",
-        help="may be repeated; also torchvision:NAME",
+    training = commands.add_parser(
+        "training",
+        help="an iteration of panoptic models on one image, peers beside each other",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    model.add_argument(
-        "--vs",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a peer, of the same kind; may be repeated; speeds are relative to the last",
-    )
-    model.add_argument("--size", type=image_size, default=(512, 1024), metavar="HxW", help="pixels")
-    model.add_argument("--repeats", type=int, default=7, help="timed rounds")
-    model.add_argument("--threads", type=int, default=2, help="CPU threads")
-    model.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    training.set_defaults(run=run_training)
+    for parser, others in (
+        (model, "torchvision:NAME, detectron2:NAME"),
+        (training, "detectron2:NAME"),
+    ):
+        parser.add_argument(
+            "--config-file",
+            action="append",
+            required=True,
+            metavar="FILE",
+            help=f"may be repeated; also {others}",
+        )
+        parser.add_argument(
+            "--vs",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="a peer, of the same kind; may be repeated; speeds are relative to the last",
+        )
+        parser.add_argument(
+            "--size", type=image_size, default=(512, 1024), metavar="HxW", help="pixels"
+        )
+        parser.add_argument("--repeats", type=int, default=7, help="timed rounds")
+        parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+        parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+        parser.add_argument(
+            "--objects", type=int, default=20, metavar="N", help="in the image, if panoptic"
+        )
+        parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
     model.add_argument("--no-fuse", action="store_true", help="leave batch norms unfolded")
-    model.add_argument("--channels-last", action="store_true", help="memory format")
+    model.add_argument(
+        "--no-channels-last", action="store_true", help="memory format of convolutions"
+    )
     model.add_argument("--autocast", choices=["bfloat16", "float16"], help="mixed precision")
     model.add_argument("--compile", action="store_true", help="torch.compile; CUDA graphs on a GPU")
     model.add_argument(
         "--onnxruntime", action="store_true", help="also with the network in onnxruntime (CPU)"
     )
     model.add_argument("--profile", action="store_true", help="what takes the networks' time")
-    model.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
 
 
 def add_data_parsers(commands):
@@ -152,14 +173,16 @@ def run_model(args):
     torch.set_num_threads(args.threads)
     options = {
         "fuse": not args.no_fuse,
-        "channels_last": args.channels_last,
+        "channels_last": not args.no_channels_last,
         "autocast": getattr(torch, args.autocast) if args.autocast else None,
         "compile": args.compile,
     }
     try:
         predictors = {}
         for source, name in short_names([*args.config_file, *args.vs]).items():
-            predictor = build_predictor(source, args.size, args.device, **options)
+            predictor = build_predictor(
+                source, args.size, args.device, detections=args.objects, **options
+            )
             if args.onnxruntime:
                 predictors[f"{name}, onnxruntime"] = OnnxPredictor(predictor, args.size)
             predictors[name] = predictor
@@ -176,6 +199,29 @@ def run_model(args):
                 continue  # PyTorch's profiler does not look into it
             print(f"\n{name}, the network's time by operation:")
             print(format_profile(predictor, args.size, args.device))
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def run_training(args):
+    import torch
+
+    from eseg_d2.apps.benchmarks.training_benchmark import benchmark_training, format_training
+    from eseg_d2.utils.tables import short_names
+
+    torch.set_num_threads(args.threads)
+    sources = {name: source for source, name in short_names([*args.config_file, *args.vs]).items()}
+    options = {"objects": args.objects, "repeats": args.repeats, "device": args.device}
+    try:
+        rows = benchmark_training(sources, args.size, **options)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"benchmark.py: {error}")
+    height, width = args.size
+    print(f"torch {torch.__version__}, {args.device}, {args.threads} CPU threads, one image of")
+    print(
+        f"{height}x{width}, {args.objects} objects, random weights, {args.repeats} rounds in turns"
+    )
+    print(format_training(rows))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -34,7 +34,7 @@ def add_eseg_config(cfg: CN) -> None:
 
 def _add_memory_format(cfg: CN) -> None:
     # True: train_net.py's models keep channels last in memory: faster on CPUs, and on GPUs in mixed
-    # precision. The results are the same up to rounding. (SemanticPredictor has its own switch.)
+    # precision. The results are the same up to rounding. (Predictor has its own switch.)
     cfg.MODEL.CHANNELS_LAST = False
 
 

@@ -4,8 +4,8 @@ import torch
 from detectron2.structures import ImageList
 from torch import nn
 
-from eseg_d2.engine.predictor import logits_at_stride
 from eseg_d2.export.image_graph import ImageGraph
+from eseg_d2.modeling.sem_seg.head import logits_at_stride
 
 __all__ = ["PanopticGraph", "merge_settings"]
 

@@ -7,19 +7,20 @@ from detectron2.structures import Instances
 from eseg_d2.data.panoptic_png import count_segments
 from eseg_d2.inference.classes import ClassTable
 from eseg_d2.inference.prediction import InstanceResults, Prediction
+from eseg_d2.structures.mask_crops import MaskCrops
 
-__all__ = ["instance_segments", "panoptic_segments", "resize_nearest", "to_prediction"]
+__all__ = ["instance_segments", "panoptic_segments", "to_prediction"]
 
 
 def to_prediction(output: dict, classes: ClassTable, image: np.ndarray) -> Prediction:
     """Return a model's output as numpy arrays and dicts.
 
     Args:
-        output: of one image: ``sem_seg`` ((C, h, w) logits or (h, w) labels), ``instances``,
-            ``panoptic_seg`` or several of them. Classes of instances are contiguous ids beside
-            ``panoptic_seg``, else those of the box head.
+        output: of one image, in its size: ``sem_seg`` ((C, H, W) logits or (H, W) labels),
+            ``instances``, ``panoptic_seg`` or several of them. Classes of instances are
+            contiguous ids beside ``panoptic_seg``, else those of the box head.
         classes: of the model.
-        image: (H, W, 3) uint8 BGR. Maps of another size are brought to its, by nearest neighbour.
+        image: (H, W, 3) uint8 BGR.
     """
     size = image.shape[:2]
     common = {
@@ -29,11 +30,11 @@ def to_prediction(output: dict, classes: ClassTable, image: np.ndarray) -> Predi
         "image": image,
     }
     if "panoptic_seg" in output:
-        semantic = _semantic(output["sem_seg"], classes, size)
+        semantic = _semantic(output["sem_seg"], classes)
         panoptic, info = output["panoptic_seg"]
-        panoptic = resize_nearest(panoptic.cpu().numpy().astype(np.int32, copy=False), size)
+        panoptic = panoptic.cpu().numpy().astype(np.int32, copy=False)
         segments = panoptic_segments(panoptic, info, classes.names)
-        instances = _instances(output["instances"], None, size)
+        instances = _instances(output["instances"], None)
         return Prediction(
             "panoptic",
             **common,
@@ -43,47 +44,32 @@ def to_prediction(output: dict, classes: ClassTable, image: np.ndarray) -> Predi
             instances=instances,
         )
     if "instances" in output:
-        instances = _instances(output["instances"], classes.from_roi, size)
+        instances = _instances(output["instances"], classes.from_roi)
         segments = instance_segments(instances, size, classes.names)
         return Prediction("instance", **common, segments=segments, instances=instances)
-    semantic = _semantic(output["sem_seg"], classes, size)
+    semantic = _semantic(output["sem_seg"], classes)
     segments = _semantic_segments(semantic, classes.names)
     return Prediction("semantic", **common, segments=segments, semantic=semantic)
 
 
-def resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An (..., h, w) array as (..., H, W): each pixel takes the value at its centre."""
-    if values.shape[-2:] == tuple(size):
-        return values
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(int)
-        for new, old in zip(size, values.shape[-2:], strict=True)
-    )
-    return values[..., rows, :][..., columns]
-
-
-def _semantic(sem_seg: torch.Tensor, classes: ClassTable, size: tuple[int, int]) -> np.ndarray:
+def _semantic(sem_seg: torch.Tensor, classes: ClassTable) -> np.ndarray:
     labels = sem_seg if sem_seg.dim() == 2 else sem_seg.argmax(dim=0)
     channels = labels.to(torch.uint8).cpu().numpy()
-    table = np.array(classes.from_semantic, np.uint8)
-    return resize_nearest(table[channels], size)
+    return np.take(np.array(classes.from_semantic, np.uint8), channels)
 
 
-def _instances(instances: Instances, from_roi, size: tuple[int, int]) -> InstanceResults:
+def _instances(instances: Instances, from_roi) -> InstanceResults:
     instances = instances.to("cpu")
-    order = torch.argsort(-instances.scores, stable=True)
-    instances = instances[order]
-    height, width = instances.image_size
-    scale = np.array([size[1] / width, size[0] / height] * 2, np.float32)
+    instances = instances[torch.argsort(-instances.scores, stable=True)]
     ids = instances.pred_classes.numpy().astype(np.int64)
-    masks = None
-    if instances.has("pred_masks"):
-        masks = resize_nearest(instances.pred_masks.numpy().astype(bool, copy=False), size)
+    crops = instances.pred_masks if instances.has("pred_masks") else None
+    if isinstance(crops, torch.Tensor):
+        crops = MaskCrops.from_tensor(crops.bool())
     return InstanceResults(
-        boxes=instances.pred_boxes.tensor.numpy().astype(np.float32) * scale,
-        scores=instances.scores.numpy().astype(np.float32),
+        boxes=instances.pred_boxes.tensor.float().numpy(),
+        scores=instances.scores.float().numpy(),
         classes=ids if from_roi is None else np.array(from_roi, np.int64)[ids],
-        masks=masks,
+        crops=crops,
     )
 
 
@@ -98,11 +84,10 @@ def panoptic_segments(panoptic: np.ndarray, info: list[dict], names: tuple[str, 
     found = count_segments(panoptic)
     segments = []
     for s in info:
-        if s["id"] in found:  # a small one can be lost when the map is resized
-            area, bbox = found[s["id"]]
-            thing, score = bool(s["isthing"]), s.get("score")
-            segment = (s["id"], s["category_id"], names, thing, score, area, panoptic.size, bbox)
-            segments.append(_segment(*segment))
+        area, bbox = found[s["id"]]
+        thing, score = bool(s["isthing"]), s.get("score")
+        segment = (s["id"], s["category_id"], names, thing, score, area, panoptic.size, bbox)
+        segments.append(_segment(*segment))
     return segments
 
 
@@ -121,8 +106,8 @@ def instance_segments(
     segments = []
     for i, (x0, y0, x1, y1) in enumerate(instances.boxes.tolist()):
         area = round((x1 - x0) * (y1 - y0))
-        if instances.masks is not None:
-            area = int(instances.masks[i].sum())
+        if instances.crops is not None:
+            area = int(instances.crops.crops[i][2].sum())
         box = tuple(round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0))
         score, class_id = float(instances.scores[i]), int(instances.classes[i])
         pixels = size[0] * size[1]

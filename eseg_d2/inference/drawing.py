@@ -60,7 +60,7 @@ class FrameDrawer:
             (H, W, 3) uint8 RGB.
         """
         objects = [segment for segment in prediction.segments if segment["isthing"]]
-        if prediction.kind == "instance" and prediction.instances.masks is None:
+        if prediction.kind == "instance" and prediction.instances.crops is None:
             shapes = prediction.instances.boxes
         else:
             shapes = [prediction.mask(segment) for segment in objects]
@@ -86,7 +86,7 @@ def _draw(
     found = prediction.instances
     return draw_instances(
         rgb,
-        boxes=found.boxes if found.masks is None else None,
+        boxes=found.boxes if found.crops is None else None,
         masks=found.masks,
         texts=[f"{s['class_name']} {s['score']:.0%}" for s in prediction.segments],
         colors=[

@@ -10,6 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from eseg_d2.inference.classes import VOID_CLASS, ClassTable
+from eseg_d2.structures.mask_crops import MaskCrops
 
 __all__ = ["InstanceResults", "Prediction"]
 
@@ -22,13 +23,25 @@ class InstanceResults:
         boxes: (N, 4) float32, x0, y0, x1, y1 in pixels.
         scores: (N,) float32, 0 .. 1.
         classes: (N,) int64 class ids.
-        masks: (N, H, W) bool, or None from a model without masks. They may overlap.
+        crops: the masks, each inside its box, or None from a model without masks.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     classes: np.ndarray
-    masks: np.ndarray | None
+    crops: MaskCrops | None
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """(N, H, W) bool, made at each access; None from a model without masks. They may overlap.
+
+        For many objects in a large image that is a lot: :meth:`mask` makes one of them.
+        """
+        return None if self.crops is None else self.crops.tensor().numpy()
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """Return the (H, W) bool mask of one object; None from a model without masks."""
+        return None if self.crops is None else self.crops.full(index).numpy()
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,8 +122,7 @@ class Prediction:
             return self.panoptic == segment["id"]
         if self.kind == "semantic":
             return self.semantic == segment["id"]
-        masks = self.instances.masks
-        return None if masks is None else masks[segment["id"] - 1]
+        return self.instances.mask(segment["id"] - 1)
 
     def label_map(self) -> np.ndarray:
         """(H, W) uint8: the class id of each pixel, 255 where there is none.
@@ -133,11 +145,11 @@ class Prediction:
             for segment in self.segments:
                 table[segment["id"]] = segment["class_id"]
             return table.astype(np.uint8)[self.panoptic]
-        if self.instances.masks is None:
+        if self.instances.crops is None:
             raise ValueError("this model gives boxes without masks: there is no label map")
         labels = np.full(self.size, VOID_CLASS, np.uint8)
         for i in reversed(range(len(self.instances.scores))):  # the best is painted last
-            labels[self.instances.masks[i]] = self.instances.classes[i]
+            labels[self.instances.mask(i)] = self.instances.classes[i]
         return labels
 
     def as_dict(self) -> dict:

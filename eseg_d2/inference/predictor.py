@@ -1,12 +1,17 @@
-"""A trained model as a function from images to numpy results."""
+"""A trained model as a function from images to numpy results, with the switches of inference."""
 
+import contextlib
 import os
 from collections.abc import Sequence
+from functools import partial
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
+from detectron2.structures import ImageList
+from torch import nn
 
 from eseg_d2.config import load_config
 from eseg_d2.data.images import read_image
@@ -14,14 +19,18 @@ from eseg_d2.engine import load_trained
 from eseg_d2.inference.classes import VOID_CLASS, ClassTable
 from eseg_d2.inference.convert import to_prediction
 from eseg_d2.inference.prediction import Prediction
-from eseg_d2.modeling.meta_arch.panoptic import PanopticRCNN
+from eseg_d2.layers.label_map import label_map
+from eseg_d2.modeling.fuse import fuse_conv_norm
+from eseg_d2.modeling.meta_arch.panoptic import (
+    PanopticRCNN,
+    detect,
+    run_trunk,
+    scale_instances,
+)
 
 __all__ = ["ARCHITECTURES", "Predictor"]
 
 ARCHITECTURES = ("PanopticRCNN", "SemanticSegmentor", "GeneralizedRCNN", "RetinaNet")
-# A model's maps are made at up to this size (fp32 logits of 2 GiB), and enlarged beyond it
-_MAX_LOGITS = 2**29
-_MAX_OUTPUT_PIXELS = 2**24
 
 Image = np.ndarray | str | os.PathLike
 
@@ -37,12 +46,15 @@ class Predictor:
         prediction = predictor("street.jpg")
 
     The image is scaled as the config says (INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST); the results have
-    the image's own size. Of images so large that the logits would take more than 2 GiB (14 million
-    pixels with 19 classes) they are made at a smaller size and enlarged.
+    the image's own size. Logits never do: labels are made of them strip by strip, and masks are
+    kept inside their boxes.
+
+    Its three steps can be called one by one: :meth:`preprocess`, :meth:`network`,
+    :meth:`postprocess`.
 
     Attributes:
         cfg: of the model.
-        model: the torch module, in evaluation mode.
+        model: the torch module, in evaluation mode, as it is run.
         classes: names and colours by class id.
         aug: Detectron2's scaling of the input, by its name in ``DefaultPredictor``.
     """
@@ -55,6 +67,7 @@ class Predictor:
         overrides: Sequence[str] = (),
         device: str | None = None,
         confidence_threshold: float | None = None,
+        **options,
     ):
         """
         Args:
@@ -65,6 +78,12 @@ class Predictor:
                 says CUDA and there is no GPU.
             confidence_threshold: 0 .. 1, objects with a lower score are left out; None keeps the
                 config's thresholds.
+            **options: ``fuse`` (default True): run a copy of the model whose batch norms are folded
+                into convolutions and whose fusion weights are constants; ``channels_last``
+                (default True): memory format of convolutions; ``autocast`` (default None):
+                ``torch.bfloat16`` or ``torch.float16`` to compute in mixed precision; ``compile``
+                (default False): run backbone and semantic head by torch.compile, which needs a
+                compiler, with CUDA graphs on a GPU.
 
         Raises:
             FileNotFoundError: no such config, weights or json of the data set.
@@ -74,18 +93,30 @@ class Predictor:
         weights = os.fspath(weights)
         overrides = [*overrides, *(["MODEL.WEIGHTS", weights] if weights else [])]
         cfg = load_config(os.fspath(config_file), overrides)
-        self._build(cfg, device, confidence_threshold)
+        self._load(cfg, device, confidence_threshold, **options)
 
     @classmethod
     def from_config(
-        cls, cfg: CfgNode, *, device: str | None = None, confidence_threshold: float | None = None
+        cls,
+        cfg: CfgNode,
+        *,
+        device: str | None = None,
+        confidence_threshold: float | None = None,
+        **options,
     ) -> "Predictor":
-        """Of a config that :func:`eseg_d2.config.load_config` made; it is not changed."""
+        """Make one of a config that :func:`eseg_d2.load_config` made, which is not changed."""
         predictor = cls.__new__(cls)
-        predictor._build(cfg.clone(), device, confidence_threshold)
+        predictor._load(cfg.clone(), device, confidence_threshold, **options)
         return predictor
 
-    def _build(self, cfg: CfgNode, device: str | None, threshold: float | None) -> None:
+    @classmethod
+    def from_model(cls, cfg: CfgNode, model: nn.Module, **options) -> "Predictor":
+        """Make one of a model in memory, in evaluation mode and on its device, and its config."""
+        predictor = cls.__new__(cls)
+        predictor._build(cfg, model, **options)
+        return predictor
+
+    def _load(self, cfg: CfgNode, device: str | None, threshold: float | None, **options) -> None:
         cfg.defrost()
         if not cfg.MODEL.WEIGHTS:
             raise ValueError(
@@ -102,16 +133,36 @@ class Predictor:
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}; "
                 f"label maps of 8 bits hold up to {VOID_CLASS}"
             )
+        self._build(cfg, load_trained(cfg, architectures=ARCHITECTURES), **options)
+
+    def _build(
+        self,
+        cfg: CfgNode,
+        model: nn.Module,
+        *,
+        fuse: bool = True,
+        channels_last: bool = True,
+        autocast: torch.dtype | None = None,
+        compile: bool = False,
+    ) -> None:
         self.cfg = cfg
-        self.model = load_trained(cfg, architectures=ARCHITECTURES)
-        if isinstance(self.model, PanopticRCNN):
-            self.model.semantic_labels = True  # the logits of a large image are not needed
         self.classes = ClassTable.of_config(cfg)
-        channels = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES if semantic else 1
-        self._max_pixels = min(_MAX_LOGITS // channels, _MAX_OUTPUT_PIXELS)
         self.aug = T.ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
+        self._autocast = autocast
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        self._device = model.pixel_mean.device
+        values = torch.arange(256, device=self._device).view(256, 1)
+        mean, std = (x.view(1, 3) for x in (model.pixel_mean, model.pixel_std))
+        self._normalised = ((values - mean) / std)[None].cpu().numpy()
+        model = fuse_conv_norm(model) if fuse else model
+        self.model = model.to(memory_format=self._layout)
+        self._trunk, self._copies = partial(run_trunk, self.model), False
+        if compile:
+            graphs = self._device.type == "cuda"
+            mode = "reduce-overhead" if graphs else "default"
+            self._trunk, self._copies = torch.compile(self._trunk, mode=mode), True
 
     def __call__(self, image: Image) -> Prediction:
         """
@@ -126,7 +177,7 @@ class Predictor:
         return self.predict_batch([image])[0]
 
     def predict_batch(self, images: Sequence[Image]) -> list[Prediction]:
-        """As calling it with each image, in one pass through the model.
+        """Do for several images, in one pass through the model, what calling does for one.
 
         Images of different sizes are padded to a common one, which can change results a little at
         the right and lower edges. Memory grows with the number of images.
@@ -134,18 +185,25 @@ class Predictor:
         if not len(images):
             return []
         arrays = [_as_array(image) for image in images]
-        inputs = [self._preprocess(array) for array in arrays]
-        with torch.no_grad():
-            outputs = self.model(inputs)
-        return [
-            to_prediction(output, self.classes, array)
-            for output, array in zip(outputs, arrays, strict=True)
-        ]
+        batch = self.preprocess(arrays)
+        return self.postprocess(*self.network(batch), batch, arrays)
 
-    def _preprocess(self, image: np.ndarray) -> dict:
+    @torch.no_grad()
+    def preprocess(self, images: Sequence[np.ndarray]) -> ImageList:
+        """Resize, normalise and pad (H, W, 3) uint8 BGR images to one batch on the device."""
+        images = [self._normalise(self._resize(image)) for image in images]
+        sizes = [image.shape[:2] for image in images]
+        step = max(self.model.backbone.size_divisibility, 1)
+        shape = [-(-max(side) // step) * step for side in zip(*sizes, strict=True)]
+        batch = torch.empty(len(images), 3, *shape, memory_format=self._layout).zero_()
+        for x, image, (height, width) in zip(batch, images, sizes, strict=True):
+            x[:, :height, :width] = torch.from_numpy(image).permute(2, 0, 1)
+        return ImageList(batch.to(self._device), sizes)
+
+    def _resize(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
         if self.cfg.INPUT.FORMAT == "RGB":
-            image = image[:, :, ::-1]
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         transform = self.aug.get_transform(image)
         if min(transform.new_h, transform.new_w) < 1:
             raise ValueError(
@@ -153,13 +211,62 @@ class Predictor:
                 f"INPUT.MAX_SIZE_TEST {self.cfg.INPUT.MAX_SIZE_TEST} nothing of its short side "
                 "is left. Cut it into pieces."
             )
-        resized = np.ascontiguousarray(transform.apply_image(np.ascontiguousarray(image)))
-        scale = min(1.0, (self._max_pixels / (height * width)) ** 0.5)
-        return {
-            "image": torch.from_numpy(resized.transpose(2, 0, 1).astype(np.float32)),
-            "height": max(int(height * scale), 1),
-            "width": max(int(width * scale), 1),
-        }
+        if (transform.new_h, transform.new_w) == (height, width):
+            return image
+        return transform.apply_image(np.ascontiguousarray(image))
+
+    def _normalise(self, image: np.ndarray) -> np.ndarray:
+        """Look up (value - mean) / std, which takes a tenth of the time of computing it."""
+        return cv2.LUT(np.ascontiguousarray(image), self._normalised)
+
+    @torch.no_grad()
+    def network(self, images: ImageList) -> tuple[torch.Tensor | None, list | None]:
+        """Run what is learned.
+
+        Returns:
+            The semantic logits, (B, num_classes, h, w) at the head's stride, and the detections of
+            each image (Detectron2's ``Instances``); None for what the model does not give.
+        """
+        context = contextlib.nullcontext()
+        if self._autocast is not None:
+            context = torch.autocast(self._device.type, dtype=self._autocast)
+        with context:
+            features, logits = self._trunk(images.tensor)
+            detections = None
+            if self.cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
+                detections = detect(self.model, images, features)
+        if logits is not None and self._copies:
+            logits = logits.clone()  # CUDA graphs write into the same memory at each call
+        return logits, detections
+
+    @torch.no_grad()
+    def postprocess(
+        self,
+        logits: torch.Tensor | None,
+        detections: list | None,
+        batch: ImageList,
+        images: Sequence[np.ndarray],
+    ) -> list[Prediction]:
+        """Make predictions in the images' sizes of what :meth:`network` returned.
+
+        Args:
+            logits, detections: of :meth:`network`; boxes of detections are changed.
+            batch: of :meth:`preprocess`.
+            images: that it was given.
+        """
+        predictions = []
+        for i, (image, seen) in enumerate(zip(images, batch.image_sizes, strict=True)):
+            size = image.shape[:2]
+            if isinstance(self.model, PanopticRCNN):
+                output = self.model.finish(logits[i], detections[i], seen, size, compact=True)
+            elif detections is not None:
+                output = {"instances": scale_instances(detections[i], size)}
+            else:
+                stride = self.model.sem_seg_head.common_stride
+                options = {"stride": stride, "image_size": seen, "output_size": size}
+                output = {"sem_seg": label_map(logits[i : i + 1], **options)[0]}
+            predictions.append(to_prediction(output, self.classes, image))
+        return predictions
 
 
 def _as_array(image: Image) -> np.ndarray:

@@ -33,7 +33,7 @@ def raise_threshold(prediction: Prediction, threshold: float, model) -> Predicti
         return replace(prediction, instances=instances, segments=segments)
     found = Instances(
         prediction.size,
-        pred_masks=torch.from_numpy(instances.masks),
+        pred_masks=instances.crops,
         scores=torch.from_numpy(instances.scores),
         pred_classes=torch.from_numpy(instances.classes),
     )
@@ -47,9 +47,9 @@ def raise_threshold(prediction: Prediction, threshold: float, model) -> Predicti
 
 def _above(instances: InstanceResults, threshold: float) -> InstanceResults:
     count = int((instances.scores >= threshold).sum())  # they are by descending score
-    masks = None if instances.masks is None else instances.masks[:count]
+    crops = None if instances.crops is None else instances.crops[:count]
     return InstanceResults(
-        instances.boxes[:count], instances.scores[:count], instances.classes[:count], masks
+        instances.boxes[:count], instances.scores[:count], instances.classes[:count], crops
     )
 
 

@@ -1,26 +1,28 @@
 """Fusing feature maps: the weighted sum, a node of a BiFPN around it, and a repeat of nodes."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from eseg_d2.layers.resample import Resample
+from eseg_d2.layers.resample import Resample, scale_map
 from eseg_d2.layers.separable_conv import ConvNorm, SeparableConv2d, init_conv
 from eseg_d2.utils.errors import check_choice
 
-__all__ = ["BiFPNLayer", "FusionNode", "WeightedFusion", "make_activation"]
+__all__ = ["BiFPNLayer", "FusionNode", "WeightedFusion", "make_activation", "sum_maps"]
 
 _MODES = ("fast_normalized", "sum")
+# In place a SiLU would keep a copy of its input for its gradient; a ReLU's comes from its output.
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "swish": partial(nn.SiLU, inplace=True),
+    "swish": nn.SiLU,
     "relu": partial(nn.ReLU, inplace=True),
 }
 
 
 def make_activation(name: str) -> nn.Module:
-    """An activation that works in place: "swish" or "relu".
+    """Return an activation module: "swish" or "relu".
 
     Raises:
         ValueError: `name` is neither.
@@ -36,11 +38,18 @@ class WeightedFusion(nn.Module):
     with w_i = relu(weight_i), sum_i w_i x_i / (sum_i w_i + 1e-4). It is no softmax: a weight at or
     below zero switches its input off. "sum" has no parameters.
 
+    A map is cheaper to weigh before it is enlarged than after: whoever enlarges maps takes the
+    factors from :meth:`factors`, and sums the maps up itself.
+
     Shape:
         `num_inputs` float maps, all (N, C, H, W), to one (N, C, H, W) of the inputs' dtype.
+
+    Attributes:
+        constants: None, or factors that :meth:`freeze` computed once and for all.
     """
 
     epsilon = 1e-4
+    constants: list[float | None] | None = None
 
     def __init__(self, num_inputs: int, *, mode: str = "fast_normalized"):
         """
@@ -68,18 +77,31 @@ class WeightedFusion(nn.Module):
         weight = self.weight.relu()
         return weight / (weight.sum() + self.epsilon)
 
+    def factors(self) -> Sequence[Tensor | float | None]:
+        """Return what to multiply each input with: a scalar, or None where it is 1."""
+        if self.constants is not None:
+            return self.constants
+        if self.weight is None:
+            return [None] * self.num_inputs
+        return self.normalized_weights().unbind()
+
+    def freeze(self) -> None:
+        """Make the factors constants, for inference; their parameter is removed."""
+        if self.weight is not None:
+            self.constants = self.normalized_weights().tolist()
+            self.weight = None
+
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         if len(inputs) != self.num_inputs:
             raise ValueError(
                 f"WeightedFusion got {len(inputs)} maps; it was made for {self.num_inputs}"
             )
-        if self.weight is not None:
-            weights = self.normalized_weights().unbind()
-            inputs = [w * x for w, x in zip(weights, inputs, strict=True)]
-        total = inputs[0]
-        for x in inputs[1:]:
-            total = total + x
-        return total
+        return sum_maps(map(scale_map, inputs, self.factors()))
+
+
+def sum_maps(maps: Iterable[Tensor]) -> Tensor:
+    """Return the sum of one or more maps of one shape."""
+    return functools.reduce(torch.add, maps)
 
 
 class FusionNode(nn.Module):
@@ -135,8 +157,9 @@ class FusionNode(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         size = inputs[0].shape[-2:]
-        resampled = [edge(x, size) for edge, x in zip(self.edges, inputs, strict=True)]
-        return self.conv(self.activation(self.fusion(resampled)))
+        weighed = zip(self.edges, inputs, self.fusion.factors(), strict=True)
+        total = sum_maps(edge(x, size, factor) for edge, x, factor in weighed)
+        return self.conv(self.activation(total))
 
 
 class BiFPNLayer(nn.Module):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from eseg_d2.layers.separable_conv import ConvNorm, init_conv
 from eseg_d2.utils.errors import check_choice
 
-__all__ = ["MaxPoolSame2d", "Resample", "conv1x1_norm", "make_downsampling"]
+__all__ = ["MaxPoolSame2d", "Resample", "conv1x1_norm", "make_downsampling", "scale_map"]
 
 
 class MaxPoolSame2d(nn.Module):
@@ -65,6 +65,11 @@ def conv1x1_norm(
     return ConvNorm(init_conv(nn.Conv2d(in_channels, out_channels, 1)), norm(out_channels))
 
 
+def scale_map(x: Tensor, factor: Tensor | float | None) -> Tensor:
+    """Return a map times a scalar; None stands for 1."""
+    return x if factor is None else x * factor
+
+
 class Resample(nn.Module):
     """One edge of a pyramid's graph: to the target's width, then to the target's size.
 
@@ -111,20 +116,22 @@ class Resample(nn.Module):
         )
         self.downsample = make_downsampling(downsample) if level_offset == -1 else nn.Identity()
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(
+        self, x: Tensor, size: tuple[int, int], factor: Tensor | float | None = None
+    ) -> Tensor:
         """
         Args:
             x: the source, float (N, in_channels, h, w).
             size: (H, W) of the target. Going down H and W are h / 2 and w / 2, rounded up or (in
                 networks without padding) down; going up any size; keeping, (h, w).
+            factor: scalar by which the map is multiplied where it is smallest, or None for 1.
 
         Returns:
             float (N, out_channels, H, W).
         """
         x = self.lateral(x)
-        if self.level_offset == 1:
-            return F.interpolate(x, size=size, mode="nearest")
         if self.level_offset == -1:
             # Pooling rounds up; a target that was rounded down lacks the last row or column.
-            return self.downsample(x)[..., : size[0], : size[1]]
-        return x
+            x = self.downsample(x)[..., : size[0], : size[1]]
+        x = scale_map(x, factor)
+        return F.interpolate(x, size=size, mode="nearest") if self.level_offset == 1 else x

@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them, for inference."""
+"""Folding what inference knows beforehand: batch norms into convolutions, weights of fusions."""
 
 import copy
 
@@ -7,16 +7,19 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from eseg_d2.layers.fusion import FusionNode, WeightedFusion
 from eseg_d2.layers.separable_conv import ConvNorm, SeparableConv2d
+from eseg_d2.modeling.sem_seg.eseg_head import ESegHead
 
 __all__ = ["fuse_conv_norm"]
 
 
 def fuse_conv_norm(model: nn.Module) -> nn.Module:
-    """A copy of a model for inference whose batch norms are folded where a convolution precedes.
+    """Return a copy of a model for inference with its batch norms folded into convolutions.
 
-    Known are Detectron2's ``Conv2d`` with a norm, our ``ConvNorm``, and timm's blocks, which list a
-    norm directly after its convolution. Other norms stay.
+    It knows Detectron2's ``Conv2d`` with a norm, our ``ConvNorm``, and timm's blocks, which list a
+    norm directly after its convolution. Other norms stay. The normalised weights of fusions become
+    constants, and go into a 1x1 convolution where the edge has one.
 
     Args:
         model: in evaluation mode; not changed.
@@ -31,19 +34,40 @@ def fuse_conv_norm(model: nn.Module) -> nn.Module:
         raise ValueError("fuse_conv_norm got a model in training mode; call model.eval() first")
     model = copy.deepcopy(model)
     for module in list(model.modules()):
-        if isinstance(module, ConvNorm) and _is_batch_norm(module.norm):
-            conv = (
-                module.conv.pointwise if isinstance(module.conv, SeparableConv2d) else module.conv
-            )
-            if isinstance(conv, nn.Conv2d):
-                _fold(conv, module.norm)
-                module.norm = nn.Identity()
+        if isinstance(module, ConvNorm):
+            separable = isinstance(module.conv, SeparableConv2d)
+            _fold_norm_of(module, module.conv.pointwise if separable else module.conv)
+        elif isinstance(module, WeightedFusion):
+            module.freeze()
         elif isinstance(module, nn.Conv2d) and _is_batch_norm(getattr(module, "norm", None)):
             _fold(module, module.norm)
             module.norm = None  # type: ignore[assignment]
         else:
             _fuse_neighbours(module)
+    for module in model.modules():
+        if isinstance(module, FusionNode):
+            _fold_factors(module)
+        if isinstance(module, (FusionNode, ESegHead)):
+            module.activation.inplace = True  # without a gradient its input is not needed again
     return model.requires_grad_(False)
+
+
+def _fold_norm_of(module: ConvNorm, conv: nn.Module) -> None:
+    if isinstance(conv, nn.Conv2d) and _is_batch_norm(module.norm):
+        _fold(conv, module.norm)
+        module.norm = nn.Identity()
+
+
+def _fold_factors(node: FusionNode) -> None:
+    """Scale the 1x1 convolutions of edges: maxima and copies commute with a factor >= 0."""
+    for i, (edge, factor) in enumerate(zip(node.edges, node.fusion.factors(), strict=True)):
+        lateral = edge.lateral
+        if factor is None or not isinstance(lateral, ConvNorm):
+            continue
+        if isinstance(lateral.norm, nn.Identity):
+            lateral.conv.weight.data.mul_(factor)
+            lateral.conv.bias.data.mul_(factor)
+            node.fusion.constants[i] = None
 
 
 def _fuse_neighbours(module: nn.Module) -> None:

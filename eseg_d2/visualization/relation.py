@@ -47,10 +47,10 @@ def image_relation_weights(predictor, image: np.ndarray) -> tuple[dict, tuple[in
     head = find_rsp_head(predictor.model)
     seen = {}
 
-    def keep(_, arguments):
-        seen["features"] = arguments[0]
+    def keep(_module, _arguments, features):
+        seen["features"] = features
 
-    handle = head.register_forward_pre_hook(keep)
+    handle = predictor.model.backbone.register_forward_hook(keep)
     try:
         predictor(image)
     finally:

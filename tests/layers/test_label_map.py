@@ -26,12 +26,12 @@ def plain(logits, stride, image_size, output_size):
 )
 def test_same_labels_without_resizing(size, stride, crop, strip):
     torch.manual_seed(size[0] * 41 + size[1])
-    logits = torch.randn(2, 5, *size)
+    logits = torch.randn(2, 5, *size).double()
     image = tuple(max(s * stride - c, 1) for s, c in zip(size, crop, strict=True))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("eseg_d2.layers.label_map.STRIP_PIXELS", strip)
         labels = label_map(logits, stride=stride, image_size=image)
-    assert torch.equal(labels, plain(logits, stride, image, image))
+    assert torch.equal(labels, plain(logits, stride, image, image).to(torch.uint8))
 
 
 @settings(max_examples=60, deadline=None)
@@ -47,7 +47,7 @@ def test_same_labels_with_resizing(size, output, strip):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("eseg_d2.layers.label_map.STRIP_PIXELS", strip)
         labels = label_map(logits, stride=4, image_size=image, output_size=output)
-    assert torch.equal(labels, plain(logits, 4, image, output))
+    assert torch.equal(labels, plain(logits, 4, image, output).to(torch.uint8))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -59,6 +59,19 @@ def test_half_precision_gives_the_labels_of_the_same_logits_in_float32(dtype, ou
     labels = label_map(logits, stride=8, image_size=(4400, 24), output_size=output)
     expected = plain(logits.float(), 8, (4400, 24), output)
     assert (labels == expected).float().mean() > 0.9999
+
+
+def test_the_first_of_equal_classes_and_many_classes():
+    logits = torch.zeros(1, 3, 4, 4)
+    logits[:, 1:, :2] = 1
+    labels = label_map(logits, stride=1, image_size=(4, 4))
+    assert labels.dtype == torch.uint8
+    assert labels[0].tolist() == 2 * [[1] * 4] + 2 * [[0] * 4]
+    logits[0, :, 0, 0] = torch.nan
+    assert label_map(logits, stride=1, image_size=(4, 4)).max() < 3
+    many = torch.randn(1, 300, 4, 4)
+    labels = label_map(many, stride=1, image_size=(4, 4))
+    assert torch.equal(labels, many.argmax(1)) and labels.dtype == torch.int64
 
 
 @pytest.mark.parametrize("output", [(1024, 2048), (900, 1800)])

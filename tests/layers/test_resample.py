@@ -92,6 +92,14 @@ def test_convolution_and_norm_only_where_widths_differ_and_before_resampling(off
     assert edge(x, size).shape == (2, 5, *size)
 
 
+@pytest.mark.parametrize("offset, size", [(-1, (2, 3)), (0, (4, 6)), (1, (8, 11))])
+@pytest.mark.parametrize("factor", [0.0, 0.3, torch.tensor(0.3)])
+def test_a_factor_is_that_of_the_result(offset, size, factor):
+    x = torch.randn(2, 3, 4, 6)
+    edge = Resample(3, 3, level_offset=offset, norm=no_norm)
+    torch.testing.assert_close(edge(x, size, factor), edge(x, size) * factor)
+
+
 def test_conv1x1_norm_parameters():
     assert sum(p.numel() for p in conv1x1_norm(3, 5, nn.BatchNorm2d).parameters()) == 15 + 5 + 10
     assert sum(p.numel() for p in conv1x1_norm(3, 5, no_norm).parameters()) == 15 + 5

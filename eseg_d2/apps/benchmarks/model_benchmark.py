@@ -1,24 +1,33 @@
-"""Speed and memory of semantic models from image to label map, peers beside each other."""
+"""Speed and memory of models from image to labels or segments, peers beside each other."""
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import transforms as T
+from detectron2.model_zoo import get_config_file
+from detectron2.modeling import build_model
+from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
+from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
+from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from eseg_d2.apps.benchmarks.measure import peak_memory, slowest_operations, take_turns
 from eseg_d2.engine import load_config
-from eseg_d2.engine.predictor import SemanticPredictor
 from eseg_d2.export.files import onnx_session
-from eseg_d2.layers.label_map import label_map
+from eseg_d2.inference import Predictor
+from eseg_d2.modeling.meta_arch.panoptic import run_trunk
 from eseg_d2.utils.tables import markdown_table
 
 __all__ = [
     "STEPS",
+    "Detectron2Predictor",
     "OnnxPredictor",
     "TorchvisionPredictor",
     "benchmark_models",
     "build_predictor",
     "format_models",
     "format_profile",
+    "panoptic_config",
 ]
 
 STEPS = ("preprocess", "network", "postprocess", "total")
@@ -27,12 +36,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class TorchvisionPredictor:
-    """A segmentation model of torchvision with the steps of a ``SemanticPredictor``.
+    """A segmentation model of torchvision, used as its documentation uses it.
 
-    Its logits are taken before torchvision upsamples them, as those of the others are.
+    The logits are upsampled to the image's size, as the model itself does, and the best class
+    taken. The steps are those of a :class:`~eseg_d2.inference.Predictor`.
     """
 
-    def __init__(self, name: str, *, num_classes: int, device: str, channels_last: bool = False):
+    def __init__(self, name: str, *, num_classes: int, device: str, channels_last: bool = True):
         """
         Args:
             name: such as "lraspp_mobilenet_v3_large"; random weights.
@@ -51,22 +61,27 @@ class TorchvisionPredictor:
         )
 
     @torch.no_grad()
-    def preprocess(self, image: np.ndarray):
-        """As the ``SemanticPredictor``'s."""
-        x = torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)))
+    def preprocess(self, images):
+        """Return the normalised batch of one image."""
+        x = torch.from_numpy(np.ascontiguousarray(images[0][:, :, ::-1].transpose(2, 0, 1)))
         x = (x.to(self._mean.device).float() / 255 - self._mean) / self._std
-        return x[None].contiguous(memory_format=self._layout), image.shape[:2]
+        return x[None].contiguous(memory_format=self._layout)
 
     @torch.no_grad()
-    def network(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits at an eighth of the image's resolution."""
-        return self.module(x)
+    def network(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        """Return logits at an eighth of the image's resolution."""
+        return (self.module(x),)
 
     @torch.no_grad()
-    def postprocess(self, logits: torch.Tensor, image_size, output_size) -> np.ndarray:
-        """As the ``SemanticPredictor``'s."""
-        labels = label_map(logits, stride=8, image_size=image_size, output_size=output_size)
-        return labels[0].to(torch.uint8).cpu().numpy()
+    def postprocess(self, logits: torch.Tensor, batch, images) -> np.ndarray:
+        """Return (H, W) labels."""
+        size = images[0].shape[:2]
+        full = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
+        return full.argmax(1)[0].to(torch.uint8).cpu().numpy()
+
+    def input(self, batch) -> torch.Tensor:
+        """Return what ``module`` takes of a batch."""
+        return batch
 
 
 class _TorchvisionNetwork(nn.Module):
@@ -79,58 +94,170 @@ class _TorchvisionNetwork(nn.Module):
         return self.classifier(features.get("out", features))
 
 
+class Detectron2Predictor:
+    """A PanopticFPN run as Detectron2's ``DefaultPredictor`` runs it, in steps."""
+
+    def __init__(self, cfg: CfgNode, model: nn.Module):
+        self.model, self._format = model, cfg.INPUT.FORMAT
+        sizes = [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST]
+        self._aug = T.ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TEST)
+
+    def preprocess(self, images) -> list[dict]:
+        """Return the model's input, not normalised: the model does that."""
+        (image,) = images
+        if self._format == "RGB":
+            image = image[:, :, ::-1]
+        height, width = image.shape[:2]
+        image = self._aug.get_transform(image).apply_image(image)
+        image = torch.as_tensor(image.astype("float32").transpose(2, 0, 1))
+        return [{"image": image, "height": height, "width": width}]
+
+    @torch.no_grad()
+    def network(self, inputs: list[dict]) -> tuple:
+        """Return detections and logits, in the network's size."""
+        return self.model.inference(inputs, do_postprocess=False)
+
+    @torch.no_grad()
+    def postprocess(self, detections, logits, inputs, images) -> dict:
+        """Return what the model itself makes of them."""
+        size, model = inputs[0]["image"].shape[-2:], self.model
+        output_size = images[0].shape[:2]
+        sem_seg = sem_seg_postprocess(logits[0], size, *output_size)
+        instances = detector_postprocess(detections[0], *output_size)
+        panoptic = combine_semantic_and_instance_outputs(
+            instances,
+            sem_seg.argmax(dim=0),
+            model.combine_overlap_thresh,
+            model.combine_stuff_area_thresh,
+            model.combine_instances_score_thresh,
+        )
+        return {"sem_seg": sem_seg, "instances": instances, "panoptic_seg": panoptic}
+
+
 class OnnxPredictor:
     """Another predictor whose network runs in onnxruntime, on the CPU with PyTorch's threads."""
 
     def __init__(self, predictor, size: tuple[int, int]):
         """
         Args:
-            predictor: a ``SemanticPredictor`` or :class:`TorchvisionPredictor` on the CPU.
+            predictor: a ``Predictor`` of a semantic model, or a :class:`TorchvisionPredictor`, on
+                the CPU.
             size: (H, W) of the images.
 
         Raises:
-            ValueError: onnxruntime is not installed.
+            ValueError: onnxruntime is not installed, or the model is not a semantic one.
         """
-        self.preprocess, self.postprocess = predictor.preprocess, predictor.postprocess
-        x, _ = predictor.preprocess(np.zeros((*size, 3), np.uint8))
-        self._session = onnx_session(predictor.module, x)
+        self.preprocess, self._predictor = predictor.preprocess, predictor
+        batch = predictor.preprocess([np.zeros((*size, 3), np.uint8)])
+        if isinstance(predictor, TorchvisionPredictor):
+            module = predictor.module
+        elif isinstance(predictor, Predictor) and not hasattr(predictor.model, "roi_heads"):
+            module = _SemanticNetwork(predictor.model).eval()
+        else:
+            raise ValueError("--onnxruntime runs semantic models; this one is panoptic")
+        self._session = onnx_session(module, _input(batch))
 
-    def network(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits, as the predictor's."""
-        logits = torch.from_numpy(self._session.run(None, {"image": x.numpy()})[0])
-        last = x.is_contiguous(memory_format=torch.channels_last)
-        return logits.contiguous(
-            memory_format=torch.channels_last if last else torch.contiguous_format
-        )
+    def network(self, batch) -> tuple:
+        """Return logits, as the predictor does."""
+        return (torch.from_numpy(self._session.run(None, {"image": _input(batch).numpy()})[0]),)
+
+    def postprocess(self, logits, batch, images):
+        """Return what the predictor makes of the logits."""
+        more = () if isinstance(self._predictor, TorchvisionPredictor) else (None,)
+        return self._predictor.postprocess(logits, *more, batch, images)
 
 
-def build_predictor(source: str, size: tuple[int, int], device: str, **options):
-    """A predictor with random weights for images of one size.
+class _SemanticNetwork(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return run_trunk(self.model, x)[1]
+
+
+def _input(batch) -> torch.Tensor:
+    return batch if isinstance(batch, torch.Tensor) else batch.tensor
+
+
+def build_predictor(
+    source: str, size: tuple[int, int], device: str, *, detections: int = 20, **options
+):
+    """Return a predictor with random weights for images of one size.
 
     Args:
-        source: a config file of a semantic model, or "torchvision:<name>".
+        source: a config file, "torchvision:<name>", or "detectron2:<name>" for a PanopticFPN of
+            Detectron2's model zoo.
         size: (H, W) of the images, which are not resized.
         device: "cpu" or "cuda".
-        options: of :class:`~eseg_d2.engine.predictor.SemanticPredictor`; of them torchvision's
-            models take ``channels_last``.
+        detections: that a panoptic model is made to find.
+        options: of :class:`~eseg_d2.inference.Predictor`; of them torchvision's models take
+            ``channels_last`` and Detectron2's none.
+
+    Raises:
+        ValueError: a wrong config, or a model that is neither semantic nor panoptic.
     """
     if source.startswith("torchvision:"):
         name = source.removeprefix("torchvision:")
-        channels_last = options.get("channels_last", False)
-        return TorchvisionPredictor(
-            name, num_classes=19, device=device, channels_last=channels_last
-        )
-    keys = ["MODEL.DEVICE", device]
-    keys += ["INPUT.MIN_SIZE_TEST", str(min(size)), "INPUT.MAX_SIZE_TEST", str(max(size))]
-    cfg = load_config(source, keys)
+        layout = {"channels_last": options.get("channels_last", True)}
+        return TorchvisionPredictor(name, num_classes=19, device=device, **layout)
+    cfg = panoptic_config(source, device)
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = min(size), max(size)
+    kind = cfg.MODEL.META_ARCHITECTURE
+    if kind not in ("SemanticSegmentor", "PanopticRCNN", "PanopticFPN"):
+        raise ValueError(f"{source} is {kind}; expected a semantic or panoptic model")
+    model = build_model(cfg).eval()
+    if kind != "SemanticSegmentor":
+        _fix_detections(model, detections, size)
+    if kind == "PanopticFPN":
+        return Detectron2Predictor(cfg, model)
+    return Predictor.from_model(cfg, model, **options)
+
+
+def panoptic_config(source: str, device: str) -> CfgNode:
+    """Load a config file, or a "detectron2:<name>" of its model zoo, with random weights."""
+    if not source.startswith("detectron2:"):
+        cfg = load_config(source, ["MODEL.DEVICE", device])
+    else:
+        cfg = get_cfg()
+        cfg.merge_from_file(get_config_file(source.removeprefix("detectron2:")))
+        cfg.MODEL.DEVICE = device
     cfg.MODEL.WEIGHTS = ""  # the weights do not matter to the speed
-    return SemanticPredictor(cfg, **options)
+    return cfg
+
+
+def _fix_detections(model: nn.Module, count: int, size: tuple[int, int]) -> None:
+    """Let a panoptic model find as many objects as it is said, of the same sizes as its peers.
+
+    What random weights find is computed all the same, and then replaced: boxes of a sixteenth of
+    the image's area, all over it.
+    """
+    predictor = model.roi_heads.box_predictor
+    infer = predictor.inference
+
+    def inference(predictions, proposals):
+        _, kept = infer(predictions, proposals)
+        generator = torch.Generator().manual_seed(0)
+        scale = torch.tensor([size[1], size[0]])
+        corners = torch.rand(count, 2, generator=generator) * 0.75 * scale
+        boxes = torch.cat([corners, corners + scale / 4], 1)
+        found = []
+        for proposal in proposals:
+            device = proposal.proposal_boxes.device
+            instances = Instances(proposal.image_size)
+            instances.pred_boxes = Boxes(boxes.to(device))
+            instances.scores = torch.linspace(0.95, 0.6, count, device=device)
+            instances.pred_classes = torch.arange(count, device=device) % predictor.num_classes
+            found.append(instances)
+        return found, kept
+
+    predictor.inference = inference
 
 
 def benchmark_models(
     predictors: dict[str, object], size: tuple[int, int], *, repeats: int, device: str
 ) -> list[dict]:
-    """Times each step of each predictor, one image at a time, the predictors in turns.
+    """Time each step of each predictor, one image at a time, the predictors in turns.
 
     Args:
         predictors: by name, with ``preprocess``, ``network`` and ``postprocess``.
@@ -146,12 +273,12 @@ def benchmark_models(
     image = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
     calls = {}
     for name, predictor in predictors.items():
-        x, seen = predictor.preprocess(image)
-        logits = predictor.network(x)
+        batch = predictor.preprocess([image])
+        raw = predictor.network(batch)
         steps = {
-            "preprocess": lambda p=predictor: p.preprocess(image),
-            "network": lambda p=predictor, x=x: p.network(x),
-            "postprocess": lambda p=predictor, y=logits, s=seen: p.postprocess(y, s, size),
+            "preprocess": lambda p=predictor: p.preprocess([image]),
+            "network": lambda p=predictor, x=batch: p.network(x),
+            "postprocess": lambda p=predictor, y=raw, x=batch: p.postprocess(*y, x, [image]),
             "total": lambda p=predictor: _whole_way(p, image),
         }
         calls |= {(name, step): call for step, call in steps.items()}
@@ -171,12 +298,12 @@ def benchmark_models(
 
 
 def _whole_way(predictor, image):
-    x, seen = predictor.preprocess(image)
-    return predictor.postprocess(predictor.network(x), seen, image.shape[:2])
+    batch = predictor.preprocess([image])
+    return predictor.postprocess(*predictor.network(batch), batch, [image])
 
 
 def format_models(rows: list[dict]) -> str:
-    """A table in Markdown; medians in milliseconds, of the total with the spread."""
+    """Return a table in Markdown; medians in milliseconds, of the total with the spread."""
     head = ["model", *(f"{step} ms" for step in STEPS[:3]), "total ms (min - max)", "images/s"]
     head += ["peak MiB", f"speed of {rows[-1]['name']}"]
     lines = []
@@ -192,14 +319,14 @@ def format_models(rows: list[dict]) -> str:
 
 
 def format_profile(predictor, size: tuple[int, int], device: str) -> str:
-    """What the network spends its time on, a table in Markdown.
+    """Return what the network spends its time on, a table in Markdown.
 
     Args:
         predictor: as those of :func:`benchmark_models`.
         size: (H, W) of the image.
         device: "cpu" or "cuda".
     """
-    x, _ = predictor.preprocess(np.zeros((*size, 3), np.uint8))
-    rows = slowest_operations(lambda: predictor.network(x), device, 6)
+    batch = predictor.preprocess([np.zeros((*size, 3), np.uint8)])
+    rows = slowest_operations(lambda: predictor.network(batch), device, 6)
     cells = [[name, f"{share:.0%}", f"{calls}"] for name, share, calls in rows]
     return markdown_table(["operation", "time", "calls"], cells)

@@ -28,6 +28,7 @@ from eseg_d2.inference.prediction import Prediction
 from eseg_d2.inference.predictor import Predictor
 from eseg_d2.inference.sources import find_sources
 from eseg_d2.inference.threshold import raise_threshold
+from eseg_d2.structures.mask_crops import MaskCrops
 from eseg_d2.visualization import relation
 
 __all__ = ["Service"]
@@ -223,7 +224,8 @@ class Service:
             masks = np.zeros((0, *prediction.size), bool)
             if shown.masks:
                 masks = coco_mask.decode(shown.masks).transpose(2, 0, 1).astype(bool)
-            prediction = replace(prediction, instances=replace(prediction.instances, masks=masks))
+            crops = MaskCrops.from_tensor(torch.from_numpy(masks))
+            prediction = replace(prediction, instances=replace(prediction.instances, crops=crops))
         return raise_threshold(prediction, score_of(request), self.predictor.model)
 
     def _context(self, request: dict) -> dict:
@@ -253,7 +255,8 @@ class Service:
 def _without_masks(prediction: Prediction) -> tuple[Prediction, list[dict] | None]:
     """A prediction without the masks of its objects, and these run-length encoded."""
     instances = prediction.instances
-    if instances is None or instances.masks is None:
+    if instances is None or instances.crops is None:
         return prediction, None
-    masks = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in instances.masks]
-    return replace(prediction, instances=replace(instances, masks=None)), masks
+    masks = (instances.mask(i) for i in range(len(instances.scores)))
+    encoded = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
+    return replace(prediction, instances=replace(instances, crops=None)), encoded

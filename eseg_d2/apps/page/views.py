@@ -54,8 +54,8 @@ def _objects(prediction: Prediction):
     """Objects and their masks, the best last; where there are only boxes, these."""
     found = prediction.instances
     for i in reversed(range(len(found.scores))):
-        if found.masks is not None:
-            mask = found.masks[i]
+        if found.crops is not None:
+            mask = found.mask(i)
         else:
             mask = np.zeros(prediction.size, bool)
             x0, y0, x1, y1 = np.round(found.boxes[i]).astype(int).clip(0)

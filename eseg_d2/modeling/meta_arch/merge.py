@@ -4,6 +4,7 @@ import torch
 from detectron2.structures import Instances
 
 from eseg_d2.structures.label_space import LabelSpace
+from eseg_d2.structures.mask_crops import MaskCrops
 
 __all__ = ["merge_panoptic"]
 
@@ -20,11 +21,12 @@ def merge_panoptic(
     """Panoptic FPN's heuristic: instances by descending score, then stuff where nothing is yet.
 
     Unlike Detectron2's ``combine_semantic_and_instance_outputs`` it takes no semantic label for
-    "things" by its number; which ids are stuff, the label space says.
+    "things" by its number; which ids are stuff, the label space says. On a GPU it waits for
+    results a fixed number of times, however many instances there are.
 
     Args:
-        instances: of one image, with ``pred_masks`` (N, H, W) bool, ``scores`` (N,) in 0..1
-            and ``pred_classes`` (N,), contiguous ids.
+        instances: of one image, with ``pred_masks`` ((N, H, W) bool, or :class:`MaskCrops`),
+            ``scores`` (N,) in 0..1 and ``pred_classes`` (N,), contiguous ids.
         semantic: (H, W) integers, semantic train ids.
         label_space: of the data set.
         overlap_threshold: an instance is dropped if more than this share of its mask is taken.
@@ -36,35 +38,49 @@ def merge_panoptic(
         ``category_id`` (contiguous id), ``isthing``, ``area`` (pixels), and for things also
         ``score`` and ``instance_id``, the row in ``instances``.
     """
-    panoptic = torch.zeros_like(semantic, dtype=torch.int32)
-    free = torch.ones_like(semantic, dtype=torch.bool)
-    segments_info: list[dict] = []
-
-    def add(mask: torch.Tensor, area: int, **info) -> None:
-        segment_id = len(segments_info) + 1
-        panoptic[mask] = segment_id
-        free.logical_and_(~mask)
-        segments_info.append({"id": segment_id, "area": area, **info})
-
-    masks = instances.pred_masks.to(device=semantic.device, dtype=torch.bool)
+    masks = instances.pred_masks
+    if isinstance(masks, torch.Tensor):
+        masks = MaskCrops.from_tensor(masks.to(device=semantic.device, dtype=torch.bool))
     scores = instances.scores.tolist()
     classes = instances.pred_classes.tolist()
-    for i in torch.argsort(-instances.scores).tolist():
-        if scores[i] < score_threshold:
-            break
-        visible = masks[i] & free
-        area, full_area = int(visible.sum()), int(masks[i].sum())
-        if area == 0 or full_area - area > overlap_threshold * full_area:
-            continue
-        add(visible, area, category_id=classes[i], isthing=True, score=scores[i], instance_id=i)
+    order = torch.argsort(-instances.scores).tolist()
+    order = [i for i in order if not scores[i] < score_threshold]
+    contiguous = label_space.semantic_to_contiguous.tolist()
+    # each pixel's index: the place of its instance in the order, after the semantic labels
+    owner = _claim_pixels(masks, order, semantic, overlap_threshold)
+    index = torch.where(owner >= 0, owner + len(contiguous), semantic.int())
+    areas = torch.bincount(index.flatten(), minlength=len(contiguous) + len(order)).tolist()
 
-    # not torch.unique, which sorts the pixels
-    for train_id in torch.bincount(semantic.flatten()).nonzero().flatten().tolist():
-        contiguous = int(label_space.semantic_to_contiguous[train_id])
-        if contiguous < 0 or label_space.is_thing[contiguous]:
-            continue
-        mask = (semantic == train_id) & free
-        area = int(mask.sum())
-        if area and area >= stuff_area_limit:
-            add(mask, area, category_id=contiguous, isthing=False)
-    return panoptic, segments_info
+    ids, segments = [0] * len(areas), []
+
+    def add(index: int, **info) -> None:
+        ids[index] = len(segments) + 1
+        segments.append({"id": ids[index], "area": areas[index], **info})
+
+    for n, i in enumerate(order, start=len(contiguous)):
+        if areas[n]:
+            add(n, category_id=classes[i], isthing=True, score=scores[i], instance_id=i)
+    for train_id, category in enumerate(contiguous):
+        is_stuff = category >= 0 and not label_space.is_thing[category]
+        if is_stuff and areas[train_id] >= max(stuff_area_limit, 1):
+            add(train_id, category_id=category, isthing=False)
+    table = torch.tensor(ids, dtype=torch.int32, device=semantic.device)
+    return table.index_select(0, index.flatten()).view_as(index), segments
+
+
+def _claim_pixels(
+    masks: MaskCrops, order: list[int], semantic: torch.Tensor, overlap_threshold: float
+) -> torch.Tensor:
+    """Give each pixel to the first instance that has it, unless too little of that one is left.
+
+    Returns:
+        (H, W) int32: the place in ``order`` of each pixel's instance, -1 where there is none.
+    """
+    owner = torch.full_like(semantic, -1, dtype=torch.int32)
+    for n, i in enumerate(order):
+        mask, region = masks.crops[i][2], masks.window(i, owner)
+        visible = mask & (region < 0)
+        area, full = visible.sum(), mask.sum()
+        kept = full - area <= overlap_threshold * full.double()
+        region.masked_fill_(visible & kept, n)
+    return owner

@@ -4,15 +4,19 @@ import torch
 from detectron2.config import configurable
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, PanopticFPN
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
+from detectron2.structures import ImageList, Instances
 from torch import nn
 
 from eseg_d2.layers.label_map import label_map
 from eseg_d2.modeling.meta_arch.merge import merge_panoptic
+from eseg_d2.modeling.sem_seg.head import logits_at_stride, upsample_logits
 from eseg_d2.structures.label_space import LabelSpace
+from eseg_d2.structures.mask_crops import MaskCrops
 from eseg_d2.utils.errors import check_choice
 
-__all__ = ["PanopticRCNN"]
+__all__ = ["PanopticRCNN", "detect", "run_trunk", "scale_instances"]
 
 INITS = ("pretrained", "scratch")
 
@@ -24,13 +28,7 @@ class PanopticRCNN(PanopticFPN):
     It is Detectron2's ``PanopticFPN`` with two differences that make it work on any panoptic data
     set, Cityscapes included: the label space of the data set says what is a thing, and every
     class id in the output is a contiguous id, by which the data set's metadata names classes.
-
-    Attributes:
-        semantic_labels: False; if set to True the ``sem_seg`` of the output is a label map, and the
-            logits, which take a gigabyte for a photograph of 12 megapixels, are not resized.
     """
-
-    semantic_labels = False
 
     @configurable
     def __init__(self, *, label_space: LabelSpace, init: str = "pretrained", **kwargs):
@@ -82,8 +80,7 @@ class PanopticRCNN(PanopticFPN):
         Returns:
             In training a dict of scalar losses. In inference one dict an image:
 
-            - ``sem_seg``: (number of semantic classes, height, width), logits; or with
-              ``semantic_labels`` (height, width) int64, their argmax;
+            - ``sem_seg``: (number of semantic classes, height, width), logits;
             - ``instances``: with ``pred_boxes``, ``pred_masks``, ``scores`` and
               ``pred_classes`` (contiguous ids);
             - ``panoptic_seg``: as of :func:`merge_panoptic`.
@@ -96,35 +93,56 @@ class PanopticRCNN(PanopticFPN):
         return super().forward(batched_inputs)
 
     def inference(self, batched_inputs: list[dict], do_postprocess: bool = True):
-        """See :meth:`forward`; without post-processing the raw (instances, logits), which are in
-        the network's input size and, for the instances, in ROI classes."""
+        """Predict; see :meth:`forward`. Without post-processing return the raw (instances, logits),
+        which are in the network's input size and, for the instances, in ROI classes."""
         assert not self.training
         images = self.preprocess_image(batched_inputs)
-        features = self.backbone(images.tensor)
-        logits, _ = self.sem_seg_head(features, None)
-        proposals, _ = self.proposal_generator(images, features, None)
-        detections, _ = self.roi_heads(images, features, proposals, None)
+        features, logits = run_trunk(self, images.tensor)
+        detections = detect(self, images, features)
         if not do_postprocess:
-            return detections, logits
+            return detections, upsample_logits(self.sem_seg_head, logits)
         return [
-            self._postprocess(*outputs)
-            for outputs in zip(logits, detections, batched_inputs, images.image_sizes, strict=True)
+            self.finish(logits[i], detections[i], size, (x.get("height"), x.get("width")))
+            for i, (x, size) in enumerate(zip(batched_inputs, images.image_sizes, strict=True))
         ]
 
-    def _postprocess(self, logits, detections, inputs: dict, image_size: tuple[int, int]) -> dict:
-        height = inputs.get("height", image_size[0])
-        width = inputs.get("width", image_size[1])
+    def finish(
+        self,
+        logits: torch.Tensor,
+        detections: Instances,
+        image_size: tuple[int, int],
+        output_size: tuple[int | None, int | None],
+        *,
+        compact: bool = False,
+    ) -> dict:
+        """Bring logits and detections of one image to the output's size, and merge them.
+
+        Args:
+            logits: (number of semantic classes, h, w), at the head's stride.
+            detections: of :func:`detect`; their boxes are changed.
+            image_size: (H, W) of the image as the network saw it, without padding.
+            output_size: (height, width) of the output; None is the side of ``image_size``.
+            compact: return labels in place of logits (for a photograph of 12 megapixels they take
+                a gigabyte), and the masks of the instances as :class:`MaskCrops`.
+
+        Returns:
+            As :meth:`forward`; if compact, ``sem_seg`` is (height, width) uint8 semantic train
+            ids.
+        """
+        size = tuple(o or i for o, i in zip(output_size, image_size, strict=True))
+        head = self.sem_seg_head
         labels = label_map(
-            logits[None], stride=1, image_size=image_size, output_size=(height, width)
+            logits[None], stride=head.common_stride, image_size=image_size, output_size=size
         )[0]
-        if self.semantic_labels:
-            sem_seg = labels
-        else:
-            sem_seg = sem_seg_postprocess(logits, image_size, height, width)
-        instances = detector_postprocess(detections, height, width)
+        instances = scale_instances(detections, size)
         contiguous = torch.as_tensor(self.label_space.roi_to_contiguous, device=self.device)
         instances.pred_classes = contiguous[instances.pred_classes]
         panoptic = merge_panoptic(instances, labels, self.label_space, **self.merge_options)
+        if compact:
+            sem_seg = labels
+        else:
+            sem_seg = sem_seg_postprocess(upsample_logits(head, logits[None])[0], image_size, *size)
+            instances.pred_masks = instances.pred_masks.tensor(self.device)
         return {"sem_seg": sem_seg, "instances": instances, "panoptic_seg": panoptic}
 
 
@@ -136,6 +154,61 @@ def _draw_larger_weights(model: PanopticFPN) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     nn.init.normal_(proposals.anchor_deltas.weight, std=0.02)
     nn.init.normal_(model.roi_heads.box_predictor.bbox_pred.weight, std=0.01)
+
+
+def run_trunk(
+    model: nn.Module, x: torch.Tensor
+) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+    """Run the backbone and the semantic head: all that has no data-dependent shapes.
+
+    Args:
+        model: any of Detectron2's or ours with a backbone, in evaluation mode.
+        x: (B, 3, H, W), normalised and padded.
+
+    Returns:
+        The features, and the logits (B, C, h, w) at the head's stride; None without such a head.
+    """
+    features = model.backbone(x)
+    if not hasattr(model, "sem_seg_head"):
+        return features, None
+    return features, logits_at_stride(model.sem_seg_head, features)
+
+
+def detect(
+    model: nn.Module, images: ImageList, features: dict[str, torch.Tensor]
+) -> list[Instances]:
+    """Run what finds objects, of an R-CNN or a dense detector such as RetinaNet.
+
+    Returns:
+        For each image the detections; ``pred_masks``, where there are any, are those of the boxes:
+        (N, 1, M, M).
+    """
+    if isinstance(model, DenseDetector):
+        levels = [features[name] for name in model.head_in_features]
+        return model.forward_inference(images, levels, model.head(levels))
+    proposals, _ = model.proposal_generator(images, features, None)
+    return model.roi_heads(images, features, proposals, None)[0]
+
+
+def scale_instances(detections: Instances, size: tuple[int, int]) -> Instances:
+    """Do what Detectron2's ``detector_postprocess`` does, but keep masks inside their boxes.
+
+    Args:
+        detections: of :func:`detect`; their boxes are changed.
+        size: (H, W) of the output.
+
+    Returns:
+        The instances whose boxes are not empty; ``pred_masks`` are :class:`MaskCrops`.
+    """
+    fields = dict(detections.get_fields())
+    masks = fields.pop("pred_masks", None)
+    if masks is not None:
+        fields["box_masks"] = masks[:, 0]  # a name that it does not know: not to be pasted
+    found = detector_postprocess(Instances(detections.image_size, **fields), *size)
+    if masks is not None:
+        found.pred_masks = MaskCrops.paste(found.box_masks, found.pred_boxes.tensor, size)
+        found.remove("box_masks")
+    return found
 
 
 def _require_targets(batched_inputs: list[dict]) -> None:

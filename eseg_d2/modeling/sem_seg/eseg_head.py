@@ -7,7 +7,8 @@ from detectron2.layers import ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
 
-from eseg_d2.layers.fusion import WeightedFusion, make_activation
+from eseg_d2.layers.fusion import WeightedFusion, make_activation, sum_maps
+from eseg_d2.layers.resample import scale_map
 from eseg_d2.layers.separable_conv import ConvNorm, SeparableConv2d
 from eseg_d2.modeling.sem_seg.head import SemanticHead
 
@@ -72,7 +73,9 @@ class ESegHead(SemanticHead):
 
     def layers(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits at the lowest level: (B, num_classes, h, w)."""
-        lowest, *higher = (features[name] for name in self.in_features)
+        maps = [features[name] for name in self.in_features]
+        # weighed first, where the map is small: resizing is linear
+        lowest, *higher = map(scale_map, maps, self.fuse.factors())
         size = lowest.shape[-2:]
         resized = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in higher]
-        return self.predictor(self.activation(self.conv(self.fuse([lowest, *resized]))))
+        return self.predictor(self.activation(self.conv(sum_maps([lowest, *resized]))))

@@ -3,12 +3,32 @@
 import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
+from detectron2.projects.deeplab import DeepLabV3Head
 from torch import nn
 
 from eseg_d2.modeling.sem_seg.loss import LOSS_TYPES, pixel_cross_entropy
 from eseg_d2.utils.errors import check_choice
 
-__all__ = ["SemanticHead"]
+__all__ = ["SemanticHead", "logits_at_stride", "upsample_logits"]
+
+
+def logits_at_stride(head: nn.Module, features: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the logits of a semantic head before it upsamples them by its ``common_stride``.
+
+    Args:
+        head: ours, or Detectron2's SemSegFPNHead or DeepLab's; in evaluation mode.
+        features: the backbone's.
+    """
+    if isinstance(head, DeepLabV3Head):  # the one that has no method for it
+        return head.predictor(head.aspp(features[head.in_features[0]]))
+    return head.layers(features)
+
+
+def upsample_logits(head: nn.Module, logits: torch.Tensor) -> torch.Tensor:
+    """Upsample (B, C, h, w) logits by a head's ``common_stride``, as Detectron2's heads do."""
+    return F.interpolate(
+        logits, scale_factor=head.common_stride, mode="bilinear", align_corners=False
+    )
 
 
 class SemanticHead(nn.Module):
@@ -92,10 +112,7 @@ class SemanticHead(nn.Module):
         if self.training:
             assert targets is not None
             return None, self.losses(logits, targets)
-        logits = F.interpolate(
-            logits, scale_factor=self.common_stride, mode="bilinear", align_corners=False
-        )
-        return logits, {}
+        return upsample_logits(self, logits), {}
 
     def losses(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         """

@@ -43,10 +43,47 @@ def test_onnxruntime_gives_the_same_labels(root, source):
     predictor = build_predictor(source, (64, 96), "cpu")
     onnx = OnnxPredictor(predictor, (64, 96))
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    x, _ = predictor.preprocess(image)
-    torch.testing.assert_close(onnx.network(x), predictor.network(x), rtol=1e-3, atol=1e-4)
+    batch = predictor.preprocess([image])
+    (logits, *_), (expected, *_) = onnx.network(batch), predictor.network(batch)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
+    results = [p.postprocess(*p.network(batch), batch, [image]) for p in (onnx, predictor)]
+    labels, expected = (x[0].semantic if isinstance(x, list) else x for x in results)
+    assert labels.shape == (64, 96) and (labels == expected).mean() > 0.99
 
 
-def test_what_is_no_semantic_model_is_told(root):
-    done = benchmark(root, "--config-file", "configs/scenes/rsp_panoptic_R18_coco.yaml")
-    assert done.returncode == 1 and "is PanopticRCNN" in done.stderr.splitlines()[-1]
+STOCK = "detectron2:COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"
+
+
+@pytest.mark.parametrize("source", ["configs/scenes/rsp_panoptic_R18_cityscapes.yaml", STOCK])
+def test_panoptic_models_find_as_many_objects_as_they_are_told(root, source):
+    source = source if source == STOCK else str(root / source)
+    predictor = build_predictor(source, (64, 96), "cpu", detections=7)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    batch = predictor.preprocess([image])
+    result = predictor.postprocess(*predictor.network(batch), batch, [image])
+    if source == STOCK:
+        instances, size = result["instances"], result["panoptic_seg"][0].shape
+    else:
+        instances, size = result[0].instances, result[0].panoptic.shape
+    assert len(instances.scores) == 7 and size == (64, 96)
+
+
+def test_what_cannot_be_timed_is_told(root):
+    panoptic = "configs/scenes/rsp_panoptic_R18_coco.yaml"
+    done = benchmark(root, "--config-file", panoptic, "--size", "64x96", "--onnxruntime")
+    assert done.returncode == 1 and "runs semantic models" in done.stderr.splitlines()[-1]
+
+
+def test_training_iterations_are_timed(root, tmp_path):
+    out = tmp_path / "training.json"
+    done = python(
+        *("tools/benchmark.py", "training", "--repeats", "1", "--size", "64x96", "--json", out),
+        *("--config-file", "configs/scenes/rsp_panoptic_R18_cityscapes.yaml", "--objects", "3"),
+        *("--vs", "configs/scenes/rsp_panoptic_R18_coco.yaml"),
+        cwd=root,
+    )
+    assert done.returncode == 0, done.stderr
+    first, last = json.loads(out.read_text())
+    assert first["ratio"] == pytest.approx(first["seconds"]["median"] / last["seconds"]["median"])
+    assert last["ratio"] == 1 and first["peak_bytes"] > 0
+    assert f"| {first['name']} |" in done.stdout

@@ -3,10 +3,12 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 
 from eseg_d2.apps.page.views import make_views
 from eseg_d2.inference import InstanceResults, Prediction
 from eseg_d2.inference.classes import ClassTable
+from eseg_d2.structures.mask_crops import MaskCrops
 
 CLASSES = ClassTable(("road", "car"), ((128, 64, 128), (0, 0, 142)))
 
@@ -20,7 +22,7 @@ def objects(masks):
         boxes=np.array([[0, 0, 2, 2], [1, 1, 4.4, 9]], np.float32),
         scores=np.array([0.9, 0.5], np.float32),
         classes=np.array([1, 1]),
-        masks=masks,
+        crops=None if masks is None else MaskCrops.from_tensor(torch.from_numpy(masks)),
     )
 
 

@@ -7,6 +7,8 @@ from detectron2.utils.events import EventStorage
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.engine import load_config
+from eseg_d2.modeling.meta_arch.panoptic import detect, run_trunk
+from eseg_d2.structures.mask_crops import MaskCrops
 
 
 @pytest.fixture(params=["cityscapes", "coco"])
@@ -54,13 +56,36 @@ def test_trains_a_step_and_predicts_what_the_data_set_names(cfg):
     names = MetadataCatalog.get(cfg.DATASETS.TEST[0]).thing_classes
     assert names == list(space.names)
 
-    model.semantic_labels = True
     with torch.no_grad():
-        (labelled,) = model([{"image": batch[0]["image"], "height": 50, "width": 90}])
-    assert labelled["sem_seg"].shape == (50, 90)
-    equal = labelled["sem_seg"] == out["sem_seg"].argmax(dim=0)
+        images = model.preprocess_image(batch[:1])
+        features, logits = run_trunk(model, images.tensor)
+        (detections,) = detect(model, images, features)
+        size = images.image_sizes[0]
+        compact = model.finish(logits[0], detections, size, (50, 90), compact=True)
+    assert compact["sem_seg"].shape == (50, 90)
+    equal = compact["sem_seg"] == out["sem_seg"].argmax(dim=0)
     assert equal.float().mean() > 0.999  # where the best two classes differ by rounding
-    assert (labelled["panoptic_seg"][0] == panoptic).all()
+    assert (compact["panoptic_seg"][0] == panoptic).all()
+    masks = compact["instances"].pred_masks
+    assert isinstance(masks, MaskCrops) and torch.equal(masks.tensor(), out["instances"].pred_masks)
+
+
+def test_a_panoptic_fpn_of_detectron2_gives_the_same_raw_outputs(cfg):
+    """Its own way through the heads, and its own post-processing, but for the merging."""
+    model = build_model(cfg).eval()
+    (sample,) = samples(cfg, 1)
+    inputs = [{"image": sample["image"], "height": 50, "width": 90}]
+    model.roi_heads.box_predictor.test_score_thresh = 0.0
+    with torch.no_grad():
+        (ours,) = model(inputs)
+        (theirs,) = PanopticFPN.inference(model, inputs)
+        raw = model.inference(inputs, do_postprocess=False)
+        expected_raw = PanopticFPN.inference(model, inputs, do_postprocess=False)
+    torch.testing.assert_close(ours["sem_seg"], theirs["sem_seg"])
+    assert torch.equal(ours["instances"].pred_masks, theirs["instances"].pred_masks)
+    assert torch.equal(ours["instances"].pred_boxes.tensor, theirs["instances"].pred_boxes.tensor)
+    torch.testing.assert_close(raw[1], expected_raw[1])
+    assert torch.equal(raw[0][0].pred_masks, expected_raw[0][0].pred_masks)
 
 
 def test_inputs_of_another_mapper_are_named(cfg):

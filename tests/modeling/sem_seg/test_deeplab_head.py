@@ -7,7 +7,7 @@ from detectron2.modeling import DatasetMapperTTA, build_model
 from detectron2.projects.deeplab import DeepLabV3Head
 
 from eseg_d2.engine import load_config
-from eseg_d2.engine.predictor import SemanticPredictor
+from eseg_d2.inference import Predictor
 from eseg_d2.modeling.sem_seg.deeplab_head import AnySizeDeepLabV3Head
 from eseg_d2.modeling.test_time_augmentation import SemanticTTA
 
@@ -33,7 +33,8 @@ def test_any_size_is_predicted_in_one_version_and_in_several(cfg):
     assert out["sem_seg"].shape == (19, 75, 131)
     tta = SemanticTTA(model, mapper=DatasetMapperTTA([48, 64, 90], 1000, True))
     assert tta([{"image": image}])[0]["sem_seg"].shape == (19, 75, 131)
-    assert SemanticPredictor(cfg)(image.permute(1, 2, 0).numpy()).shape == (75, 131)
+    predictor = Predictor.from_model(cfg, model)
+    assert predictor(image.permute(1, 2, 0).numpy()).semantic.shape == (75, 131)
 
 
 def test_on_the_crop_it_is_detectron2s_head(cfg):
