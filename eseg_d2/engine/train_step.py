@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from eseg_d2.engine.checkpoint import what_is_kept
 from eseg_d2.engine.signals import requested
 from eseg_d2.engine.solver import Clipping, gradient_norm
-from eseg_d2.modeling.sem_seg.pixel_count import shared_pixel_count
+from eseg_d2.modeling.sem_seg.head import SemanticHead
 from eseg_d2.utils.errors import RunError, listing
 
 __all__ = ["NotFiniteError", "NotFiniteGuard", "TrainStep"]
@@ -133,6 +133,7 @@ class TrainStep:
         self._autocast = autocast
         self._ignore_value = ignore_value
         self._can_skip = can_skip
+        self._heads = [m for m in model.modules() if isinstance(m, SemanticHead)]
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         scaled = autocast == torch.float16
         self._scaler = torch.amp.GradScaler(device.type, enabled=scaled)
@@ -152,8 +153,8 @@ class TrainStep:
         before = self._statistics() if self._can_skip else None
         self.optimizer.zero_grad()
         try:
-            with shared_pixel_count(self._mean_pixel_count(parts)):
-                figures = self._accumulate(parts)
+            self._set_pixel_count(self._mean_pixel_count(parts))
+            figures = self._accumulate(parts)
             figures["grad_norm"] = self._update()
         except NotFiniteError:
             self.optimizer.zero_grad()
@@ -161,6 +162,8 @@ class TrainStep:
                 for buffer, value in before:
                     buffer.copy_(value)
             raise
+        finally:
+            self._set_pixel_count(None)
         return figures
 
     def state_dict(self) -> dict:
@@ -242,6 +245,10 @@ class TrainStep:
             distributed.all_reduce(shared)
             count = float(shared)
         return count / (len(parts) * world_size)
+
+    def _set_pixel_count(self, count: float | None) -> None:
+        for head in self._heads:
+            head.pixel_count = count
 
     def _statistics(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         return [(buffer, buffer.clone()) for buffer in self.model.buffers()]

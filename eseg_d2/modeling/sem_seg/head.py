@@ -37,7 +37,13 @@ class SemanticHead(nn.Module):
     Attributes:
         in_features: names of the levels, from the lowest up.
         common_stride: of the lowest level, in pixels.
+        pixel_count: what a trainer may set before each step: pixels that are not ignored, the mean
+            over the parts of a batch (processes, accumulated steps). Then the mean of the parts'
+            losses is the loss of the whole batch, though ignored pixels are spread unevenly. None:
+            each part counts its own.
     """
+
+    pixel_count: float | None = None
 
     def __init__(
         self,
@@ -124,6 +130,10 @@ class SemanticHead(nn.Module):
             ``{"loss_sem_seg": scalar}``, in fp32.
         """
         loss = pixel_cross_entropy(
-            logits, targets, ignore_value=self.ignore_value, loss_type=self.loss_type
+            logits,
+            targets,
+            ignore_value=self.ignore_value,
+            loss_type=self.loss_type,
+            pixel_count=self.pixel_count,
         )
         return {"loss_sem_seg": loss * self.loss_weight}

@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 
 from eseg_d2.layers.resize import resize_bilinear
-from eseg_d2.modeling.sem_seg.pixel_count import current_pixel_count
 
 __all__ = ["LOSS_TYPES", "pixel_cross_entropy"]
 
@@ -13,14 +12,16 @@ HARD_SHARE = 0.2  # of all pixels, as in Detectron2's DeepLab project
 
 
 def pixel_cross_entropy(
-    logits: torch.Tensor, targets: torch.Tensor, *, ignore_value: int, loss_type: str
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    ignore_value: int,
+    loss_type: str,
+    pixel_count: float | None = None,
 ) -> torch.Tensor:
     """Mean cross entropy in fp32 of logits that are brought to the targets' size (bilinear).
 
-    Finite and connected to the graph also if no pixel counts: then it is zero. Inside
-    ``shared_pixel_count`` the sum of "cross_entropy" is divided by that number. The hardest pixels
-    are always those of this call, since those of the whole batch are not known before all of its
-    parts are computed.
+    Finite and connected to the graph also if no pixel counts: then it is zero.
 
     Args:
         logits: (B, num_classes, h, w).
@@ -29,7 +30,9 @@ def pixel_cross_entropy(
         loss_type: "cross_entropy", the mean over the pixels that count; or "hard_pixel_mining",
             over those of the highest loss, at most a fifth of all pixels (DeeperLab, 1902.05093,
             as Detectron2's ``DeepLabCE``; there ignored pixels fill up the fifth as zeros, here
-            they do not).
+            they do not). The hardest are those of this call: those of a batch in several parts are
+            not known before all of its parts are computed.
+        pixel_count: what the sum of "cross_entropy" is divided by; None: the pixels that count.
 
     Returns:
         A scalar.
@@ -38,9 +41,8 @@ def pixel_cross_entropy(
     counted = (targets != ignore_value).sum()
     if loss_type == "cross_entropy":
         total = F.cross_entropy(logits, targets, reduction="sum", ignore_index=ignore_value)
-        shared = current_pixel_count()
-        if shared is not None:
-            return total / max(shared, 1)
+        if pixel_count is not None:
+            return total / max(pixel_count, 1)
     else:
         losses = F.cross_entropy(logits, targets, reduction="none", ignore_index=ignore_value)
         hardest = max(int(HARD_SHARE * losses.numel()), 1)
