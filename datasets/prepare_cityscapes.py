@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Makes of Cityscapes' instanceIds pngs what Detectron2 reads: labelTrainIds pngs, and panoptic
-pngs with their json. What is there is not made again, and an interrupted run goes on."""
+pngs with their json. Existing files are not made again, and an interrupted run continues."""
 
 import argparse
 import sys
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on", file=sys.stderr)
+        print("interrupted: the same command continues", file=sys.stderr)
         return 130
     for split, count in counts.items():
         print(f"{root}: {split} is ready, {count} images")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes a data set in the COCO panoptic format of your own annotations, one split at a time:
 OUTPUT/panoptic/*.png and OUTPUT/panoptic.json. Prints the lines for DATASETS.PANOPTIC.
-An interrupted run goes on when the same command is given again. See docs/data.md."""
+An interrupted run continues when the same command is given again. See docs/data.md."""
 
 import argparse
 import sys
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on", file=sys.stderr)
+        print("interrupted: the same command continues", file=sys.stderr)
         return 130
     state = "made" if found.made else "already made"
     print(f"{args['output']}: {state}, {found.images} images, {found.segments} segments")

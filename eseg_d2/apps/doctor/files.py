@@ -36,7 +36,7 @@ _RARE = ("I", "F")  # modes whose pixels may be no colours
 
 
 class FileCheck(NamedTuple):
-    """What the files of one image told.
+    """What the files of one image tell.
 
     Attributes:
         findings: what is wrong.

@@ -58,7 +58,7 @@ class Report:
 
 @dataclass
 class JsonCheck:
-    """What the json of one data set told.
+    """What the json of one data set tells.
 
     Attributes:
         findings: what is wrong.

@@ -21,7 +21,7 @@ class SceneLabel:
         train_id: Cityscapes train id; 255 for void labels.
         name: Cityscapes name.
         supercategory: Cityscapes category.
-        is_thing: whether single objects are told apart.
+        is_thing: whether single objects are distinguished.
         color: RGB, 0..255.
     """
 

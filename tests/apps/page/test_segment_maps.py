@@ -4,7 +4,7 @@ import zlib
 import numpy as np
 import pytest
 
-from eseg_d2.apps.page.views import make_views
+from eseg_d2.apps.page.segment_maps import make_views
 from eseg_d2.inference import InstanceResults, Prediction
 from eseg_d2.inference.classes import ClassTable
 
