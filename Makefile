@@ -74,7 +74,7 @@ lint: install ## check style, format, types, and which room imports which
 
 clean: ## remove the environment and caches (keeps output/ and the data sets)
 	@$(VENV_IS_OURS)
-	rm -rf $(VENV) build ./*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build ./*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `clean` and `python -m venv --clear` delete VENV: not a folder that was made for something else
