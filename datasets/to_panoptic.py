@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make a data set in the COCO panoptic format of your own annotations, one split at a time:
 OUTPUT/panoptic/*.png and OUTPUT/panoptic.json. Prints the lines for DATASETS.PANOPTIC.
-An interrupted run goes on when the same command is given again. See docs/data.md."""
+An interrupted run continues when the same command is given again. See docs/data.md."""
 
 import argparse
 import sys
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parse(arguments)
     from eseg_d2.utils.errors import exit_status
 
-    return exit_status(lambda: _convert(**vars(args)), if_interrupted="the same command goes on")
+    return exit_status(lambda: _convert(**vars(args)), if_interrupted="the same command continues")
 
 
 def _convert(kind: str, name: str | None, **args) -> None:

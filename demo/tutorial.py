@@ -90,7 +90,7 @@ def truth_of(record: dict) -> dict[str, np.ndarray]:
 
 show("1_data", contact_sheet([side_by_side(truth_of(record)) for record in records[:4]]))
 
-# %% 4. Train. Interrupted, this cell goes on where it was.
+# %% 4. Train. An interrupted cell continues where it was.
 from eseg_d2.engine import Trainer, write_results
 
 Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True)

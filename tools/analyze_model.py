@@ -31,7 +31,7 @@ def parse_args(argv=None):
         metavar="HxW",
         help="of the image in pixels; default 1024x2048",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     parser.add_argument(
         "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides for all configs"
     )

@@ -48,7 +48,7 @@ def parse_args(argv=None):
     relation.add_argument("--threads", type=int, default=2, help="CPU threads")
     relation.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     relation.add_argument("--compile", action="store_true", help="also under torch.compile")
-    relation.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
+    relation.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     add_model_parsers(commands)
     add_data_parsers(commands)
     return parser.parse_args(argv)
@@ -110,7 +110,7 @@ def add_model_parsers(commands):
 def add_data_parsers(commands):
     quality = commands.add_parser(
         "panoptic-quality",
-        help="panoptic quality against cityscapesscripts' pq_compute, on the same maps in memory",
+        help="panoptic quality against cityscapesscripts' pq_compute, on the same panoptic pngs",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     quality.set_defaults(run=run_panoptic_quality)

@@ -28,8 +28,8 @@ def parse_args(argv=None):
         help="check this one; may be repeated. Names tell which are train and val of each other",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes; default: all CPUs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all findings here, too")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to look at, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all findings here")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write them as a page")
     parser.add_argument(
         "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the config"
     )

@@ -27,9 +27,9 @@ def parse_args(argv=None):
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--size", type=image_size, metavar="HxW", help="default: that of the tests")
     parser.add_argument("--dynamic", action="store_true", help="any H and W")
-    parser.add_argument("--logits", action="store_true", help="output the logits, too")
+    parser.add_argument("--logits", action="store_true", help="also output the logits")
     parser.add_argument(
-        "--image", action="append", default=[], metavar="FILE", help="verify on it, too"
+        "--image", action="append", default=[], metavar="FILE", help="also verify on it"
     )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     return parser.parse_args(argv)

@@ -61,7 +61,7 @@ def main():
     except (ValueError, OSError) as error:
         sys.exit(f"report.py: {error}")
     except KeyboardInterrupt:
-        sys.exit("report.py: interrupted; the same command goes on with what is predicted")
+        sys.exit("report.py: interrupted; the same command continues where it was")
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Does the RSP head learn? It beside Semantic FPN and DeepLabV3, same backbone and recipe.
+"""Compare the RSP head with Semantic FPN and DeepLabV3 on the same backbone and recipe.
 
 Trains every configuration with every seed by train_net.py and writes study.json, study.md (a
-table) and study.png (a plot) into the output folder. Interrupted, the same command goes on from
-the last checkpoints; runs that are done are used again.
+table) and study.png (a plot) into the output folder. After an interruption the same command
+continues from the last checkpoints; finished runs are used again.
 
 python tools/study.py --output output/study
 python tools/study.py --output output/study --seeds 1,2,3,4 SOLVER.MAX_ITER 1200
@@ -67,7 +67,7 @@ def main():
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         sys.exit(f"study.py: {error}")
     except KeyboardInterrupt:
-        sys.exit("study.py: interrupted; the same command goes on")
+        sys.exit("study.py: interrupted; the same command continues")
 
 
 if __name__ == "__main__":

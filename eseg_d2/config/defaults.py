@@ -1,4 +1,4 @@
-"""Every configuration key that this project adds to Detectron2's."""
+"""Every configuration key that eseg_d2 adds to those of Detectron2."""
 
 from detectron2.config import CfgNode as CN
 from detectron2.projects.deeplab import add_deeplab_config
@@ -17,7 +17,7 @@ def add_eseg_config(cfg: CN) -> None:
     """
     add_deeplab_config(cfg)
     # DeepLab's key with another default: "cross_entropy", or "hard_pixel_mining" of the fifth of
-    # the pixels whose loss is highest. Read by its heads and ours, not by SemSegFPNHead.
+    # the pixels whose loss is highest. DeepLab's heads and ours read it, SemSegFPNHead does not.
     cfg.MODEL.SEM_SEG_HEAD.LOSS_TYPE = "cross_entropy"
     _add_memory_format(cfg)
     _add_bifpn(cfg)
@@ -33,8 +33,9 @@ def add_eseg_config(cfg: CN) -> None:
 
 
 def _add_memory_format(cfg: CN) -> None:
-    # True: train_net.py's models keep channels last in memory: faster on CPUs, and on GPUs in mixed
-    # precision. The results are the same up to rounding. (Predictor has its own switch.)
+    # True: the models of train_net.py keep channels last in memory, which is faster on CPUs, and on
+    # GPUs in mixed precision. The results are the same up to rounding. (Predictor has its own
+    # switch.)
     cfg.MODEL.CHANNELS_LAST = False
 
 
@@ -42,7 +43,7 @@ def _add_bifpn(cfg: CN) -> None:
     cfg.MODEL.BIFPN = CN()
     # Builder of the bottom-up network, a name in Detectron2's BACKBONE_REGISTRY.
     cfg.MODEL.BIFPN.BOTTOM_UP = "build_resnet_backbone"
-    # Its features that enter the pyramid; their strides say which levels they are.
+    # Its features that enter the pyramid; their strides determine the levels.
     cfg.MODEL.BIFPN.IN_FEATURES = ["res3", "res4", "res5"]
     # The lowest level of the pyramid: 3 for P3. Level l has stride 2**l pixels. 2 .. 9.
     cfg.MODEL.BIFPN.MIN_LEVEL = 3
@@ -50,7 +51,7 @@ def _add_bifpn(cfg: CN) -> None:
     cfg.MODEL.BIFPN.MAX_LEVEL = 9
     # Width of every level, in channels.
     cfg.MODEL.BIFPN.OUT_CHANNELS = 256
-    # How often the top-down and bottom-up pass is repeated.
+    # Number of repeats of the top-down and bottom-up pass.
     cfg.MODEL.BIFPN.NUM_REPEATS = 1
     # Norm of the pyramid, as in Detectron2's get_norm: "BN", "SyncBN", "GN", "FrozenBN" or "".
     cfg.MODEL.BIFPN.NORM = "BN"
@@ -65,7 +66,7 @@ def _add_bifpn(cfg: CN) -> None:
     cfg.MODEL.BIFPN.SEPARABLE = True
     # "max_pool": 3x3 stride 2, padded as PyTorch pads; "max_pool_same": as TensorFlow's SAME.
     cfg.MODEL.BIFPN.DOWNSAMPLE = "max_pool"
-    # Levels above the first made one: "pool_conv" is pool, 1x1, norm; "pool" is the pool alone.
+    # Levels above the first that is made: "pool_conv" is pool, 1x1, norm; "pool" is pooling alone.
     cfg.MODEL.BIFPN.EXTRA_LEVELS = "pool_conv"
 
 
@@ -76,15 +77,16 @@ def _add_efficientnet(cfg: CN) -> None:
     # A timm model: "efficientnet_b0", "tf_efficientnet_lite0", "tf_efficientnetv2_s", ... Its
     # ImageNet weights are MODEL.WEIGHTS "timm://NAME.TAG", "timm://efficientnet_b0.ra_in1k" say.
     cfg.MODEL.EFFICIENTNET.NAME = "efficientnet_b0"
-    # Features it gives, of res1 .. res5 (strides 2 .. 32).
+    # The features that it returns, of res1 .. res5 (strides 2 .. 32).
     cfg.MODEL.EFFICIENTNET.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # False: without squeeze-and-excitation. (timm's Lite models never have it.)
     cfg.MODEL.EFFICIENTNET.SQUEEZE_EXCITE = True
-    # "relu" or "swish" in place of the model's own; "" for that.
+    # "relu" or "swish"; "" keeps the activation of the model.
     cfg.MODEL.EFFICIENTNET.ACTIVATION = ""
     # "BN", or "SyncBN" over all processes.
     cfg.MODEL.EFFICIENTNET.NORM = "BN"
-    # Chance that the last residual block is skipped in training, 0 .. 1; earlier ones less often.
+    # Probability that the last residual block is skipped in training, 0 .. 1; earlier ones have a
+    # lower one.
     cfg.MODEL.EFFICIENTNET.DROP_PATH_RATE = 0.0
     cfg.register_renamed_key(
         "MODEL.EFFICIENTNET.PRETRAINED",
@@ -135,7 +137,7 @@ def _add_data(cfg: CN) -> None:
     # a json in the COCO panoptic format. Use the names in DATASETS.TRAIN and DATASETS.TEST.
     cfg.DATASETS.PANOPTIC = []
     # Training on panoptic data sets: brightness, contrast and saturation are each multiplied by a
-    # random factor in [1 - COLOR_JITTER, 1 + COLOR_JITTER]. 0 to 1; 0 is off.
+    # random factor in [1 - COLOR_JITTER, 1 + COLOR_JITTER]. 0 to 1; 0 disables it.
     cfg.INPUT.COLOR_JITTER = 0.0
     cfg.INPUT.LSJ = CN()
     # Large-scale jitter in place of MIN_SIZE_TRAIN and CROP: the image is scaled to fit SIZE times
@@ -151,34 +153,34 @@ def _add_data(cfg: CN) -> None:
 
 
 def _add_training(cfg: CN) -> None:
-    # Parts that the batch of one update is computed in, one after the other: their gradients are
-    # added. An update sees IMS_PER_BATCH * ACCUMULATE_STEPS images; MAX_ITER counts updates. The
+    # Number of batches whose gradients are added for one update, computed one after the other. An
+    # update sees IMS_PER_BATCH * ACCUMULATE_STEPS images; MAX_ITER counts updates. The
     # cross entropy of our semantic heads is that of the whole batch; other losses (boxes, masks,
     # hard_pixel_mining) are means over each part.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
-    # With SOLVER.AMP.ENABLED: "float16" (with a gradient scaler) or "bfloat16", which CPUs take
-    # in any case.
+    # With SOLVER.AMP.ENABLED: "float16" (with a gradient scaler) or "bfloat16", which CPUs always
+    # use.
     cfg.SOLVER.AMP.DTYPE = "float16"
-    # Updates of a run that may be left out since a loss or gradient is NaN or infinite; the next
-    # one ends the run. 0: the first one does.
+    # Number of updates of a run that may be skipped because a loss or gradient is NaN or infinite;
+    # the next one ends the run. 0: the first one does.
     cfg.SOLVER.MAX_SKIPPED_STEPS = 0
-    # The newest periodic checkpoints that stay on the disk; 0 keeps all.
+    # Number of periodic checkpoints that stay on the disk, the newest ones; 0 keeps all.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 3
-    # Files of a run that cannot be read and may be left out of the training; one more ends the run.
+    # Number of unreadable files that a run may leave out; one more ends the run.
     cfg.DATALOADER.MAX_BAD_SAMPLES = 10
     cfg.LOGGING = CN()
-    # Iterations from one line in the log, metrics.json and TensorBoard to the next.
+    # Iterations between lines in the log, metrics.json and TensorBoard.
     cfg.LOGGING.PERIOD = 20
-    # True: the same metrics to Weights & Biases, too (pip install -e '.[wandb]').
+    # True: also send the metrics to Weights & Biases (pip install -e '.[wandb]').
     cfg.LOGGING.WANDB = False
-    # The project there; the run is named after OUTPUT_DIR.
+    # The project in Weights & Biases; the run is named after OUTPUT_DIR.
     cfg.LOGGING.WANDB_PROJECT = "eseg_d2"
 
 
 def _add_launch(cfg: CN) -> None:
     cfg.LAUNCH = CN()
-    # With several processes: seconds after which the run ends if some have not come to its start,
-    # or if one gives no sign of life (it is stopped, or its machine hangs).
+    # With several processes: seconds after which the run ends if some of them are missing at the
+    # start, or if one gives no sign of life (it is stopped, or its machine hangs).
     cfg.LAUNCH.TIMEOUT_SECONDS = 600
 
 
@@ -188,20 +190,21 @@ def _add_evaluation(cfg: CN) -> None:
     cfg.TEST.SAVE_PREDICTIONS = False
     # Data sets in Cityscapes' format: write the predictions, and have cityscapesscripts score them.
     cfg.TEST.OFFICIAL_CITYSCAPES = False
-    # The weights of the best evaluation by each of these, "task/metric" (higher is better), stay in
-    # model_best_<task>_<metric>.pth. Those that a model does not have are left out.
+    # The weights of the best evaluation by each of these, "task/metric" (higher is better), go to
+    # model_best_<task>_<metric>.pth. Metrics that a model does not have are skipped.
     cfg.TEST.BEST_METRICS = ["panoptic_seg/PQ", "sem_seg/mIoU"]
-    # True: the training losses on DATASETS.TEST, every TEST.EVAL_PERIOD iterations and at the end.
+    # True: measure the training losses on DATASETS.TEST, every TEST.EVAL_PERIOD iterations and at
+    # the end.
     cfg.TEST.VALIDATION_LOSS = CN()
     cfg.TEST.VALIDATION_LOSS.ENABLED = False
-    # Of each data set the first so many images; 0: all.
+    # Number of images of each data set, the first ones; 0: all.
     cfg.TEST.VALIDATION_LOSS.NUM_IMAGES = 0
 
 
 def _add_ema(cfg: CN) -> None:
     # Exponential moving average of the weights: w_ema <- DECAY w_ema + (1 - DECAY) w after every
-    # iteration. It is what is evaluated, and what model_final.pth holds under "model".
+    # iteration. The average is evaluated, and model_final.pth holds it under "model".
     cfg.MODEL_EMA = CN()
     cfg.MODEL_EMA.ENABLED = False
-    # Near 1: the average of the last 1 / (1 - DECAY) iterations, about.
+    # Near 1: roughly the average of the last 1 / (1 - DECAY) iterations.
     cfg.MODEL_EMA.DECAY = 0.9998

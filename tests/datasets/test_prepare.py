@@ -66,7 +66,7 @@ def test_an_interrupted_run_says_how_to_go_on(prepare_cityscapes, monkeypatch, c
 
     monkeypatch.setattr(prepare, "prepare_cityscapes", interrupt)
     assert prepare_cityscapes(["--root", str(tmp_path)]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
 
 
 def test_coco_is_checked_where_it_is_looked_for(prepare_coco, scenes_in, capsys):

@@ -155,7 +155,7 @@ def test_an_interrupted_run_says_how_to_go_on(main, folder, capsys, monkeypatch)
 
     monkeypatch.setattr(convert, "convert_label_maps", interrupt)
     assert main(label_maps(folder)) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["voc"], ["coco", "--labels", "x"], ["label-maps"]])

@@ -1,4 +1,4 @@
-"""Throughput of our mapper beside Detectron2's on "separated" annotations of the same images."""
+"""Throughput of our mapper beside Detectron2's on separate annotations of the same images."""
 
 import itertools
 import tempfile
@@ -22,19 +22,20 @@ __all__ = ["benchmark_loader"]
 
 
 def benchmark_loader(config_file: str, *, images: int, repeats: int) -> dict:
-    """Maps the same images of DATASETS.TRAIN in turns, in one process without workers.
+    """Map the same images of DATASETS.TRAIN in turns, in one process without workers.
 
     Detectron2's mapper reads a semantic png and instance masks that are generated beforehand (here
-    into a temporary folder): as run-length masks, and as polygons, which are COCO's and cheaper.
+    in a temporary folder): as run-length masks, and as polygons, which COCO uses and which are
+    cheaper.
 
     Args:
-        config_file: of a panoptic model; its augmentations and data are taken.
-        images: the first so many of the data set that have things; fewer if it has fewer.
+        config_file: of a panoptic model, whose augmentations and data are used.
+        images: number of images, the first of the data set that have things.
         repeats: timed rounds, after one to warm up.
 
     Returns:
         {"seconds": {name: {"median", "min", "max"}} for all images, "ratios": {name: how many times
-        as fast ours is}}.
+        as fast our mapper is}}.
     """
     cfg = load_config(config_file, [])
     name = cfg.DATASETS.TRAIN[0]
@@ -48,7 +49,7 @@ def benchmark_loader(config_file: str, *, images: int, repeats: int) -> dict:
         separated = _separated(name, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES, records, Path(folder))
         for kind in ("bitmask", "polygon"):
             cfg.INPUT.MASK_FORMAT = kind
-            # the same augmentations: its own crop before the resizing, another and cheaper crop
+            # the same augmentations: its own ones crop before resizing, which is cheaper
             augmentations = ours.augmentations.augs
             mapper = DatasetMapper(cfg, is_train=True, augmentations=augmentations)
             calls[f"Detectron2, {kind}s"] = _caller(mapper, separated[kind])
@@ -63,7 +64,7 @@ def _caller(mapper, records: list[dict]):
 
 
 def _separated(name: str, semantic_classes: str, records, folder: Path) -> dict[str, list[dict]]:
-    """The records as Detectron2's separated data sets have them, by the format of their masks."""
+    """Return the records as Detectron2's separated data sets have them, by format of the masks."""
     truth = GroundTruth(name, semantic_classes)
     truth.records = {record["file_name"]: record for record in records}
     instances = panoptic_to_coco_instances(truth)["annotations"]

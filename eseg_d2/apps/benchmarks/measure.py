@@ -14,10 +14,10 @@ __all__ = ["peak_memory", "slowest_operations", "take_turns"]
 def slowest_operations(
     call: Callable[[], object], device: str, count: int
 ) -> list[tuple[str, float, int]]:
-    """PyTorch's operations that take the most time of a call, themselves, without what they call.
+    """Return PyTorch's operations that take most of the time of a call, without nested ones.
 
     Args:
-        call: is run once to warm up, once to measure.
+        call: is run once to warm up, and once to be measured.
         device: "cpu" or "cuda".
         count: of operations to return.
 
@@ -36,10 +36,10 @@ def slowest_operations(
 
 
 def peak_memory(call: Callable[[], object], device: str) -> int:
-    """Bytes that PyTorch allocates during a call, at their highest, beyond what was there before.
+    """Return the peak of the bytes that PyTorch allocates during a call, beyond earlier ones.
 
-    On the CPU this is the running sum of the allocations and releases that the profiler records
-    of PyTorch's allocator; on a GPU the caching allocator's own count.
+    On a CPU this is the running sum of the allocations and releases that the profiler records; on
+    a GPU the count of the caching allocator.
     """
     if device != "cpu":
         torch.cuda.synchronize()
@@ -56,7 +56,7 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
 
 
 def take_turns(calls: dict[str, Callable], repeats: int, device: str) -> dict[str, dict]:
-    """Times calls in turns, so that other load on the machine falls on all of them.
+    """Time calls in turns, so that other load on the machine falls on all of them.
 
     Args:
         calls: by name, without arguments.

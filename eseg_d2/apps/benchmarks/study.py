@@ -1,4 +1,4 @@
-"""Several configurations, several seeds: train, collect, compare."""
+"""A study: several configurations with several seeds are trained and compared."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from eseg_d2.utils.tables import markdown_table
 
 __all__ = ["CONTEXT_PAIRS", "Run", "make_runs", "pair_accuracy", "report", "train_all"]
 
-# Classes that look alike nearby and are told apart by what is around them
+# Classes that look alike nearby and are distinguished by their surroundings
 CONTEXT_PAIRS = (("road", "sidewalk"), ("person", "rider"))
 POLL_SECONDS = 1.0
 # in the plot, by the name of the config
@@ -37,7 +37,7 @@ class Run:
     Attributes:
         config: its YAML file.
         seed: SEED of the run.
-        output: the study's folder; the run's own is ``folder``.
+        output: folder of the study; that of the run is ``folder``.
     """
 
     config: Path
@@ -53,21 +53,21 @@ class Run:
         return self.output / self.name / f"seed{self.seed}"
 
     def is_done(self, overrides: Sequence[str]) -> bool:
-        """Whether its results are there; those of other overrides do not count.
+        """Whether its results exist; those of other overrides do not count.
 
         Raises:
-            ValueError: the folder holds a run of other overrides.
+            ValueError: the folder holds a run with other overrides.
         """
         noted = self.folder / "overrides.json"
         if noted.exists() and json.loads(noted.read_text()) != list(overrides):
             raise ValueError(
                 f"{self.folder} holds a run with the overrides {json.loads(noted.read_text())}, "
-                f"asked for are {list(overrides)}: name another --output, or delete the folder"
+                f"not {list(overrides)}: name another --output, or delete the folder"
             )
         return (self.folder / "results.json").exists() and noted.exists()
 
     def start(self, train_net: Path, overrides: Sequence[str], threads: int) -> subprocess.Popen:
-        """Start or continue it; its output goes to ``console.txt`` in its folder."""
+        """Start or continue the run; its output goes to ``console.txt`` in its folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "overrides.json").write_text(json.dumps(list(overrides)))
         command = [sys.executable, train_net, "--config-file", self.config, "--resume"]
@@ -81,38 +81,38 @@ class Run:
             )
 
     def results(self) -> dict:
-        """``{"mIoU", "<a>/<b>" for each of CONTEXT_PAIRS}`` in percent; None if undefined."""
+        """Return mIoU and "<a>/<b>" for each of CONTEXT_PAIRS, in percent; None if undefined."""
         results = json.loads((self.folder / "results.json").read_text())["sem_seg"]
         confusion = json.loads((self.folder / "inference" / "sem_seg_confusion.json").read_text())
-        figures = {"mIoU": results["mIoU"]}
+        metrics = {"mIoU": results["mIoU"]}
         for pair in CONTEXT_PAIRS:
             indices = [confusion["classes"].index(name) for name in pair]
             accuracy = pair_accuracy(np.array(confusion["pixels"]), indices)
-            figures["/".join(pair)] = None if np.isnan(accuracy) else accuracy
-        return figures
+            metrics["/".join(pair)] = None if np.isnan(accuracy) else accuracy
+        return metrics
 
 
 def make_runs(configs: Sequence[Path], seeds: Sequence[int], output: Path) -> list[Run]:
-    """One run for each config and seed, seed by seed.
+    """Return a run for each config and seed, ordered by seed.
 
     Raises:
-        ValueError: two configs have the same file name, so their folders would be one.
+        ValueError: two configs have the same file name, which names the folders of their runs.
     """
     names = [config.stem for config in configs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
-            f"several configs are called {', '.join(twice)}, and a run's folder has its config's "
-            "name: give each once, or rename a copy"
+            f"several configs are called {', '.join(twice)}, and a run's folder is named after its "
+            "config: give each once, or rename a copy"
         )
     return [Run(config, seed, output) for seed in seeds for config in configs]
 
 
 def pair_accuracy(confusion: np.ndarray, pair: Sequence[int]) -> float:
-    """How well two classes are told apart, in percent; 50 is chance.
+    """Return how well two classes are distinguished, in percent; 50 is chance.
 
-    Of a class's pixels that are predicted as one of the two, the share that is predicted right;
-    the mean over both classes. NaN if none of a class's pixels is predicted as either.
+    Of the pixels of a class that are predicted as one of the two, this is the share that is right,
+    averaged over both classes. NaN if no pixel of a class is predicted as either.
 
     Args:
         confusion: (N, N) pixel counts, truth by row and prediction by column.
@@ -124,16 +124,16 @@ def pair_accuracy(confusion: np.ndarray, pair: Sequence[int]) -> float:
 
 
 def train_all(runs: Sequence[Run], train_net: Path, overrides: Sequence[str], *, jobs: int) -> None:
-    """Train what is not done, ``jobs`` at a time.
+    """Train the runs that are not done, ``jobs`` at a time.
 
     Args:
-        runs: all that the study needs.
+        runs: all runs of the study.
         train_net: the script that trains.
         overrides: KEY VALUE of the command line, for all runs.
         jobs: processes at a time; they share the CPUs.
 
     Raises:
-        RuntimeError: a run failed; those beside it are stopped and can be continued.
+        RuntimeError: a run failed; the others are stopped and can be continued.
     """
     waiting = [run for run in runs if not run.is_done(overrides)]
     threads = max((os.cpu_count() or 1) // jobs, 1)
@@ -153,7 +153,7 @@ def train_all(runs: Sequence[Run], train_net: Path, overrides: Sequence[str], *,
                     if process.returncode:
                         raise RuntimeError(
                             f"{run.name}, seed {run.seed} failed with status {process.returncode}: "
-                            f"see {run.folder / 'console.txt'}. The same command goes on."
+                            f"see {run.folder / 'console.txt'}. The same command continues."
                         )
                     bar.update()
                 bar.set_postfix_str(", ".join(f"{r.name} {r.seed} {_iteration(r)}" for r in active))
@@ -164,7 +164,7 @@ def train_all(runs: Sequence[Run], train_net: Path, overrides: Sequence[str], *,
 
 
 def _iteration(run: Run) -> str:
-    """The last one that the run has written down, or nothing."""
+    """Return the last iteration in metrics.json, or "starts"."""
     metrics = run.folder / "metrics.json"
     lines = metrics.read_text().splitlines() if metrics.exists() else []
     return str(json.loads(lines[-1])["iteration"]) if lines else "starts"
@@ -174,7 +174,7 @@ def report(runs: Sequence[Run], output: Path) -> str:
     """Write ``study.json``, ``study.md`` and ``study.png``.
 
     Returns:
-        The table in Markdown: mean and sample standard deviation over the seeds.
+        The table as Markdown: mean and sample standard deviation over the seeds.
     """
     rows = []
     for config in dict.fromkeys(run.config for run in runs):
@@ -203,7 +203,7 @@ def _image_size(run: Run) -> tuple[int, int]:
 
 
 def _mean_and_spread(values: Sequence[float | None]) -> str:
-    """Of the seeds for which the figure is defined; how many these are, if not all."""
+    """Return mean and spread over the seeds that define the metric, and their number if not all."""
     known = [v for v in values if v is not None]
     if not known:
         return "-"
@@ -213,8 +213,8 @@ def _mean_and_spread(values: Sequence[float | None]) -> str:
 
 
 def _table(rows: list[dict]) -> str:
-    figures = [*rows[0]["results"]]
-    head = ["config", *figures, "G multiply-adds", "M params", "seeds"]
+    metrics = [*rows[0]["results"]]
+    head = ["config", *metrics, "G multiply-adds", "M params", "seeds"]
     lines = []
     for row in rows:
         cells = [_mean_and_spread(values) for values in row["results"].values()]

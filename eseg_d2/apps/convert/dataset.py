@@ -1,4 +1,4 @@
-"""Write a data set in the COCO panoptic format, image by image, so that a killed run goes on."""
+"""Write a data set in the COCO panoptic format, image by image; a killed run can continue."""
 
 import hashlib
 import json

@@ -37,7 +37,7 @@ def convert_label_maps(
     - label of a stuff class: one segment a class, whatever the instance map says;
     - label of a thing class and instance n > 0: one segment for each pair (label, n). Instances
       may be numbered within a class or within the image;
-    - label of a thing class and instance 0: objects that are not told apart, one segment a class
+    - label of a thing class and instance 0: objects that are not distinguished, one segment a class
       with ``iscrowd`` 1, as Cityscapes' groups;
     - ignored label: void.
 

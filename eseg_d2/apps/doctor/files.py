@@ -46,7 +46,7 @@ class ClassPixels(NamedTuple):
 
 
 class FileCheck(NamedTuple):
-    """What the files of one image told.
+    """What the files of one image tell.
 
     Attributes:
         findings: what is wrong.

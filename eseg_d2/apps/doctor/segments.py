@@ -42,7 +42,7 @@ class SegmentCheck(NamedTuple):
 
     Attributes:
         usable: entries whose id and category are right.
-        listed: every id there is, of those of unknown categories, too.
+        listed: every id, including those of unknown categories.
         ids_complete: whether no id is missing or wrong, so that any other in the png is unlisted.
     """
 

@@ -1,1 +1,1 @@
-"""A page to try a model on: what `demo/app.py` runs. Needs the extra "app" (starlette, uvicorn)."""
+"""A page to try a model on, which `demo/app.py` serves; needs starlette and uvicorn."""

@@ -1,4 +1,4 @@
-"""What a visitor may send."""
+"""The limits of what a visitor may send, and checks of it."""
 
 import math
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ __all__ = ["Limits", "integer_of", "score_of"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a visitor may send.
+    """The limits of what a visitor may send.
 
     Attributes:
         max_upload: bytes of a file.
-        max_pixels: pixels of an image; looked at before it is decoded.
-        max_aspect: longer side of an image by its shorter one; looked at before it is decoded.
-        waiting: uploads under way, and as many requests may wait for the model.
+        max_pixels: pixels of an image, checked before it is decoded.
+        max_aspect: longer by shorter side of an image, checked before it is decoded.
+        waiting: uploads in progress, and requests that wait for the model.
     """
 
     max_upload: int = 20_000_000
@@ -29,10 +29,10 @@ class Limits:
 
 
 def score_of(request: dict) -> float:
-    """Return a request's ``threshold``.
+    """Return the ``threshold`` of a request.
 
     Raises:
-        ValueError: it is no number from 0 to 1.
+        ValueError: it is not a number from 0 to 1.
     """
     try:
         score = float(request.get("threshold"))
@@ -44,10 +44,10 @@ def score_of(request: dict) -> float:
 
 
 def integer_of(request: dict, key: str, end: int) -> int:
-    """Return a whole number of a request.
+    """Return an integer of a request.
 
     Raises:
-        ValueError: it is none, or not within 0 .. ``end`` - 1.
+        ValueError: it is not an integer within 0 .. ``end`` - 1.
     """
     value = request.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < end:

@@ -1,4 +1,4 @@
-"""Pictures and files of a prediction: thumbnails, downloads, where a pixel takes context from."""
+"""Pictures and files of a prediction: thumbnails, downloads, and the context of a pixel."""
 
 import base64
 import tempfile
@@ -20,7 +20,7 @@ from eseg_d2.visualization.panels import resize
 
 __all__ = ["DOWNLOADS", "data_uri", "has_label_map", "level_maps", "make_download", "reduce"]
 
-# what can be asked for: the results of eseg_d2.inference.outputs.RESULTS in it
+# by the name of a download: which of eseg_d2.inference.outputs.RESULTS it holds
 DOWNLOADS = {
     "overlay": ("overlay",),
     "labels": ("labels",),
@@ -48,14 +48,14 @@ def data_uri(image: np.ndarray, quality: int = 90) -> str:
 def make_download(
     image: np.ndarray, prediction: Prediction, classes: ClassTable, name: str, what: str
 ) -> tuple[str, bytes]:
-    """Make a file's name and content, by the code that `demo/demo.py --save` runs.
+    """Return the name and content of a file, made by the code that `demo/demo.py --save` runs.
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        prediction: of it.
+        prediction: for this image.
         classes: of the model.
-        name: what the file's name begins with.
-        what: of ``DOWNLOADS``; "zip" is all of them that this model gives.
+        name: the start of the file's name.
+        what: a key of ``DOWNLOADS``; "zip" holds all that this model gives.
 
     Raises:
         ValueError: the prediction has no label map.
@@ -79,7 +79,7 @@ def make_download(
 
 
 def has_label_map(prediction: Prediction) -> bool:
-    """Whether each pixel has a class: not with boxes alone, or more classes than a png holds."""
+    """Whether there is a label map: not for boxes alone, or for more classes than a png holds."""
     try:
         prediction.label_map()
     except ValueError:
@@ -94,7 +94,7 @@ def level_maps(
     seen: tuple[int, int],
     stride: int,
 ) -> list[dict]:
-    """Tell where a pixel takes its context from, level by level.
+    """Return where a pixel takes its context from, level by level.
 
     Args:
         image_size: (H, W) of the image.
@@ -104,9 +104,9 @@ def level_maps(
         stride: of the lowest level.
 
     Returns:
-        A dict each, ready for json: ``text``, ``cells`` (row, column and share of the context of
-        each cell that contributes; the shares sum to 1), ``cell`` (a cell's height and width in
-        pixels of the image) and ``window`` (top, bottom, left and right of what to show).
+        For each level, ready for json: ``text``, ``cells`` (row, column and share of the context
+        of each cell that contributes; the shares sum to 1), ``cell`` (height and width of a cell in
+        pixels of the image) and ``window`` (top, bottom, left and right of the part to show).
     """
     maps, strides = relation.pixel_context(weights, pixel, image_size, seen, stride)
     levels = []

@@ -1,4 +1,4 @@
-"""The page's server: few routes, small bodies, and nothing for the pages of other sites."""
+"""The server of the page: few routes, small bodies, and nothing for the pages of other sites."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ def build_app(service: Service, *, host: str) -> Starlette:
 
     Args:
         service: the model behind it, and the limits of uploads.
-        host: that the server listens on. On loopback, requests by another name are refused.
+        host: the server listens on it. On loopback, requests under another name are refused.
     """
     desk = _Desk(service)
     routes = [
@@ -63,7 +63,7 @@ def build_app(service: Service, *, host: str) -> Starlette:
         middleware=[Middleware(_Guard, local_only=is_loopback(host))],
         exception_handlers={
             HTTPException: lambda _, e: JSONResponse({"error": e.detail}, e.status_code),
-            ClientDisconnect: lambda *_: Response(status_code=499),  # which nobody will read
+            ClientDisconnect: lambda *_: Response(status_code=499),  # nobody will read it
         },
     )
 
@@ -72,11 +72,11 @@ def listen(host: str, port: int | None) -> socket.socket:
     """Open the server's socket.
 
     Args:
-        host: to listen on; another than loopback lets others in, and a warning says so.
+        host: any other than loopback lets others in, and a warning says so.
         port: None takes a free one from 7860 on.
 
     Raises:
-        OSError: the port is taken, or the host is not one of this machine's.
+        OSError: the port is taken, or the host does not belong to this machine.
     """
     if not is_loopback(host):
         print(
@@ -93,7 +93,7 @@ def listen(host: str, port: int | None) -> socket.socket:
 
 
 def make_server(app: Starlette) -> uvicorn.Server:
-    """Make a server that believes no header about who asks or by which address."""
+    """Make a server that trusts no header about the client or its address."""
     config = uvicorn.Config(
         app,
         proxy_headers=False,
@@ -119,9 +119,8 @@ class _Guard:
 
     - On loopback a Host that is not this machine, so that a site whose name resolves to 127.0.0.1
       cannot talk to the page.
-    - What a browser sends for another site's page: Sec-Fetch-Site says so, or in an older browser
-      (and over http from another machine, where it is not sent) Origin does. Programs send
-      neither.
+    - A request that a browser sends for the page of another site: Sec-Fetch-Site says so, or Origin
+      where it is not sent (older browsers, and http from another machine). Programs send neither.
     """
 
     def __init__(self, app, *, local_only: bool):
@@ -158,10 +157,10 @@ def _netloc(origin: str) -> str:
 
 
 class _Desk:
-    """Takes requests in, and brings them before the service one at a time.
+    """Receives requests, and passes them to the service one at a time.
 
-    Of the uploads under way the oldest gives way to a new one, so that nobody can hold all places
-    by sending slowly. A request whose client left before its turn is dropped.
+    If too many uploads are in progress, the oldest is dropped, so that nobody can hold all places
+    by sending slowly. A request whose client has left before its turn is dropped.
     """
 
     def __init__(self, service: Service):
@@ -171,7 +170,7 @@ class _Desk:
         self.uploads: list[asyncio.Task] = []
 
     async def upload(self, request: Request) -> Response:
-        """A file as the body; its name and the threshold are in the query."""
+        """Answer a request whose body is a file; its name and the threshold are in the query."""
         reading = asyncio.create_task(_read(request, self.service.limits.max_upload))
         self.uploads.append(reading)
         if len(self.uploads) > self.service.limits.waiting:
@@ -187,7 +186,7 @@ class _Desk:
         return await self._answer(request, "upload", asked)
 
     async def message(self, name: str, request: Request) -> Response:
-        """A json object as the body."""
+        """Answer a request whose body is a json object."""
         body = await _read(request, _MAX_MESSAGE)
         try:
             asked = json.loads(body)

@@ -1,4 +1,4 @@
-"""What the page asks for and what it gets: json messages made of predictions."""
+"""The model behind the page: requests in, json messages and files out."""
 
 import re
 import secrets
@@ -22,7 +22,7 @@ from eseg_d2.apps.page.results import (
     make_download,
     reduce,
 )
-from eseg_d2.apps.page.views import make_views
+from eseg_d2.apps.page.segment_maps import make_views
 from eseg_d2.data.images import read_image
 from eseg_d2.inference.prediction import Prediction
 from eseg_d2.inference.predictor import Predictor
@@ -56,12 +56,12 @@ class _Shown:
     """A result that a visitor sees.
 
     Attributes:
-        name: what its files' names begin with.
+        name: the start of the names of its files.
         image: (H, W, 3) uint8 BGR.
-        prediction: with objects of any score; their masks are not in it.
-        masks: of the objects, run-length encoded, as full ones take too much memory.
+        prediction: with objects of any score, but without their masks.
+        masks: of the objects, run-length encoded, since full ones take too much memory.
         weights: of the relation, once a pixel was clicked.
-        seen: (H, W) of the image as the model saw it then.
+        seen: (H, W) of the image as the model then saw it.
     """
 
     name: str
@@ -73,9 +73,9 @@ class _Shown:
 
 
 class Service:
-    """A model behind the page; for one request at a time.
+    """The model behind the page; answers one request at a time.
 
-    Visitors name results by tokens that cannot be guessed; the last 8 are kept.
+    Visitors refer to results by tokens that cannot be guessed; the last 8 results are kept.
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class Service:
     ):
         """
         Args:
-            predictor: the model. Objects that its own thresholds leave out cannot be shown.
-            name: what the page calls it.
+            predictor: the model. Objects below its own thresholds cannot be shown.
+            name: of the model on the page.
             limits: of uploads.
-            threshold: 0 .. 1, where the page's slider for the score of objects begins.
-            examples: a folder of images to choose from; the first 24 are taken.
+            threshold: 0 .. 1, where the slider for the score of objects starts.
+            examples: a folder of images to choose from; the first 24 are used.
 
         Raises:
             FileNotFoundError: there is no such folder, or no image in it.
@@ -113,7 +113,7 @@ class Service:
             self._head = None
 
     def start(self) -> dict:
-        """Return what the page says before there is a result."""
+        """Return what the page shows before there is a result."""
         cfg = self.predictor.cfg
         megabytes, millions = self.limits.max_upload / 1e6, self.limits.max_pixels / 1e6
         classes = len(self.predictor.classes.names)
@@ -218,7 +218,7 @@ class Service:
         return shown
 
     def _above(self, shown: _Shown, request: dict) -> Prediction:
-        """The prediction with the objects above the score that a visitor asks for."""
+        """Return the prediction with the objects above the score that a visitor asks for."""
         prediction = shown.prediction
         if shown.masks is not None:
             masks = np.zeros((0, *prediction.size), bool)
@@ -253,7 +253,7 @@ class Service:
 
 
 def _without_masks(prediction: Prediction) -> tuple[Prediction, list[dict] | None]:
-    """A prediction without the masks of its objects, and these run-length encoded."""
+    """Split a prediction from the masks of its objects, and run-length encode these."""
     instances = prediction.instances
     if instances is None or instances.crops is None:
         return prediction, None

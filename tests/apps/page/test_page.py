@@ -71,7 +71,7 @@ def scores(view) -> list[float]:
 
 def test_a_threshold_is_as_if_the_model_had_it(page, picture, panoptic_model):
     from eseg_d2 import Predictor
-    from eseg_d2.apps.page.views import make_views
+    from eseg_d2.apps.page.segment_maps import make_views
 
     config, overrides, weights = panoptic_model
     shown = page.upload(picture, threshold=0)

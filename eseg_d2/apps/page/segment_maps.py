@@ -1,4 +1,4 @@
-"""What the page shows of a prediction: maps of segments, their colours and the legend."""
+"""The maps of segments that the page draws over an image, with colours and legend."""
 
 import base64
 import colorsys
@@ -13,7 +13,7 @@ from eseg_d2.inference.prediction import Prediction
 __all__ = ["make_views"]
 
 
-# what pixels without a segment are, by view
+# what a pixel without a segment is, by view
 _REST = {
     "panoptic": {"class_id": -1, "color": [0, 0, 0], "text": "void"},
     "semantic": {"class_id": -1, "color": [255, 255, 255], "text": "objects of any class"},
@@ -26,10 +26,10 @@ def make_views(prediction: Prediction, classes: ClassTable) -> dict[str, dict]:
     instances.
 
     Returns:
-        A dict each: ``ids`` (the map of segments: (H, W) little-endian uint16, zlib, base64, an
+        For each view ``ids`` (the map of segments: (H, W) little-endian uint16, zlib, base64, an
         index into ``segments``), ``segments`` (``color`` RGB or None, ``class_id`` and ``text``;
-        the first is that of pixels without one, of class -1), ``outlines`` (whether to draw them)
-        and ``legend`` (by descending ``share`` of the image's pixels, with ``class_id``, ``name``,
+        the first one is for pixels without a segment, of class -1), ``outlines`` (whether to draw
+        them) and ``legend`` (by descending ``share`` of the pixels, with ``class_id``, ``name``,
         ``color`` and ``count`` of objects, None for stuff).
     """
     views = {}
@@ -51,7 +51,7 @@ def make_views(prediction: Prediction, classes: ClassTable) -> dict[str, dict]:
 
 
 def _objects(prediction: Prediction):
-    """Objects and their masks, the best last; where there are only boxes, these."""
+    """Yield objects and their masks (boxes if there are no masks), the best last."""
     found = prediction.instances
     for i in reversed(range(len(found.scores))):
         if found.crops is not None:
@@ -65,7 +65,7 @@ def _objects(prediction: Prediction):
 
 
 def _view(masks, size: tuple[int, int], classes: ClassTable, rest: dict) -> dict:
-    """Of (segment, mask) pairs, later ones hiding earlier ones, and what to call the rest."""
+    """Make a view of (segment, mask) pairs, later ones over earlier ones, and of the rest."""
     index = np.zeros(size, np.uint16)
     segments = []
     for segment, mask in masks:
@@ -126,7 +126,7 @@ def _describe(segment: dict, name: str, share: float) -> str:
 
 
 def _shade(color: tuple[int, int, int], number: int) -> tuple[int, int, int]:
-    """The class's colour for its first object, lighter and darker ones for the others."""
+    """Return the colour of the class for its first object, and lighter and darker ones after it."""
     hue, lightness, saturation = colorsys.rgb_to_hls(*(c / 255 for c in color))
     lightness = (lightness + 0.17 * number) % 0.6 + 0.2 if number else lightness
     return tuple(round(255 * c) for c in colorsys.hls_to_rgb(hue, lightness, saturation))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from eseg_d2.apps.page.views import make_views
+from eseg_d2.apps.page.segment_maps import make_views
 from eseg_d2.inference import InstanceResults, Prediction
 from eseg_d2.inference.classes import ClassTable
 from eseg_d2.structures.mask_crops import MaskCrops
