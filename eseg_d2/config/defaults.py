@@ -62,12 +62,6 @@ def _add_bifpn(cfg: CN) -> None:
     cfg.MODEL.BIFPN.FUSION = "fast_normalized"
     # "swish" or "relu".
     cfg.MODEL.BIFPN.ACTIVATION = "swish"
-    # True: depthwise 3x3 then pointwise 1x1; False: full 3x3 convolutions.
-    cfg.MODEL.BIFPN.SEPARABLE = True
-    # "max_pool": 3x3 stride 2, padded as PyTorch pads; "max_pool_same": as TensorFlow's SAME.
-    cfg.MODEL.BIFPN.DOWNSAMPLE = "max_pool"
-    # Levels above the first that is made: "pool_conv" is pool, 1x1, norm; "pool" is pooling alone.
-    cfg.MODEL.BIFPN.EXTRA_LEVELS = "pool_conv"
 
 
 def _add_efficientnet(cfg: CN) -> None:

@@ -85,7 +85,7 @@ class BiFPN(Backbone):
                 features of the bottom-up with strides 2**min_level, 2**(min_level + 1), ...
         """
         super().__init__()
-        check_choice("MODEL.BIFPN.EXTRA_LEVELS", extra_levels, _EXTRA_LEVELS)
+        check_choice("extra_levels", extra_levels, _EXTRA_LEVELS)
         if num_repeats < 1:
             raise ValueError(f"MODEL.BIFPN.NUM_REPEATS is {num_repeats}; expected >= 1")
         self.bottom_up = bottom_up
@@ -171,9 +171,6 @@ def build_bifpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> BiFPN:
         norm_momentum=bifpn.NORM_MOMENTUM,
         fusion=bifpn.FUSION,
         activation=bifpn.ACTIVATION,
-        separable=bifpn.SEPARABLE,
-        downsample=bifpn.DOWNSAMPLE,
-        extra_levels=bifpn.EXTRA_LEVELS,
     )
 
 
