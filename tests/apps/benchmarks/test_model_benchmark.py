@@ -10,7 +10,16 @@ from eseg_d2.apps.benchmarks.model_benchmark import STEPS, OnnxPredictor, build_
 
 
 def benchmark(root, *options):
-    command = [sys.executable, "tools/benchmark.py", "model", "--repeats", "1", *map(str, options)]
+    command = [
+        sys.executable,
+        "tools/benchmark.py",
+        "model",
+        "--repeats",
+        "1",
+        "--threads",
+        "1",
+        *map(str, options),
+    ]
     return subprocess.run(command, cwd=root, capture_output=True, text=True)
 
 
@@ -78,7 +87,7 @@ def test_what_cannot_be_timed_is_told(root):
 
 def test_training_iterations_are_timed(root, tmp_path):
     out = tmp_path / "training.json"
-    command = [sys.executable, "tools/benchmark.py", "training", "--repeats", "1"]
+    command = [sys.executable, "tools/benchmark.py", "training", "--repeats", "1", "--threads", "1"]
     command += ["--config-file", "configs/scenes/rsp_panoptic_R18_cityscapes.yaml"]
     command += ["--vs", "configs/scenes/rsp_panoptic_R18_coco.yaml", "--size", "64x96"]
     done = subprocess.run(
