@@ -27,6 +27,7 @@ from eseg_d2.modeling.meta_arch.panoptic import (
     run_trunk,
     scale_instances,
 )
+from eseg_d2.modeling.sem_seg.head import logits_stride
 
 __all__ = ["ARCHITECTURES", "Predictor"]
 
@@ -262,7 +263,7 @@ class Predictor:
             elif detections is not None:
                 output = {"instances": scale_instances(detections[i], size)}
             else:
-                stride = self.model.sem_seg_head.common_stride
+                stride = logits_stride(self.model.sem_seg_head)
                 options = {"stride": stride, "image_size": seen, "output_size": size}
                 output = {"sem_seg": label_map(logits[i : i + 1], **options)[0]}
             predictions.append(to_prediction(output, self.classes, image))

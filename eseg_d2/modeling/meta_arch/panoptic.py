@@ -11,7 +11,7 @@ from torch import nn
 
 from eseg_d2.layers.label_map import label_map
 from eseg_d2.modeling.meta_arch.merge import merge_panoptic
-from eseg_d2.modeling.sem_seg.head import logits_at_stride, upsample_logits
+from eseg_d2.modeling.sem_seg.head import logits_at_stride, logits_stride, upsample_logits
 from eseg_d2.structures.label_space import LabelSpace
 from eseg_d2.structures.mask_crops import MaskCrops
 from eseg_d2.utils.errors import check_choice
@@ -132,7 +132,7 @@ class PanopticRCNN(PanopticFPN):
         size = tuple(o or i for o, i in zip(output_size, image_size, strict=True))
         head = self.sem_seg_head
         labels = label_map(
-            logits[None], stride=head.common_stride, image_size=image_size, output_size=size
+            logits[None], stride=logits_stride(head), image_size=image_size, output_size=size
         )[0]
         instances = scale_instances(detections, size)
         contiguous = torch.as_tensor(self.label_space.roi_to_contiguous, device=self.device)

@@ -9,25 +9,32 @@ from torch import nn
 from eseg_d2.modeling.sem_seg.loss import LOSS_TYPES, pixel_cross_entropy
 from eseg_d2.utils.errors import check_choice
 
-__all__ = ["SemanticHead", "logits_at_stride", "upsample_logits"]
+__all__ = ["SemanticHead", "logits_at_stride", "logits_stride", "upsample_logits"]
 
 
 def logits_at_stride(head: nn.Module, features: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the logits of a semantic head before it upsamples them by its ``common_stride``.
+    """Return the logits of a semantic head before it upsamples them, if it lets us have them.
 
     Args:
-        head: ours, or Detectron2's SemSegFPNHead or DeepLab's; in evaluation mode.
+        head: in evaluation mode. Ours and Detectron2's give the logits at their ``common_stride``;
+            of others, which have no method ``layers``, the upsampled logits are taken.
         features: the backbone's.
     """
-    if isinstance(head, DeepLabV3Head):  # the one that has no method for it
+    if isinstance(head, DeepLabV3Head):
         return head.predictor(head.aspp(features[head.in_features[0]]))
-    return head.layers(features)
+    return head.layers(features) if hasattr(head, "layers") else head(features, None)[0]
+
+
+def logits_stride(head: nn.Module) -> int:
+    """Return the pixels of the image for each cell of what :func:`logits_at_stride` returns."""
+    known = isinstance(head, DeepLabV3Head) or hasattr(head, "layers")
+    return head.common_stride if known else 1
 
 
 def upsample_logits(head: nn.Module, logits: torch.Tensor) -> torch.Tensor:
-    """Upsample (B, C, h, w) logits by a head's ``common_stride``, as Detectron2's heads do."""
+    """Upsample (B, C, h, w) logits of :func:`logits_at_stride` as Detectron2's heads do."""
     return F.interpolate(
-        logits, scale_factor=head.common_stride, mode="bilinear", align_corners=False
+        logits, scale_factor=logits_stride(head), mode="bilinear", align_corners=False
     )
 
 

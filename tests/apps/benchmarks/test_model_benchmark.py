@@ -9,7 +9,8 @@ from eseg_d2.apps.benchmarks.model_benchmark import STEPS, OnnxPredictor, build_
 
 
 def benchmark(root, *options):
-    return python("tools/benchmark.py", "model", "--repeats", "1", *options, cwd=root)
+    options = "--repeats", "1", "--threads", "1", *options
+    return python("tools/benchmark.py", "model", *options, cwd=root)
 
 
 def test_models_are_timed_beside_each_other(root, tmp_path):
@@ -77,9 +78,9 @@ def test_what_cannot_be_timed_is_told(root):
 def test_training_iterations_are_timed(root, tmp_path):
     out = tmp_path / "training.json"
     done = python(
-        *("tools/benchmark.py", "training", "--repeats", "1", "--size", "64x96", "--json", out),
+        *("tools/benchmark.py", "training", "--repeats", "1", "--threads", "1", "--json", out),
         *("--config-file", "configs/scenes/rsp_panoptic_R18_cityscapes.yaml", "--objects", "3"),
-        *("--vs", "configs/scenes/rsp_panoptic_R18_coco.yaml"),
+        *("--vs", "configs/scenes/rsp_panoptic_R18_coco.yaml", "--size", "64x96"),
         cwd=root,
     )
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import PanopticFPN, build_model
 from detectron2.utils.events import EventStorage
+from torch import nn
 
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.data.mapper import PanopticMapper
@@ -86,6 +87,28 @@ def test_a_panoptic_fpn_of_detectron2_gives_the_same_raw_outputs(cfg):
     assert torch.equal(ours["instances"].pred_boxes.tensor, theirs["instances"].pred_boxes.tensor)
     torch.testing.assert_close(raw[1], expected_raw[1])
     assert torch.equal(raw[0][0].pred_masks, expected_raw[0][0].pred_masks)
+
+
+class PlainHead(nn.Module):
+    """A head that has what Detectron2 asks of one, and nothing else."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, features, targets=None):
+        return self.head(features, targets)
+
+
+def test_any_semantic_head_of_detectron2s_interface_will_do(cfg):
+    model = build_model(cfg).eval()
+    inputs = [{"image": torch.rand(3, 50, 90) * 255, "height": 60, "width": 80}]
+    with torch.no_grad():
+        (expected,) = model(inputs)
+        model.sem_seg_head = PlainHead(model.sem_seg_head)
+        (out,) = model(inputs)
+    assert torch.equal(out["sem_seg"], expected["sem_seg"])
+    assert (out["panoptic_seg"][0] == expected["panoptic_seg"][0]).float().mean() > 0.999
 
 
 def test_inputs_of_another_mapper_are_named(cfg):
