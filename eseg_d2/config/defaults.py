@@ -20,6 +20,7 @@ def add_eseg_config(cfg: CN) -> None:
     # the pixels whose loss is highest. Read by its heads and ours, not by SemSegFPNHead.
     cfg.MODEL.SEM_SEG_HEAD.LOSS_TYPE = "cross_entropy"
     _add_memory_format(cfg)
+    _add_gpu(cfg)
     _add_bifpn(cfg)
     _add_efficientnet(cfg)
     _add_rsp_head(cfg)
@@ -36,6 +37,23 @@ def _add_memory_format(cfg: CN) -> None:
     # True: train_net.py's models keep channels last in memory: faster on CPUs, and on GPUs in mixed
     # precision. The results are the same up to rounding. (SemanticPredictor has its own switch.)
     cfg.MODEL.CHANNELS_LAST = False
+
+
+def _add_gpu(cfg: CN) -> None:
+    # True: GPUs compute float32 in TF32 (10 bits of mantissa), several times as fast since Ampere.
+    # (Detectron2's CUDNN_BENCHMARK is True in the semantic configs, whose crops have one size.)
+    cfg.MODEL.TF32 = True
+    # True: of the backbone's blocks only the inputs are kept in training, and the rest is computed
+    # again in the backward pass: less memory for larger batches or images, about a quarter more
+    # time. Gradients and statistics are the same.
+    cfg.MODEL.GRADIENT_CHECKPOINTING = CN()
+    cfg.MODEL.GRADIENT_CHECKPOINTING.BACKBONE = False
+    # The same for the BiFPN's nodes.
+    cfg.MODEL.GRADIENT_CHECKPOINTING.BIFPN = False
+    # Training batches are put into page-locked memory, which copies faster to a GPU.
+    cfg.DATALOADER.PIN_MEMORY = True
+    # Training batches that each of the DATALOADER.NUM_WORKERS loads ahead, 1 or more.
+    cfg.DATALOADER.PREFETCH = 2
 
 
 def _add_bifpn(cfg: CN) -> None:
@@ -108,6 +126,9 @@ def _add_rsp_head(cfg: CN) -> None:
     cfg.MODEL.RSP_HEAD.POSITION = "row_column"
     # RSP: how P_l and its context meet: "sum", or "concat" along the channels.
     cfg.MODEL.RSP_HEAD.FUSION = "sum"
+    # True: on a GPU the relation is compiled by torch.compile, one graph of a few kernels in place
+    # of a hundred; False: it runs eagerly. On a CPU it always does.
+    cfg.MODEL.RSP_HEAD.COMPILE = True
     # RSP: the output convolution: "conv3x3", "separable" (3x3) or "conv1x1".
     cfg.MODEL.RSP_HEAD.OUTPUT_CONV = "conv3x3"
     # Norm of the head, as in Detectron2's get_norm.

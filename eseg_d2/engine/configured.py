@@ -13,6 +13,7 @@ from eseg_d2.data.train_loader import TrainLoader
 from eseg_d2.engine.results import write_results
 from eseg_d2.engine.stopping import StoppableEvaluator
 from eseg_d2.evaluation.build import build_evaluator
+from eseg_d2.modeling.gpu import checkpoint_gradients, set_precision
 from eseg_d2.modeling.test_time_augmentation import SemanticTTA
 
 __all__ = ["ConfiguredTrainer"]
@@ -26,8 +27,11 @@ class ConfiguredTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg):
-        """Detectron2's, in the memory format of MODEL.CHANNELS_LAST."""
+        """Build Detectron2's, with MODEL.CHANNELS_LAST, TF32 and GRADIENT_CHECKPOINTING."""
+        set_precision(cfg)
         model = super().build_model(cfg)
+        switches = cfg.MODEL.GRADIENT_CHECKPOINTING
+        checkpoint_gradients(model, backbone=switches.BACKBONE, bifpn=switches.BIFPN)
         layout = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
         return model.to(memory_format=layout)
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from eseg_d2.engine.checkpoint import load_weights
 from eseg_d2.engine.setup import fetch_weights
+from eseg_d2.modeling.gpu import set_precision
 
 __all__ = ["load_trained"]
 
@@ -27,6 +28,7 @@ def load_trained(cfg: CfgNode, *, architectures: tuple[str, ...]) -> nn.Module:
             f"{' or '.join(architectures)}"
         )
     fetch_weights(cfg.MODEL.WEIGHTS)
+    set_precision(cfg)
     model = build_model(cfg).eval()
     load_weights(model, cfg.MODEL.WEIGHTS)
     return model

@@ -1,5 +1,7 @@
 """From logits at a low resolution to a label map, without ever holding all logits at full size."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -50,7 +52,9 @@ def _rows(logits, stride, image_size, output_size, top, bottom):
     source = torch.arange(top, bottom, device=logits.device, dtype=_precision(logits))
     source = ((source + 0.5) * scale - 0.5).clamp(0, image_size[0] - 1)
     upper = source.floor().long()
-    first, last = int(upper[0]), min(int(upper[-1]) + 1, image_size[0] - 1)
+    # computed here, since reading them from a GPU would wait for it; one row more for rounding
+    first = max(math.floor((top + 0.5) * scale - 0.5) - 1, 0)
+    last = min(math.floor((bottom - 0.5) * scale - 0.5) + 2, image_size[0] - 1)
     rows = _image_rows(logits, stride, image_size, first, last + 1)
     rows = F.interpolate(
         rows, size=(rows.shape[2], output_size[1]), mode="bilinear", align_corners=False

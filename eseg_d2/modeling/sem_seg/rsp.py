@@ -1,5 +1,11 @@
 """RSE and RSP: extract context from the next higher level, and hand it down."""
 
+import functools
+import importlib.util
+import logging
+import shutil
+from collections.abc import Callable
+
 import torch
 from detectron2.layers import get_norm
 from torch import nn
@@ -9,8 +15,11 @@ from eseg_d2.layers.relation import PixelToRegionRelation
 from eseg_d2.layers.separable_conv import ConvNorm
 from eseg_d2.utils.arguments import check_choice
 
-__all__ = ["RSE", "RSP"]
+__all__ = ["RSE", "RSP", "compiled_relation"]
 
+logger = logging.getLogger(__name__)
+
+_COMPILERS = ("gcc", "clang", "cc")  # any one that Triton finds
 FUSIONS = ("sum", "concat")
 OUTPUT_CONVS = ("conv3x3", "separable", "conv1x1")
 
@@ -34,6 +43,7 @@ class RSE(nn.Module):
         region_size: int = 3,
         similarity: str = "dot_product",
         position: str = "row_column",
+        compile: bool = False,
     ):
         """
         Args:
@@ -42,8 +52,10 @@ class RSE(nn.Module):
                 same for ``"dot_product"`` and ``num_heads`` for ``"squared_difference"``.
             num_heads, region_size, similarity, position: see
                 :class:`~eseg_d2.layers.relation.PixelToRegionRelation`.
+            compile: run the relation compiled on a GPU, if there is what torch.compile needs.
         """
         super().__init__()
+        self.compile_on_gpu = compile
         key_channels = num_heads if similarity == "squared_difference" else channels
         self.query = nn.Conv2d(low_channels, key_channels, 1)
         # no bias: in a dot product the softmax cancels it, in a difference it is the query's
@@ -66,11 +78,31 @@ class RSE(nn.Module):
         Returns:
             (B, channels, H, W): the context of each low-level pixel.
         """
-        return self.relation(self.query(low), self.key(high), self.value(high))
+        operands = self.query(low), self.key(high), self.value(high)
+        if self.compile_on_gpu and low.is_cuda and not torch.compiler.is_compiling():
+            return compiled_relation()(self.relation, *operands)
+        return self.relation(*operands)
 
     def relation_weights(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         """For inspection: (B, heads, k * k, H, W), each pixel's weights over its region."""
         return self.relation.weights(self.query(low), self.key(high))
+
+
+@functools.cache
+def compiled_relation() -> Callable:
+    """Return the relation as one compiled graph: a function of the module and its arguments.
+
+    Where Triton or a C compiler is missing, a warning says so, and it runs eagerly.
+    """
+    if importlib.util.find_spec("triton") and any(map(shutil.which, _COMPILERS)):
+        # not fullgraph: past PyTorch's limit of recompilations, for many sizes, that would raise
+        return torch.compile(PixelToRegionRelation.__call__)
+    logger.warning(
+        "The relation runs eagerly, at a fraction of its speed: torch.compile needs Triton and a C "
+        "compiler (%s). MODEL.RSP_HEAD.COMPILE False asks for this.",
+        " or ".join(_COMPILERS),
+    )
+    return PixelToRegionRelation.__call__
 
 
 class RSP(nn.Module):

@@ -35,6 +35,7 @@ class RSPHead(SemanticHead):
         region_size: int = 3,
         similarity: str = "dot_product",
         position: str = "row_column",
+        compile: bool = False,
         fusion: str = "sum",
         output_conv: str = "conv3x3",
         norm: str = "BN",
@@ -46,7 +47,7 @@ class RSPHead(SemanticHead):
                 consecutive powers of two.
             num_classes: semantic train ids are 0 .. num_classes - 1.
             channels: width of the head.
-            num_heads, region_size, similarity, position: of the relation.
+            num_heads, region_size, similarity, position, compile: of each :class:`RSE`.
             fusion, output_conv: of each :class:`RSP`.
             norm: as in Detectron2's ``get_norm``.
             common: ``loss_type``, ``loss_weight``, ``ignore_value``; see
@@ -67,6 +68,7 @@ class RSPHead(SemanticHead):
             "region_size": region_size,
             "similarity": similarity,
             "position": position,
+            "compile": compile,
         }
         self.propagators = nn.ModuleDict()
         for name in self.in_features[:-1]:
@@ -91,6 +93,7 @@ class RSPHead(SemanticHead):
             "region_size": head.REGION_SIZE,
             "similarity": head.SIMILARITY,
             "position": head.POSITION,
+            "compile": head.COMPILE,
             "fusion": head.FUSION,
             "output_conv": head.OUTPUT_CONV,
             "norm": head.NORM,
