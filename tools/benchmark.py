@@ -3,6 +3,7 @@
 
 python tools/benchmark.py relation                       # the pixel-to-region relation
 python tools/benchmark.py relation --compile --json relation.json
+python tools/benchmark.py relation --count              # its kernels and bytes on a GPU; needs none
 python tools/benchmark.py model --config-file configs/cityscapes/eseg_lite_s.yaml \\
     --vs configs/cityscapes/semantic_fpn_R50.yaml --size 512x1024
 python tools/benchmark.py model --config-file configs/rsp_panoptic_R50.yaml \\
@@ -48,6 +49,9 @@ def parse_args(argv=None):
     relation.add_argument("--threads", type=int, default=2, help="CPU threads")
     relation.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     relation.add_argument("--compile", action="store_true", help="also under torch.compile")
+    relation.add_argument(
+        "--count", action="store_true", help="count kernels and bytes in place of timing"
+    )
     relation.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     add_model_parsers(commands)
     add_data_parsers(commands)
@@ -138,6 +142,9 @@ def run_relation(args):
         table_header,
     )
 
+    if args.count:
+        count_relations(args)
+        return
     torch.set_num_threads(args.threads)
     print(f"torch {torch.__version__}, {args.device}, {args.threads} CPU threads; speed and memory")
     print("relative to the eager textbook way; memory is PyTorch's peak beyond the inputs")
@@ -154,6 +161,27 @@ def run_relation(args):
     ):
         print(format_row(row), flush=True)
         rows.append(row)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def count_relations(args):
+    import itertools
+
+    from eseg_d2.apps.benchmarks.relation_benchmark import count_relation
+
+    rows = []
+    for c, size, k in itertools.product(args.channels, args.sizes, args.region_sizes):
+        counts = count_relation(channels=c, size=size, region_size=k, num_heads=args.heads)
+        rows.append({"channels": c, "size": size, "region_size": k, **counts})
+        eager, least = counts["eager"], counts["least"]
+        compiled = counts.get("compiled", {}).get("kernels", "? (no C++ compiler)")
+        print(
+            f"C {c}, {size[0]}x{size[1]}, k {k}: {eager['kernels']} kernels eager, {compiled} "
+            f"compiled; {eager['bytes'] / 2**20:.0f} MiB read and written eager, "
+            f"{least['bytes'] / 2**20:.0f} MiB at least",
+            flush=True,
+        )
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
 

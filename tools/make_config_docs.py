@@ -24,6 +24,7 @@ their names, meanings and defaults. Set them in a YAML or as `KEY VALUE` at the 
 _TITLES = {
     "add_eseg_config": "Semantic loss",
     "_add_memory_format": "Memory format",
+    "_add_gpu": "GPUs",
     "_add_bifpn": "BiFPN",
     "_add_efficientnet": "EfficientNet",
     "_add_rsp_head": "RSP head",

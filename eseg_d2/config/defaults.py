@@ -20,6 +20,7 @@ def add_eseg_config(cfg: CN) -> None:
     # the pixels whose loss is highest. DeepLab's heads and ours read it, SemSegFPNHead does not.
     cfg.MODEL.SEM_SEG_HEAD.LOSS_TYPE = "cross_entropy"
     _add_memory_format(cfg)
+    _add_gpu(cfg)
     _add_bifpn(cfg)
     _add_efficientnet(cfg)
     _add_rsp_head(cfg)
@@ -37,6 +38,23 @@ def _add_memory_format(cfg: CN) -> None:
     # GPUs in mixed precision. The results are the same up to rounding. (Predictor has its own
     # switch.)
     cfg.MODEL.CHANNELS_LAST = False
+
+
+def _add_gpu(cfg: CN) -> None:
+    # True: GPUs compute float32 in TF32 (10 bits of mantissa), several times as fast since Ampere.
+    # (Detectron2's CUDNN_BENCHMARK is True in the semantic configs, whose crops have one size.)
+    cfg.MODEL.TF32 = True
+    # True: of the backbone's blocks only the inputs are kept in training, and the rest is computed
+    # again in the backward pass: less memory for larger batches or images, about a quarter more
+    # time. Gradients and statistics are the same.
+    cfg.MODEL.GRADIENT_CHECKPOINTING = CN()
+    cfg.MODEL.GRADIENT_CHECKPOINTING.BACKBONE = False
+    # The same for the BiFPN's nodes.
+    cfg.MODEL.GRADIENT_CHECKPOINTING.BIFPN = False
+    # Training batches are put into page-locked memory, which copies faster to a GPU.
+    cfg.DATALOADER.PIN_MEMORY = True
+    # Training batches that each of the DATALOADER.NUM_WORKERS loads ahead, 1 or more.
+    cfg.DATALOADER.PREFETCH = 2
 
 
 def _add_bifpn(cfg: CN) -> None:
@@ -101,6 +119,9 @@ def _add_rsp_head(cfg: CN) -> None:
     cfg.MODEL.RSP_HEAD.REGION_SIZE = 3
     # Depthwise separable 3x3 convolutions in place of full ones.
     cfg.MODEL.RSP_HEAD.SEPARABLE = False
+    # True: on a GPU the relation is compiled by torch.compile, one graph of a few kernels in place
+    # of a hundred; False: it runs eagerly. On a CPU it always does.
+    cfg.MODEL.RSP_HEAD.COMPILE = True
     # Norm of the head, as in Detectron2's get_norm.
     cfg.MODEL.RSP_HEAD.NORM = "BN"
 

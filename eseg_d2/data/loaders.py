@@ -78,6 +78,8 @@ def build_train_loader(cfg: CfgNode, *, seed: int) -> TrainLoader:
         num_parts=parts,
         group_by_orientation=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        prefetch=cfg.DATALOADER.PREFETCH,
+        pin_memory=cfg.DATALOADER.PIN_MEMORY,
         seed=seed,
         max_bad_samples=cfg.DATALOADER.MAX_BAD_SAMPLES,
     )

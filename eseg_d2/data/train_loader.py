@@ -160,6 +160,8 @@ class TrainLoader:
         num_parts: int = 1,
         group_by_orientation: bool = True,
         num_workers: int = 0,
+        prefetch: int = 1,
+        pin_memory: bool = False,
         seed: int = 0,
         max_bad_samples: int = 0,
     ):
@@ -173,6 +175,8 @@ class TrainLoader:
             num_parts: the batch of an update is handed out in so many parts.
             group_by_orientation: a batch has wide or high images only.
             num_workers: worker processes; 0 loads in this one.
+            prefetch: parts of batches that each worker loads ahead, 1 or more.
+            pin_memory: put them into page-locked memory, if there is a GPU.
             seed: of the augmentations, 0 or more.
             max_bad_samples: so many files may be bad; one more ends the run.
 
@@ -195,6 +199,8 @@ class TrainLoader:
         # serialised: workers then share its memory
         self._samples = _Samples(DatasetFromList(images, copy=False), mapper, seed)
         self._num_workers = num_workers
+        self._prefetch = prefetch if num_workers else None
+        self._pin_memory = pin_memory and torch.cuda.is_available()
         self._max_bad_samples = max_bad_samples
         self._used = self._plan.state_dict()
         self.bad_samples: dict[str, str] = {}
@@ -206,8 +212,8 @@ class TrainLoader:
             self._samples,
             batch_sampler=sampler,
             num_workers=self._num_workers,
-            # batches of masks are large, and each worker has one under way
-            prefetch_factor=1 if self._num_workers else None,
+            prefetch_factor=self._prefetch,
+            pin_memory=self._pin_memory,
             collate_fn=_as_list,
             generator=torch.Generator().manual_seed(0),  # or it draws from the process's own
         )

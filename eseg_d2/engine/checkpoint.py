@@ -21,6 +21,7 @@ from eseg_d2.engine.weights import (
     fetch_weights,
     in_detectron2_form,
 )
+from eseg_d2.modeling.gpu import set_precision
 from eseg_d2.utils.errors import RunError
 from eseg_d2.utils.files import remove_leftovers, write_atomically
 from eseg_d2.utils.weights_file import UnreadableWeightsError, read_weights_file
@@ -114,6 +115,7 @@ def load_trained(cfg: CfgNode, *, architectures: tuple[str, ...]) -> nn.Module:
             f"{' or '.join(architectures)}"
         )
     fetch_weights(cfg.MODEL.WEIGHTS)
+    set_precision(cfg)
     model = build_model(cfg).eval()
     load_weights(model, cfg.MODEL.WEIGHTS)
     return model

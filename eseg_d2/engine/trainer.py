@@ -39,6 +39,7 @@ from eseg_d2.engine.train_step import NotFiniteError, NotFiniteGuard, TrainStep
 from eseg_d2.engine.watchdog import is_connection_error
 from eseg_d2.engine.writers import build_writers
 from eseg_d2.evaluation.build import build_evaluator
+from eseg_d2.modeling.gpu import checkpoint_gradients, set_precision
 from eseg_d2.modeling.test_time_augmentation import SemanticTTA
 from eseg_d2.modeling.unused_levels import freeze_unused_levels
 from eseg_d2.utils.errors import RunError
@@ -340,8 +341,11 @@ class Trainer(TrainerBase):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Build Detectron2's model, in the memory format of MODEL.CHANNELS_LAST."""
+        """Build Detectron2's model, with MODEL.CHANNELS_LAST, TF32 and GRADIENT_CHECKPOINTING."""
+        set_precision(cfg)
         model = build_model(cfg)
+        switches = cfg.MODEL.GRADIENT_CHECKPOINTING
+        checkpoint_gradients(model, backbone=switches.BACKBONE, bifpn=switches.BIFPN)
         logger.info("Model:\n%s", model)
         layout = torch.channels_last if cfg.MODEL.CHANNELS_LAST else torch.contiguous_format
         return model.to(memory_format=layout)

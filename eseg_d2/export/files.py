@@ -1,5 +1,6 @@
 """Model files: written by PyTorch's exporters, read by what runs them."""
 
+import collections
 import contextlib
 import io
 import warnings
@@ -12,7 +13,7 @@ from torch import nn
 
 from eseg_d2.export.image_graph import ImageGraph
 
-__all__ = ["FORMATS", "export_graph", "load_exported", "onnx_session"]
+__all__ = ["FORMATS", "export_graph", "load_exported", "load_onnx", "onnx_session"]
 
 FORMATS = {"onnx": "model.onnx", "torchscript": "model.ts", "torch_export": "model.pt2"}
 OPSET = 18
@@ -55,6 +56,7 @@ def export_graph(
                 if dynamic:
                     axes["image"] = {2: "height", 3: "width"}
                 _export_onnx(graph, inputs, str(path), graph.output_names, axes)
+                _argmax_over_last_axis(path)
     except Exception as e:  # exporters raise all kinds of errors
         path.unlink(missing_ok=True)
         how = "with --dynamic" if dynamic else "at {}x{}".format(*example.shape[-2:])
@@ -88,6 +90,35 @@ def _export_onnx(
     )
 
 
+def _argmax_over_last_axis(path: Path) -> None:
+    """Resize the logits, and take their best class, channels last: twice as fast in onnxruntime.
+
+    Nothing is changed where the resized logits have another use, too.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    nodes = model.graph.node
+    users = collections.Counter(name for node in nodes for name in node.input)
+    makers = {name: node for node in nodes for name in node.output}
+    for argmax in [node for node in nodes if node.op_type == "ArgMax"]:
+        resize = makers[argmax.input[0]]
+        if resize.op_type != "Resize" or users[resize.output[0]] > 1:
+            continue
+        constant = makers[resize.input[2]]
+        scales = onnx.numpy_helper.to_array(constant.attribute[0].t)[[0, 2, 3, 1]]
+        names = [f"{resize.name}/{name}" for name in ("channels_last", "scales")]
+        model.graph.initializer.append(onnx.numpy_helper.from_array(scales, names[1]))
+        transpose = onnx.helper.make_node(
+            "Transpose", [resize.input[0]], names[:1], f"{resize.name}/Transpose", perm=[0, 2, 3, 1]
+        )
+        resize.input[0], resize.input[2] = names
+        next(a for a in argmax.attribute if a.name == "axis").i = 3
+        nodes.insert(list(nodes).index(resize), transpose)
+        nodes.remove(constant)
+    onnx.save(model, path)
+
+
 def onnx_session(module: nn.Module, example: torch.Tensor):
     """An onnxruntime session of a module with one input, "image", and one output.
 
@@ -114,11 +145,18 @@ def _open_session(model: str | bytes):
         raise ValueError(message) from e
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # it warns of constants that its own optimiser leaves over
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
+def load_onnx(model: str | bytes) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Like :func:`load_exported`, for the name or the content of an ONNX file."""
+    session = _open_session(model)
+    return lambda image: session.run(None, {"image": image})
+
+
 def load_exported(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """A function from an image, (1, 3, H, W) float32, to the model's outputs, on the CPU.
+    """Return a function from an image, (1, 3, H, W) float32, to the model's outputs, on the CPU.
 
     Args:
         path: what :func:`export_graph` wrote.
@@ -127,8 +165,7 @@ def load_exported(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
         ValueError: onnxruntime is not installed.
     """
     if path.suffix == ".onnx":
-        session = _open_session(str(path))
-        return lambda image: session.run(None, {"image": image})
+        return load_onnx(str(path))
     if path.suffix == ".ts":
         import torchvision  # noqa: F401  # its operators, which panoptic models use
 

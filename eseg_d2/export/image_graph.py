@@ -46,5 +46,5 @@ class ImageGraph(nn.Module):
         """Labels and logits of the image's (H, W), from those at the head's stride."""
         stride = float(self.model.sem_seg_head.common_stride)
         logits = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
-        logits = logits[:, :, : size[0], : size[1]]
-        return logits.argmax(1), logits
+        # the labels are cut, not the logits of all classes
+        return logits.argmax(1)[:, : size[0], : size[1]], logits[:, :, : size[0], : size[1]]

@@ -1,21 +1,44 @@
 """From a config and its weights to a verified model file."""
 
 import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image
+from tqdm import tqdm
 
-from eseg_d2.data.images import read_image
+from eseg_d2.data.datasets.builtin import require_datasets
+from eseg_d2.data.images import IMAGE_SUFFIXES, read_image
 from eseg_d2.engine import load_trained
-from eseg_d2.export.files import export_graph, load_exported
+from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.export.files import export_graph, load_exported, load_onnx
+from eseg_d2.export.int8 import Quantizer
 from eseg_d2.export.panoptic import PanopticGraph, merge_settings
 from eseg_d2.export.semantic import SemanticGraph
-from eseg_d2.export.verify import compare_outputs, compare_panoptic, require_agreement
+from eseg_d2.export.verify import (
+    compare_labels,
+    compare_outputs,
+    compare_panoptic,
+    label_agreement,
+    require_agreement,
+)
+from eseg_d2.utils.files import write_atomically
 
-__all__ = ["export_model"]
+__all__ = ["INT8_FILE", "MAX_MIOU_LOSS", "export_int8", "export_model"]
+
+INT8_FILE = "model_int8.onnx"
+MAX_MIOU_LOSS = 1.0  # in points
+CALIBRATION_IMAGES = 100  # more widen the ranges by single outliers only
+_TRIAL_IMAGES, _TOP_LAYERS = 4, 8  # of the search for the layers that int8 costs most
+_SPEED_ROUNDS = 15
 
 
 def export_model(
@@ -57,7 +80,8 @@ def export_model(
         sizes += [(size[0] + step + 1, size[1] - step // 2), (2 * step, 3 * step)]
     images = [_random_image(s) for s in sizes]
     images += [
-        _photo(file, cfg.INPUT.FORMAT, None if dynamic else size) for file in image_files or []
+        _photo(file, cfg.INPUT.FORMAT, _stretch(None if dynamic else size))
+        for file in image_files or []
     ]
     # of the example a trace keeps some branches: an image in which things may be found
     path = export_graph(graph, folder, kind, images[-1][None], dynamic=dynamic)
@@ -98,8 +122,159 @@ def _random_image(size: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 255, (3, *size)).astype(np.float32)
 
 
-def _photo(file: str, channels: str, size: tuple[int, int] | None) -> np.ndarray:
-    image = read_image(file, channels)
-    if size:
-        image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+def _stretch(size: tuple[int, int] | None) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that brings (H, W, 3) uint8 images to a size, or leaves them alone."""
+    if size is None:
+        return lambda image: image
+    return lambda image: np.asarray(
+        Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
+    )
+
+
+def _photo(file: str, channels: str, resize: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    image = resize(read_image(file, channels))
     return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+
+
+def export_int8(
+    cfg: CfgNode,
+    folder: Path,
+    calibration: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    dynamic: bool = False,
+    with_logits: bool = False,
+    image_files: list[str] | None = None,
+    keep: Sequence[str] = (),
+) -> tuple[Path, dict]:
+    """Export a semantic model as ONNX, in fp32 and in int8, and compare the two.
+
+    Writes what :func:`export_model` writes and ``model_int8.onnx``; ``model.json`` says under
+    "int8" how well the two agree.
+
+    Args:
+        cfg, folder, size, dynamic, with_logits, image_files: of :func:`export_model`.
+        calibration: a folder; the ranges of the activations are taken from its images, at most 100,
+            evenly spread.
+        keep: convolutions that stay in fp32; see :meth:`~eseg_d2.export.int8.Quantizer.quantize`.
+
+    Returns:
+        The file in int8 and the content of ``model.json``. ``info["int8"]`` has "labels", the share
+        of pixels of the same label in both (on the validation set, else on four images of the
+        calibration); "mIoU", of both, in percent, or None if the first of DATASETS.TEST is not
+        there; and "milliseconds" of an image in both, medians of calls in turns.
+
+    Raises:
+        ValueError: as :func:`export_model`; the model is panoptic; an image cannot be read; or the
+            mIoU falls by more than 1.0: then there is no file in int8.
+        FileNotFoundError: as :func:`export_model`, or there is no image in the folder.
+    """
+    if cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
+        raise ValueError(
+            f"--int8 is for semantic models, and this is a {cfg.MODEL.META_ARCHITECTURE}: the "
+            "boxes and masks of a panoptic model are not supported. Leave --int8 out."
+        )
+    files = _calibration_files(calibration)
+    path = folder / INT8_FILE
+    path.unlink(missing_ok=True)
+    fp32_path, info = export_model(
+        cfg,
+        folder,
+        "onnx",
+        size=size,
+        dynamic=dynamic,
+        with_logits=with_logits,
+        image_files=image_files,
+    )
+    if dynamic:
+        edge = ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
+        resize = partial(_apply, edge)
+    else:
+        resize = _stretch(info["input"]["shape"][2:])
+    load = partial(_photo, channels=cfg.INPUT.FORMAT, resize=resize)
+    quantizer = Quantizer(fp32_path, map(load, files), len(files))
+    content = quantizer.quantize(keep)
+    runs = {"fp32": load_exported(fp32_path), "int8": load_onnx(content)}
+    trial = [load(file) for file in files[:_TRIAL_IMAGES]]
+    truth = _validation_set(cfg)
+    if truth:
+        miou = compare_labels(runs, truth, load)
+        labels = miou.pop("labels")
+        if miou["fp32"] - miou["int8"] > MAX_MIOU_LOSS:
+            layers = _costly_layers(quantizer, keep, runs["fp32"], trial)
+            raise ValueError(
+                f"in int8 the mIoU on {cfg.DATASETS.TEST[0]} falls from {miou['fp32']:.1f} to "
+                f"{miou['int8']:.1f}, by more than {MAX_MIOU_LOSS}, and {path} is not written. "
+                "Calibrate on more or other images, or keep in fp32 the layers that cost most:\n"
+                f"  --keep {' '.join([*keep, *layers])}"
+            )
+    else:
+        miou = None
+        labels = label_agreement(runs["int8"], trial, _labels(runs["fp32"], trial))
+    write_atomically(str(path), lambda file: file.write(content))
+    info["int8"] = {
+        "file": path.name,
+        "calibration_images": len(files),
+        "kept_in_fp32": list(keep),
+        "labels": labels,
+        "mIoU": miou,
+        "milliseconds": _milliseconds(runs, trial[0][None]),
+    }
+    (folder / "model.json").write_text(json.dumps(info, indent=1) + "\n")
+    return path, info
+
+
+def _apply(augmentation: ResizeShortestEdge, image: np.ndarray) -> np.ndarray:
+    return augmentation.get_transform(image).apply_image(image)
+
+
+def _labels(run: Callable, images: list[np.ndarray]) -> list[np.ndarray]:
+    return [run(image[None])[0][0] for image in images]
+
+
+def _calibration_files(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--calibration {folder}: no such folder")
+    files = sorted(x for x in folder.rglob("*") if x.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise FileNotFoundError(
+            f"--calibration {folder}: no image in it, nor in the folders below; expected files "
+            f"such as .jpg or .png. A few dozen like those that the model will see are enough"
+        )
+    return [str(file) for file in files[:: -(-len(files) // CALIBRATION_IMAGES)]]
+
+
+def _validation_set(cfg: CfgNode) -> GroundTruth | None:
+    """The first of DATASETS.TEST, if it is a panoptic data set and there."""
+    for name in cfg.DATASETS.TEST[:1]:
+        try:
+            require_datasets([name])
+        except (ValueError, FileNotFoundError):
+            return None
+        if MetadataCatalog.get(name).get("panoptic_json"):
+            return GroundTruth(name, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)
+    return None
+
+
+def _costly_layers(
+    quantizer: Quantizer, keep: Sequence[str], fp32: Callable, images: list[np.ndarray]
+) -> list[str]:
+    """Return the convolutions with which in fp32, one at a time, most labels agree with fp32."""
+    labels = _labels(fp32, images)
+    agreement = {}
+    for layer in tqdm(quantizer.layers, desc="looking for costly layers", unit="layer"):
+        trial = load_onnx(quantizer.quantize([*keep, layer]))
+        agreement[layer] = label_agreement(trial, images, labels)
+    layers = sorted((x for x in agreement if x not in keep), key=agreement.get, reverse=True)
+    return layers[:_TOP_LAYERS]
+
+
+def _milliseconds(runs: dict[str, Callable], image: np.ndarray) -> dict[str, float]:
+    """Medians of calls in turns, so that other load on the machine falls on all."""
+    spent = {name: [] for name in runs}
+    for _ in range(_SPEED_ROUNDS):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(image)
+            spent[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(times) for name, times in spent.items()}

@@ -1,14 +1,24 @@
 """Whether an exported model says what the model says."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
+from tqdm import tqdm
 
+from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.evaluation.semantic import iou_results
 from eseg_d2.export.merge import merge_panoptic
 
-__all__ = ["compare_outputs", "compare_panoptic", "require_agreement"]
+__all__ = [
+    "compare_labels",
+    "compare_outputs",
+    "compare_panoptic",
+    "label_agreement",
+    "require_agreement",
+]
 
 MIN_AGREEMENT = 0.9999  # of the labels; of the pixels of panoptic maps
 MAX_ERROR = 1e-3  # of the logits, relative to their largest
@@ -80,6 +90,50 @@ def compare_panoptic(
         pixels += panoptic.size
         instances += sum(s["isthing"] for s in expected_segments)
     return {"labels": float(same / pixels), "instances": instances}
+
+
+def label_agreement(run: Callable, images: Sequence[np.ndarray], labels: Sequence[np.ndarray]):
+    """Return the share of pixels of the same label, 0 .. 1.
+
+    Args:
+        run: of :func:`~eseg_d2.export.files.load_exported`, of a semantic model.
+        images: each (3, H, W) float32, 0 .. 255.
+        labels: of each image (H, W) integers.
+    """
+    same = [run(image[None])[0][0] == of for image, of in zip(images, labels, strict=True)]
+    return float(sum(x.sum() for x in same) / sum(x.size for x in same))
+
+
+def compare_labels(
+    runs: dict[str, Callable], truth: GroundTruth, load: Callable[[str], np.ndarray]
+) -> dict[str, float]:
+    """Compare exported semantic models with the truth, and the last with the first one.
+
+    Args:
+        runs: by name, of :func:`~eseg_d2.export.files.load_exported`.
+        truth: of a data set; all of its images are taken.
+        load: from a file's name to the image, (3, H, W) float32, 0 .. 255. The labels are brought
+            to the truth's size (nearest).
+
+    Returns:
+        The mIoU of each by name, in percent; and "labels", the share of pixels of the same label.
+    """
+    names = truth.label_space.semantic_names
+    confusion = {name: np.zeros((len(names), len(names)), np.int64) for name in runs}
+    same = pixels = 0
+    for file in tqdm(truth.records, desc="validating", unit="image"):
+        image, target = load(file), truth.semantic_map(file)
+        labels = [run(image[None])[0][0] for run in runs.values()]
+        same += (labels[0] == labels[-1]).sum()
+        pixels += labels[0].size
+        valid = target != truth.label_space.ignore_label
+        for counts, of_run in zip(confusion.values(), labels, strict=True):
+            predicted = Image.fromarray(of_run.astype(np.int32))
+            predicted = np.asarray(predicted.resize(target.shape[::-1], Image.Resampling.NEAREST))
+            pairs = target[valid] * len(names) + predicted[valid]
+            counts += np.bincount(pairs, minlength=counts.size).reshape(counts.shape)
+    results = {name: iou_results(counts, names)["mIoU"] for name, counts in confusion.items()}
+    return {**results, "labels": float(same / pixels)}
 
 
 def require_agreement(result: dict[str, float], where: str) -> None:

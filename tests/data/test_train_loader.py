@@ -23,8 +23,10 @@ from detectron2.data.samplers import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 import eseg_d2  # noqa: F401, registers
+from eseg_d2.data import train_loader
 from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.data.train_loader import BatchPlan, PartSampler, SampleKey, TrainLoader
 from eseg_d2.engine import load_config
@@ -63,12 +65,29 @@ def take(iterable, number=8):
     return list(itertools.islice(iterable, number))
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_samples_do_not_depend_on_the_workers(num_workers):
+@pytest.mark.parametrize("gpu", [True, False])
+def test_memory_is_pinned_for_a_gpu_alone(gpu, monkeypatch):
+    options = {}
+
+    def recorded(samples, **kwargs):
+        options.update(kwargs)
+        return DataLoader(samples, **{**kwargs, "pin_memory": False})
+
+    monkeypatch.setattr(train_loader.torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(train_loader, "DataLoader", recorded)
+    assert take(loader(pin_memory=True), 1)
+    assert options["pin_memory"] is gpu
+    assert take(loader(), 1)
+    assert options["pin_memory"] is False
+
+
+@pytest.mark.parametrize("num_workers, prefetch", [(1, 2), (2, 1)])
+def test_samples_do_not_depend_on_the_workers(num_workers, prefetch):
     for mapper in drawing, Failing({3}):
         options = {"mapper": mapper, "num_parts": 2, "max_bad_samples": 1}
         expected = take(loader(**options))
-        assert take(loader(**options, num_workers=num_workers)) == expected
+        workers = {"num_workers": num_workers, "prefetch": prefetch}
+        assert take(loader(**options, **workers)) == expected
 
 
 def test_samples_do_not_depend_on_this_process():

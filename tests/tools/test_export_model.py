@@ -86,6 +86,25 @@ def test_what_cannot_be_exported_is_told(root, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_int8_is_written_and_described(root, tmp_path):
+    photo = tmp_path / "photos" / "photo.png"
+    photo.parent.mkdir()
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (70, 90, 3), np.uint8)).save(photo)
+    common = ["--format", "onnx", "--output", tmp_path / "out", "--size", "64x96"]
+    common += ["--weights", weights_of(root, "eseg_lite_s", tmp_path)]
+    int8 = ["--int8", "--calibration", photo.parent]
+    done = export(root, "eseg_lite_s", *common, *int8, "DATASETS.TEST", "()")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "model_int8.onnx: calibrated on 1 images" in done.stdout
+    assert "mIoU not measured: DATASETS.TEST is not there" in done.stdout
+    assert "calibrating: 100%" in done.stderr
+    assert load_exported(tmp_path / "out" / "model_int8.onnx")
+    incomplete = export(root, "eseg_lite_s", *common, "--int8")
+    assert incomplete.returncode == 2 and "--calibration with a folder" in incomplete.stderr
+    alone = export(root, "eseg_lite_s", *common, "--keep", "/predictor")
+    assert alone.returncode == 2 and "belong to --int8" in alone.stderr
+
+
 def test_disagreement_is_an_error():
     require_agreement({"labels": 1.0, "logits": 1e-5}, "model.onnx")
     with pytest.raises(ValueError, match="model.onnx does not say"):

@@ -1,16 +1,21 @@
 """Time and memory of the pixel-to-region relation beside the textbook way of computing it."""
 
 import itertools
+import shutil
 from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from eseg_d2.apps.benchmarks.measure import peak_memory, take_turns
 from eseg_d2.layers.relation import PixelToRegionRelation
 
 __all__ = [
     "benchmark_relation",
+    "count_relation",
     "format_row",
     "table_header",
     "textbook_relation",
@@ -114,6 +119,66 @@ def benchmark_relation(
             yield row
 
 
+def count_relation(
+    *, channels: int, size: tuple[int, int], region_size: int, num_heads: int = 8
+) -> dict[str, dict[str, int]]:
+    """Count what the relation's forward pass, with "row_column" positions, launches on a GPU.
+
+    No GPU is needed: eagerly PyTorch's operations are counted on fake tensors that claim to lie on
+    one, views left out; the compiled kernels are those that Inductor generates, here for the CPU.
+
+    Args:
+        channels: C of query, key and value, float32, batch size 1.
+        size: (H, W) of the query, in pixels.
+        region_size: k.
+        num_heads: heads.
+
+    Returns:
+        "kernels" of the ways "eager" and, where there is a C++ compiler, "compiled"; "bytes" that
+        the eager ones read and write; and of "least" the "bytes" of inputs and output.
+    """
+    options = {"num_heads": num_heads, "region_size": region_size}
+    with torch.no_grad(), FakeTensorMode(), torch.device("cuda"):
+        relation = PixelToRegionRelation(channels, **options)
+        inputs = _inputs(channels, *size, "cuda")
+        with _Count() as count:
+            relation(*inputs)
+        counts = {
+            "eager": {"kernels": count.kernels, "bytes": count.bytes},
+            "least": {"bytes": _least_bytes(inputs, backward=False)},
+        }
+    if shutil.which("g++") or shutil.which("clang++"):
+        counts["compiled"] = {"kernels": _compiled_kernels(channels, size, options)}
+    return counts
+
+
+class _Count(TorchDispatchMode):
+    """Kernels, and the bytes of their operands and results."""
+
+    kernels = bytes = 0
+    _FREE = (torch.ops.aten.empty, torch.ops.aten.detach, torch.ops.aten._unsafe_view)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
+        if tensors and not func.is_view and func.overloadpacket not in self._FREE:
+            tensors += [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+            self.kernels += 1
+            self.bytes += sum(x.nbytes for x in tensors)
+        return result
+
+
+def _compiled_kernels(channels: int, size: tuple[int, int], options: dict) -> int:
+    from torch._inductor import config, metrics
+
+    torch._dynamo.reset()
+    metrics.reset()
+    relation = PixelToRegionRelation(channels, **options)
+    with torch.no_grad(), config.patch(force_disable_caches=True):
+        torch.compile(relation, fullgraph=True)(*_inputs(channels, *size, "cpu"))
+    return metrics.generated_kernel_count
+
+
 def table_header() -> str:
     return (
         f"{'C':>4} {'query':>9} {'k':>2} {'pass':<17} {'way':<20} {'median ms':>10} "
@@ -145,7 +210,7 @@ def format_row(row: dict) -> str:
 
 def _inputs(c, height, width, device):
     cells = ((height + 1) // 2, (width + 1) // 2)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     shapes = ((1, c, height, width), (1, c, *cells), (1, c, *cells))
     inputs = [torch.randn(shape, generator=generator).to(device) for shape in shapes]
     return [x.requires_grad_() for x in inputs]

@@ -1,5 +1,11 @@
 """RSE and RSP: extract context from the next higher level, and hand it down."""
 
+import functools
+import importlib.util
+import logging
+import shutil
+from collections.abc import Callable
+
 import torch
 from detectron2.layers import get_norm
 from torch import nn
@@ -7,7 +13,11 @@ from torch import nn
 from eseg_d2.layers.relation import PixelToRegionRelation
 from eseg_d2.layers.separable_conv import ConvNorm, SeparableConv2d
 
-__all__ = ["RSE", "RSP"]
+__all__ = ["RSE", "RSP", "compiled_relation"]
+
+logger = logging.getLogger(__name__)
+
+_COMPILERS = ("gcc", "clang", "cc")  # any one that Triton finds
 
 
 class RSE(nn.Module):
@@ -20,13 +30,17 @@ class RSE(nn.Module):
     above, as in an upsampling, and does not grow from level to level.
     """
 
-    def __init__(self, channels: int, *, num_heads: int = 8, region_size: int = 3):
+    def __init__(
+        self, channels: int, *, num_heads: int = 8, region_size: int = 3, compile: bool = False
+    ):
         """
         Args:
             channels: width of both levels, and of query, key and context.
             num_heads, region_size: see :class:`~eseg_d2.layers.relation.PixelToRegionRelation`.
+            compile: run the relation compiled on a GPU, if there is what torch.compile needs.
         """
         super().__init__()
+        self.compile_on_gpu = compile
         self.query = nn.Conv2d(channels, channels, 1)
         self.key = nn.Conv2d(channels, channels, 1, bias=False)  # the softmax cancels a bias
         self.relation = PixelToRegionRelation(
@@ -42,11 +56,31 @@ class RSE(nn.Module):
         Returns:
             (B, channels, H, W): the context of each low-level pixel.
         """
-        return self.relation(self.query(low), self.key(high), high)
+        operands = self.query(low), self.key(high), high
+        if self.compile_on_gpu and low.is_cuda and not torch.compiler.is_compiling():
+            return compiled_relation()(self.relation, *operands)
+        return self.relation(*operands)
 
     def relation_weights(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         """For inspection: (B, heads, k * k, H, W), each pixel's weights over its region."""
         return self.relation.weights(self.query(low), self.key(high))
+
+
+@functools.cache
+def compiled_relation() -> Callable:
+    """Return the relation as one compiled graph: a function of the module and its arguments.
+
+    Where Triton or a C compiler is missing, a warning says so, and it runs eagerly.
+    """
+    if importlib.util.find_spec("triton") and any(map(shutil.which, _COMPILERS)):
+        # not fullgraph: past PyTorch's limit of recompilations, for many sizes, that would raise
+        return torch.compile(PixelToRegionRelation.__call__)
+    logger.warning(
+        "The relation runs eagerly, at a fraction of its speed: torch.compile needs Triton and a C "
+        "compiler (%s). MODEL.RSP_HEAD.COMPILE False asks for this.",
+        " or ".join(_COMPILERS),
+    )
+    return PixelToRegionRelation.__call__
 
 
 class RSP(nn.Module):

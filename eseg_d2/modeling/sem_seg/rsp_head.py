@@ -34,6 +34,7 @@ class RSPHead(SemanticHead):
         num_heads: int = 8,
         region_size: int = 3,
         separable: bool = False,
+        compile: bool = False,
         norm: str = "BN",
         **common,
     ):
@@ -43,8 +44,8 @@ class RSPHead(SemanticHead):
                 consecutive powers of two.
             num_classes: semantic train ids are 0 .. num_classes - 1.
             channels: width of the head.
-            num_heads, region_size: of the relation.
-            separable: see :class:`RSP`.
+            num_heads, region_size, compile: of each :class:`RSE`.
+            separable: of each :class:`RSP`.
             norm: as in Detectron2's ``get_norm``.
             common: ``loss_type``, ``loss_weight``, ``ignore_value``; see
                 :class:`~eseg_d2.modeling.sem_seg.head.SemanticHead`.
@@ -60,7 +61,7 @@ class RSPHead(SemanticHead):
         )
         self.propagators = nn.ModuleDict()
         for name in self.in_features[:-1]:
-            rse = RSE(channels, num_heads=num_heads, region_size=region_size)
+            rse = RSE(channels, num_heads=num_heads, region_size=region_size, compile=compile)
             self.propagators[name] = RSP(rse, channels=channels, separable=separable, norm=norm)
         self.predictor = nn.Conv2d(channels, num_classes, 1)
 
@@ -73,6 +74,7 @@ class RSPHead(SemanticHead):
             "num_heads": head.NUM_HEADS,
             "region_size": head.REGION_SIZE,
             "separable": head.SEPARABLE,
+            "compile": head.COMPILE,
             "norm": head.NORM,
         }
 

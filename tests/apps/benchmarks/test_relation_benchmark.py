@@ -1,11 +1,17 @@
 import json
+import shutil
 
 import pytest
 import torch
 from commands import python
 
+from eseg_d2.apps.benchmarks import relation_benchmark
 from eseg_d2.apps.benchmarks.measure import peak_memory
-from eseg_d2.apps.benchmarks.relation_benchmark import textbook_relation, without_position
+from eseg_d2.apps.benchmarks.relation_benchmark import (
+    count_relation,
+    textbook_relation,
+    without_position,
+)
 from eseg_d2.layers.relation import PixelToRegionRelation
 
 
@@ -46,6 +52,22 @@ def test_command_line(root, tmp_path):
         assert row["speedup"]["textbook"] == 1
         assert row["memory_ratio"] == row["peak_bytes"]["relation"] / row["peak_bytes"]["textbook"]
     assert done.stdout.count("6x9") == 4
+
+
+def test_count_of_kernels_and_bytes(monkeypatch):
+    monkeypatch.setattr(relation_benchmark, "_compiled_kernels", lambda *_: 7)
+    counts = count_relation(channels=8, size=(6, 10), region_size=3, num_heads=2)
+    queries, cells = 4 * 8 * 6 * 10, 4 * 8 * 3 * 5
+    assert counts["least"]["bytes"] == 2 * queries + 2 * cells
+    assert counts["eager"]["bytes"] > 5 * counts["least"]["bytes"]
+    larger = count_relation(channels=8, size=(12, 20), region_size=5, num_heads=2)
+    assert larger["eager"]["kernels"] > 2 * counts["eager"]["kernels"] > 100
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no compiler")
+def test_count_of_compiled_kernels():
+    options = {"num_heads": 2, "region_size": 3}
+    assert 0 < relation_benchmark._compiled_kernels(8, (6, 10), options) < 20
 
 
 def test_bad_size(root):

@@ -1,9 +1,14 @@
+import logging
 import math
+import shutil
 
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from eseg_d2.modeling.sem_seg import rsp
+from eseg_d2.modeling.sem_seg.rsp import RSE
 from eseg_d2.modeling.sem_seg.rsp_head import RSPHead
 
 
@@ -88,3 +93,48 @@ def test_no_parameter_is_without_effect(norm):
     losses["loss_sem_seg"].backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().max() > 1e-10, name
+
+
+@pytest.mark.parametrize("compile, device", [(True, "cuda"), (True, "cpu"), (False, "cuda")])
+def test_the_relation_runs_compiled_on_a_gpu_if_asked(compile, device, monkeypatch):
+    calls = []
+
+    def relate(relation, *operands):
+        calls.append(relation)
+        return relation(*operands)
+
+    monkeypatch.setattr(rsp, "compiled_relation", lambda: relate)
+    with FakeTensorMode(), torch.device(device):
+        model = head(compile=compile)
+        shapes = [(2, 16, 24 // 2**i, 32 // 2**i) for i in range(3)]
+        levels = {f"p{i + 2}": torch.empty(shape) for i, shape in enumerate(shapes)}
+        model.layers(levels)
+    assert len(calls) == (2 if compile and device == "cuda" else 0)
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no compiler")
+def test_the_compiled_relation_is_one_graph_and_equal(monkeypatch):
+    monkeypatch.setattr(rsp.importlib.util, "find_spec", lambda name: name == "triton")
+    rsp.compiled_relation.cache_clear()
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    relate = rsp.compiled_relation()
+    monkeypatch.undo()
+    rse = RSE(low_channels=8, high_channels=8, channels=8, num_heads=2)
+    with torch.no_grad():
+        operands = torch.randn(1, 8, 6, 10), torch.randn(1, 8, 3, 5), torch.randn(1, 8, 3, 5)
+        expected = rse.relation(*operands)
+        torch.testing.assert_close(relate(rse.relation, *operands), expected, rtol=0, atol=1e-5)
+    counters = torch._dynamo.utils.counters
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    rsp.compiled_relation.cache_clear()
+
+
+def test_without_a_compiler_it_runs_eagerly_and_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(rsp.shutil, "which", lambda name: None)
+    rsp.compiled_relation.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert rsp.compiled_relation() is rsp.PixelToRegionRelation.__call__
+        rsp.compiled_relation()
+    rsp.compiled_relation.cache_clear()
+    assert caplog.text.count("MODEL.RSP_HEAD.COMPILE False asks for this") == 1
