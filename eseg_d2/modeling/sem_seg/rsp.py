@@ -25,9 +25,9 @@ class RSE(nn.Module):
 
     A pixel of the lower level takes context from a k x k region of the adjacent higher level by
     a learned cross-scale relation. The paper's text that we could read does not say how query,
-    key and value are made. Our choice: query and key are 1x1 convolutions of the lower and of the
-    higher level, and the value is the higher level itself, so that a context is a mean of what is
-    above, as in an upsampling, and does not grow from level to level.
+    key and value are made. Our choice: 1x1 convolutions, the query from the lower level, key and
+    value from the higher one. The value's starts as the identity, so that at first, the relation
+    being close to bilinear, a context is what an upsampling gives.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class RSE(nn.Module):
     ):
         """
         Args:
-            channels: width of both levels, and of query, key and context.
+            channels: width of both levels, and of query, key, value and context.
             num_heads, region_size: see :class:`~eseg_d2.layers.relation.PixelToRegionRelation`.
             compile: run the relation compiled on a GPU, if there is what torch.compile needs.
         """
@@ -43,6 +43,9 @@ class RSE(nn.Module):
         self.compile_on_gpu = compile
         self.query = nn.Conv2d(channels, channels, 1)
         self.key = nn.Conv2d(channels, channels, 1, bias=False)  # the softmax cancels a bias
+        self.value = nn.Conv2d(channels, channels, 1)
+        nn.init.dirac_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
         self.relation = PixelToRegionRelation(
             channels, num_heads=num_heads, region_size=region_size
         )
@@ -56,7 +59,7 @@ class RSE(nn.Module):
         Returns:
             (B, channels, H, W): the context of each low-level pixel.
         """
-        operands = self.query(low), self.key(high), high
+        operands = self.query(low), self.key(high), self.value(high)
         if self.compile_on_gpu and low.is_cuda and not torch.compiler.is_compiling():
             return compiled_relation()(self.relation, *operands)
         return self.relation(*operands)

@@ -120,7 +120,7 @@ def test_the_compiled_relation_is_one_graph_and_equal(monkeypatch):
     torch._dynamo.utils.counters.clear()
     relate = rsp.compiled_relation()
     monkeypatch.undo()
-    rse = RSE(low_channels=8, high_channels=8, channels=8, num_heads=2)
+    rse = RSE(8, num_heads=2)
     with torch.no_grad():
         operands = torch.randn(1, 8, 6, 10), torch.randn(1, 8, 3, 5), torch.randn(1, 8, 3, 5)
         expected = rse.relation(*operands)
