@@ -83,7 +83,8 @@ def _check_files(config_file: str) -> dict[str, str]:
     Returns:
         For each key of these files the one that decides its value.
     """
-    todo, count = [(config_file, ())], 0
+    todo: list[tuple[str, tuple[str, ...]]] = [(config_file, ())]
+    count = 0
     given: dict[str, str] = {}
     while todo:
         file, above = todo.pop()

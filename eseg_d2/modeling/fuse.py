@@ -35,8 +35,8 @@ def fuse_conv_norm(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model)
     for module in list(model.modules()):
         if isinstance(module, ConvNorm):
-            separable = isinstance(module.conv, SeparableConv2d)
-            _fold_norm_of(module, module.conv.pointwise if separable else module.conv)
+            conv = module.conv
+            _fold_norm_of(module, conv.pointwise if isinstance(conv, SeparableConv2d) else conv)
         elif isinstance(module, WeightedFusion):
             module.freeze()
         elif isinstance(module, nn.Conv2d) and _is_batch_norm(getattr(module, "norm", None)):
@@ -64,9 +64,9 @@ def _fold_factors(node: FusionNode) -> None:
         lateral = edge.lateral
         if factor is None or not isinstance(lateral, ConvNorm):
             continue
-        if isinstance(lateral.norm, nn.Identity):
-            lateral.conv.weight.data.mul_(factor)
-            lateral.conv.bias.data.mul_(factor)
+        if isinstance(lateral.norm, nn.Identity) and node.fusion.constants:
+            for parameter in lateral.conv.parameters():
+                parameter.data.mul_(factor)
             node.fusion.constants[i] = None
 
 

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -27,7 +28,7 @@ def set_precision(cfg: CfgNode) -> None:
     torch.backends.cudnn.allow_tf32 = cfg.MODEL.TF32
 
 
-def checkpoint_gradients(model: nn.Module, *, backbone: bool, bifpn: bool) -> None:
+def checkpoint_gradients(model: Any, *, backbone: bool, bifpn: bool) -> None:
     """Keep of blocks only the inputs in training, and compute the rest again in the backward pass.
 
     Losses, gradients and the norms' running statistics stay the same; random numbers, too.
@@ -37,7 +38,7 @@ def checkpoint_gradients(model: nn.Module, *, backbone: bool, bifpn: bool) -> No
         backbone: the residual blocks of ResNets and EfficientNets.
         bifpn: the nodes of the BiFPN.
     """
-    blocks = []
+    blocks: list[Any] = []
     for module in model.backbone.modules():
         if (
             backbone

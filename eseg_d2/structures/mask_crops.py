@@ -19,9 +19,9 @@ class MaskCrops:
             on; outside them the object has none.
     """
 
-    def __init__(self, crops: Sequence[tuple[int, int, torch.Tensor]], image_size: tuple[int, int]):
+    def __init__(self, crops: Sequence[tuple[int, int, torch.Tensor]], image_size: Sequence[int]):
         self.crops = list(crops)
-        self.image_size = tuple(image_size)
+        self.image_size: tuple[int, int] = (image_size[0], image_size[1])
 
     @classmethod
     def from_tensor(cls, masks: torch.Tensor) -> "MaskCrops":

@@ -43,10 +43,9 @@ def require_file(path: str | os.PathLike, *, max_bytes: int = _MAX_BYTES) -> Non
     try:
         status = os.stat(path)
     except FileNotFoundError as e:
-        if os.path.islink(path):
-            raise FileNotFoundError(
-                f"{name} is a link to {os.readlink(path)}, which is not there"
-            ) from e
+        if os.path.islink(name):
+            target = os.readlink(name)
+            raise FileNotFoundError(f"{name} is a link to {target}, which is not there") from e
         raise FileNotFoundError(f"no such file: {name}") from e
     except (OSError, ValueError) as e:  # a loop of links, a zero byte in the name
         raise ValueError(f"cannot open {name}: {getattr(e, 'strerror', None) or e}") from e

@@ -68,7 +68,7 @@ def map_in_processes(
             else:
                 for item in items:
                     add(function(item))
-        while len(results) < len(items):  # anew after each death
+        while if_killed is not None and len(results) < len(items):  # anew after each death
             try:
                 _run(function, items[len(results) :], workers, add)
             except _WorkerDiedError:

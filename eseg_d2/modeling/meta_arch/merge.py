@@ -51,7 +51,8 @@ def merge_panoptic(
     index = torch.where(owner >= 0, owner + len(contiguous), semantic.int())
     areas = torch.bincount(index.flatten(), minlength=len(contiguous) + len(order)).tolist()
 
-    ids, segments = [0] * len(areas), []
+    ids = [0] * len(areas)
+    segments: list[dict] = []
 
     def add(index: int, **info) -> None:
         ids[index] = len(segments) + 1

@@ -1,5 +1,7 @@
 """Panoptic segmentation in the style of Panoptic FPN, for any backbone and semantic head."""
 
+from typing import Any
+
 import torch
 from detectron2.config import configurable
 from detectron2.data import MetadataCatalog
@@ -98,6 +100,7 @@ class PanopticRCNN(PanopticFPN):
         assert not self.training
         images = self.preprocess_image(batched_inputs)
         features, logits = run_trunk(self, images.tensor)
+        assert logits is not None  # this model has a semantic head
         detections = detect(self, images, features)
         if not do_postprocess:
             return detections, upsample_logits(self.sem_seg_head, logits)
@@ -129,7 +132,7 @@ class PanopticRCNN(PanopticFPN):
             As :meth:`forward`; if compact, ``sem_seg`` is (height, width) uint8 semantic train
             ids.
         """
-        size = tuple(o or i for o, i in zip(output_size, image_size, strict=True))
+        size = output_size[0] or image_size[0], output_size[1] or image_size[1]
         head = self.sem_seg_head
         labels = label_map(
             logits[None], stride=logits_stride(head), image_size=image_size, output_size=size
@@ -156,9 +159,7 @@ def _draw_larger_weights(model: PanopticFPN) -> None:
     nn.init.normal_(model.roi_heads.box_predictor.bbox_pred.weight, std=0.01)
 
 
-def run_trunk(
-    model: nn.Module, x: torch.Tensor
-) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+def run_trunk(model: Any, x: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
     """Run the backbone and the semantic head: all that has no data-dependent shapes.
 
     Args:
@@ -174,9 +175,7 @@ def run_trunk(
     return features, logits_at_stride(model.sem_seg_head, features)
 
 
-def detect(
-    model: nn.Module, images: ImageList, features: dict[str, torch.Tensor]
-) -> list[Instances]:
+def detect(model: Any, images: ImageList, features: dict[str, torch.Tensor]) -> list[Instances]:
     """Run what finds objects, of an R-CNN or a dense detector such as RetinaNet.
 
     Returns:

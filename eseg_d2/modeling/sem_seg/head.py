@@ -1,5 +1,7 @@
 """What our semantic heads share: levels, the loss, logits at the image's size."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
@@ -12,7 +14,7 @@ from eseg_d2.utils.errors import check_choice
 __all__ = ["SemanticHead", "logits_at_stride", "logits_stride", "upsample_logits"]
 
 
-def logits_at_stride(head: nn.Module, features: dict[str, torch.Tensor]) -> torch.Tensor:
+def logits_at_stride(head: Any, features: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the logits of a semantic head before it upsamples them, if it lets us have them.
 
     Args:
@@ -25,13 +27,13 @@ def logits_at_stride(head: nn.Module, features: dict[str, torch.Tensor]) -> torc
     return head.layers(features) if hasattr(head, "layers") else head(features, None)[0]
 
 
-def logits_stride(head: nn.Module) -> int:
+def logits_stride(head: Any) -> int:
     """Return the pixels of the image for each cell of what :func:`logits_at_stride` returns."""
     known = isinstance(head, DeepLabV3Head) or hasattr(head, "layers")
     return head.common_stride if known else 1
 
 
-def upsample_logits(head: nn.Module, logits: torch.Tensor) -> torch.Tensor:
+def upsample_logits(head: Any, logits: torch.Tensor) -> torch.Tensor:
     """Upsample (B, C, h, w) logits of :func:`logits_at_stride` as Detectron2's heads do."""
     return F.interpolate(
         logits, scale_factor=logits_stride(head), mode="bilinear", align_corners=False

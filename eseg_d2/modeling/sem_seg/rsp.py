@@ -43,9 +43,8 @@ class RSE(nn.Module):
         self.compile_on_gpu = compile
         self.query = nn.Conv2d(channels, channels, 1)
         self.key = nn.Conv2d(channels, channels, 1, bias=False)  # the softmax cancels a bias
-        self.value = nn.Conv2d(channels, channels, 1)
+        self.value = nn.Conv2d(channels, channels, 1, bias=False)
         nn.init.dirac_(self.value.weight)
-        nn.init.zeros_(self.value.bias)
         self.relation = PixelToRegionRelation(
             channels, num_heads=num_heads, region_size=region_size
         )
@@ -105,6 +104,7 @@ class RSP(nn.Module):
         """
         super().__init__()
         self.rse = rse
+        conv: nn.Module
         if separable:
             conv = SeparableConv2d(channels, channels)
         else:
