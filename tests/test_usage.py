@@ -40,7 +40,7 @@ def refused(root, monkeypatch, tmp_path):
         (f"{CHECK} --dataset a --workers 0", "expected 1 or more"),
         (f"{CHECK} --dataset a --json no/such/folder/a.json", "there is no folder"),
         (f"{CHECK} --dataset scenes_coco_panoptic_tran", "is not registered"),
-        (f"{CHECK} --dataset coco_2017_val", "no panoptic one"),
+        (f"{CHECK} --dataset coco_2017_val", "not in the COCO panoptic format"),
         (f"{CHECK} --config-file no/such.yaml", "no/such.yaml"),
         (f"{CHECK} {CONFIG} NO.KEY 1", "NO.KEY"),
         ("tools/report.py", "--run"),
@@ -66,7 +66,7 @@ def test_wrong_words(refused, capsys, command, message):
             "browse_dataset.py: data set 'coco_2017_val_panoptic' is not there",
         ),
         ("tools/report.py --run no/such", "report.py: there is no folder no/such"),
-        ("tools/report.py --run configs", "report.py: configs is no run's OUTPUT_DIR"),
+        ("tools/report.py --run configs", "report.py: configs is not the OUTPUT_DIR of a run"),
     ],
 )
 def test_what_is_not_there(refused, scenes, command, message):

@@ -40,8 +40,8 @@ def explained(loader: DataLoader, num_workers: int) -> Iterator[list]:
         raise RunError(
             f"{' and '.join(dead)}. Mostly memory was full, or shared memory (df -h /dev/shm): "
             f"use fewer DATALOADER.NUM_WORKERS (now {num_workers}; 0 loads in the main process), "
-            "smaller images, or more shared memory (docker run --shm-size 8g). The last "
-            "checkpoint is kept: --resume goes on from it."
+            "smaller images, or more shared memory (docker run --shm-size 8g). --resume goes on "
+            "from the last checkpoint."
         ) from e
 
 

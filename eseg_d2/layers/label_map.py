@@ -40,10 +40,12 @@ def label_map(
     cells = _resize_lines(cells, stride, image_size[1], width).reshape(length, -1)
     identity = torch.eye(length, dtype=logits.dtype)
     weights = _resize_lines(identity, stride, image_size[0], height).T
-    strips = []
-    for rows in weights.split(max(STRIP_PIXELS // width, 1)):
-        used = rows.any(0).nonzero()
-        first, last = int(used[0]), int(used[-1]) + 1
+    strips, scale = [], image_size[0] / height / stride  # cells for each row of the output
+    lines = max(STRIP_PIXELS // width, 1)
+    for top, rows in zip(range(0, height, lines), weights.split(lines), strict=True):
+        # the cells that these rows depend on, and some more, whose weights are 0
+        first = max(int(top * scale) - 2, 0)
+        last = min(int((top + len(rows)) * scale) + 3, length)
         rows = rows[:, first:last].to(logits.device) @ cells[first:last]
         strips.append(_best_class(rows.view(-1, batch, count, width)))
     return torch.cat(strips).transpose(0, 1)

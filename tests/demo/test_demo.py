@@ -94,7 +94,12 @@ def test_broken_files_do_not_stop_a_folder(demo, semantic_model, folder, tmp_pat
         demo.main(arguments(semantic_model, *options))
     message = caught.value.code
     assert message.startswith("demo.py: 4 failed:") and "\x1b" not in message
-    for part in "0.jpg is no image", "aa.png is a link", "31m\\n.png is empty", "v.mp4 is no video":
+    for part in (
+        "0.jpg: it is no image",
+        "aa.png is a link",
+        "31m\\n.png is empty",
+        "v.mp4 is no video",
+    ):
         assert part in message
     assert names(out) == ["a_overlay.jpg", "b_overlay.jpg"]
     assert "2 of 5 images" in capsys.readouterr().out

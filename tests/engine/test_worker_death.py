@@ -18,7 +18,15 @@ AT = 3  # the iteration
 
 def make_trainer(root, output, *overrides):
     options = [*SMALL_MODEL, *TINY, "DATALOADER.NUM_WORKERS", "2", "OUTPUT_DIR", str(output)]
-    options += ["SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "1", *overrides]
+    options += [
+        "SOLVER.MAX_ITER",
+        "100000",
+        "SOLVER.CHECKPOINT_PERIOD",
+        "1",
+        "DATALOADER.PREFETCH",
+        "1",
+    ]
+    options += overrides
     return Trainer(load_config(str(root / "configs/scenes/rsp_semantic_R50.yaml"), options))
 
 

@@ -47,7 +47,7 @@ def test_command_line(root, tmp_path):
     rows = json.loads(path.read_text())
     assert [row["pass"] for row in rows] == ["forward", "forward+backward"]
     for row in rows:
-        assert row["size"] == [6, 9] and row["channels"] == 8 and row["region_size"] == 3
+        assert row["size"] == [6, 9] and row["channels"] == 16 and row["region_size"] == 3
         assert set(row["seconds"]) == {"textbook", "relation"}
         assert row["speedup"]["textbook"] == 1
         assert row["memory_ratio"] == row["peak_bytes"]["relation"] / row["peak_bytes"]["textbook"]

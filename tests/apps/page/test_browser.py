@@ -190,7 +190,7 @@ def test_what_cannot_be_shown(tab, page):
     file = {"name": name, "mimeType": "image/png", "buffer": b"text"}
     tab.set_input_files("#file", [file])
     tab.wait_for_selector("#status.bad", timeout=60_000)
-    assert tab.locator("#status").inner_text().startswith(f"{name} is no image")
+    assert tab.locator("#status").inner_text().startswith(f"cannot read the image {name}: ")
     large = {**file, "buffer": bytes(page.limits.max_upload + 1)}
     tab.set_input_files("#file", [large])
     assert "the limit is 0.2 MB" in tab.locator("#status").inner_text()

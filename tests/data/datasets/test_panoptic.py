@@ -485,7 +485,7 @@ def test_a_model_of_things_for_stuff_alone_is_refused_at_start(root, entries, tm
         content = yaml.safe_load((tmp_path / "mine.yaml").read_text())
         content["_BASE_"] = str(root / base)
         (tmp_path / "semantic.yaml").write_text(yaml.safe_dump(content))
-        options = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.EFFICIENTNET.PRETRAINED", ""]
+        options = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""]
         cfg = load_config(str(tmp_path / "semantic.yaml"), options)
         model = Trainer.build_model(cfg).eval()
         with torch.no_grad():
