@@ -29,12 +29,12 @@ class NotFiniteError(FloatingPointError):
     """A loss or gradient is NaN or infinite; the weights are as before.
 
     Attributes:
-        figures: the losses of this process by name, or the norm of the gradients.
+        metrics: the losses of this process by name, or the norm of the gradients.
     """
 
-    def __init__(self, figures: Mapping[str, float]):
-        super().__init__(", ".join(f"{name} {value:.5g}" for name, value in figures.items()))
-        self.figures = dict(figures)
+    def __init__(self, metrics: Mapping[str, float]):
+        super().__init__(", ".join(f"{name} {value:.5g}" for name, value in metrics.items()))
+        self.metrics = dict(metrics)
 
 
 class NotFiniteGuard:
@@ -70,10 +70,10 @@ class NotFiniteGuard:
         """
         files = [sample.get("file_name", "?") for part in parts for sample in part]
         reports = comm.all_gather((str(error), files))
-        figures = "; ".join(dict.fromkeys(figures for figures, _ in reports))
+        metrics = "; ".join(dict.fromkeys(metrics for metrics, _ in reports))
         images = listing([file for _, files in reports for file in files], limit=64)
         message = (
-            f"loss or gradient not finite at iteration {iteration} (lr {lr:.5g}): {figures}.\n"
+            f"loss or gradient not finite at iteration {iteration} (lr {lr:.5g}): {metrics}.\n"
             f"  Images of the batch: {images}"
         )
         self.skipped += 1
@@ -154,8 +154,8 @@ class TrainStep:
         self.optimizer.zero_grad()
         try:
             self._set_pixel_count(self._mean_pixel_count(parts))
-            figures = self._accumulate(parts)
-            figures["grad_norm"] = self._update()
+            metrics = self._accumulate(parts)
+            metrics["grad_norm"] = self._update()
         except NotFiniteError:
             self.optimizer.zero_grad()
             if before:
@@ -164,7 +164,7 @@ class TrainStep:
             raise
         finally:
             self._set_pixel_count(None)
-        return figures
+        return metrics
 
     def state_dict(self) -> dict:
         """Of the optimizer and the gradient scaler."""
@@ -196,10 +196,10 @@ class TrainStep:
                     losses = _as_dict(self.model(part))
                 total = sum(losses.values())
                 values = torch.stack([*losses.values(), total]).detach().float().tolist()
-                figures = dict(zip([*losses, "total_loss"], values, strict=True))
-                self._require_finite(figures)
+                metrics = dict(zip([*losses, "total_loss"], values, strict=True))
+                self._require_finite(metrics)
                 self._scaler.scale(total / len(parts)).backward()
-            for name, value in figures.items():
+            for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value
         return {name: value / len(parts) for name, value in sums.items()}
 
@@ -222,16 +222,16 @@ class TrainStep:
             return contextlib.nullcontext()
         return self.model.no_sync()
 
-    def _require_finite(self, figures: Mapping[str, float]) -> None:
+    def _require_finite(self, metrics: Mapping[str, float]) -> None:
         """Raise if a process has a value that is not finite; learn whether one is to stop, too."""
-        finite, self.stop_signal = math.isfinite(sum(figures.values())), requested()
+        finite, self.stop_signal = math.isfinite(sum(metrics.values())), requested()
         if comm.get_world_size() > 1:
             shared = torch.tensor([not finite, self.stop_signal], device=self._device)
             distributed.all_reduce(shared, distributed.ReduceOp.MAX)
             not_finite, self.stop_signal = shared.tolist()
             finite = not not_finite
         if not finite:
-            raise NotFiniteError(figures)
+            raise NotFiniteError(metrics)
 
     def _mean_pixel_count(self, parts: Sequence[list[dict]]) -> float | None:
         """Over all parts and processes; None where a part is all there is."""
