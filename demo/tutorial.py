@@ -61,12 +61,11 @@ options = {
     "DATASETS.PANOPTIC": entries,
     "DATASETS.TRAIN": ("tutorial_train",),
     "DATASETS.TEST": ("tutorial_val",),
-    "MODEL.PANOPTIC.SEMANTIC_CLASSES": "all",
     "SOLVER.MAX_ITER": args.iterations,
     "OUTPUT_DIR": str(args.output / "run"),
 }
 words = [str(word) for item in options.items() for word in item]
-cfg = load_config(str(root / "configs/scenes/rsp_panoptic_R18_coco.yaml"), [*words, *args.opts])
+cfg = load_config(str(root / "configs/scenes/Base-Scenes-Panoptic.yaml"), [*words, *args.opts])
 metadata = MetadataCatalog.get("tutorial_val")
 print("Classes:", ", ".join(metadata.stuff_classes))
 

@@ -39,7 +39,7 @@ def commands_of(page: Path) -> list[str]:
     lines += [line.strip() for line in rest.splitlines() if line.startswith("    ")]
     lines += re.findall(r"`([^`]+)`", rest)
     found = [" ".join(line.removeprefix("$ ").split()) for line in lines]
-    return sorted({line for line in found if re.match(STARTERS, line)})
+    return list(dict.fromkeys(line for line in found if re.match(STARTERS, line)))
 
 
 ALL = [(page, command) for page in PAGES for command in commands_of(page)]
