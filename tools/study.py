@@ -7,6 +7,9 @@ continues from the last checkpoints; finished runs are used again.
 
 python tools/study.py --output output/study
 python tools/study.py --output output/study --seeds 1,2,3,4 SOLVER.MAX_ITER 1200
+python tools/study.py --output output/panoptic_study \\
+    --config-file configs/scenes/rsp_panoptic_R18_cityscapes.yaml \\
+    --config-file configs/scenes/panoptic_fpn_R18_cityscapes.yaml
 """
 
 import argparse

@@ -17,7 +17,15 @@ from eseg_d2.engine import load_config
 from eseg_d2.evaluation.complexity import analyze_config
 from eseg_d2.utils.tables import markdown_table
 
-__all__ = ["CONTEXT_PAIRS", "Run", "make_runs", "pair_accuracy", "report", "train_all"]
+__all__ = [
+    "CONTEXT_PAIRS",
+    "Run",
+    "make_runs",
+    "pair_accuracy",
+    "paired_difference",
+    "report",
+    "train_all",
+]
 
 # Classes that look alike nearby and are distinguished by their surroundings
 CONTEXT_PAIRS = (("road", "sidewalk"), ("person", "rider"))
@@ -28,6 +36,11 @@ _TITLES = {
     "semantic_fpn_R50": "Semantic FPN",
     "deeplab_v3_R50": "DeepLabV3",
 }
+# by their names in results.json
+_PANOPTIC = {("panoptic_seg", name): name for name in ("PQ", "PQ_th", "PQ_st")}
+_PANOPTIC |= {("bbox", "AP"): "box AP", ("segm", "AP"): "mask AP"}
+# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclass(frozen=True)
@@ -81,15 +94,28 @@ class Run:
             )
 
     def results(self) -> dict:
-        """Return mIoU and "<a>/<b>" for each of CONTEXT_PAIRS, in percent; None if undefined."""
-        results = json.loads((self.folder / "results.json").read_text())["sem_seg"]
+        """Return the metrics in percent, None if undefined: those of panoptic models that have
+        them, mIoU, and "<a>/<b>" for each of CONTEXT_PAIRS that the data set has."""
+        results = json.loads((self.folder / "results.json").read_text())
+        metrics = {
+            name: results[task][metric]
+            for (task, metric), name in _PANOPTIC.items()
+            if task in results
+        }
+        metrics["mIoU"] = results["sem_seg"]["mIoU"]
         confusion = json.loads((self.folder / "inference" / "sem_seg_confusion.json").read_text())
-        metrics = {"mIoU": results["mIoU"]}
         for pair in CONTEXT_PAIRS:
-            indices = [confusion["classes"].index(name) for name in pair]
-            accuracy = pair_accuracy(np.array(confusion["pixels"]), indices)
-            metrics["/".join(pair)] = None if np.isnan(accuracy) else accuracy
+            if set(pair) <= set(confusion["classes"]):
+                indices = [confusion["classes"].index(name) for name in pair]
+                accuracy = pair_accuracy(np.array(confusion["pixels"]), indices)
+                metrics["/".join(pair)] = None if np.isnan(accuracy) else accuracy
         return metrics
+
+    def seconds(self) -> float | None:
+        """Return the median time of an iteration, None if the run was too short to tell."""
+        lines = (self.folder / "metrics.json").read_text().splitlines()
+        times = [row["time"] for row in map(json.loads, lines) if "time" in row]
+        return float(np.median(times)) if times else None
 
 
 def make_runs(configs: Sequence[Path], seeds: Sequence[int], output: Path) -> list[Run]:
@@ -174,7 +200,8 @@ def report(runs: Sequence[Run], output: Path) -> str:
     """Write ``study.json``, ``study.md`` and ``study.png``.
 
     Returns:
-        The table as Markdown: mean and sample standard deviation over the seeds.
+        Tables as Markdown: mean and sample standard deviation over the seeds; and what the first
+        config is ahead of each other one by, seed by seed.
     """
     rows = []
     for config in dict.fromkeys(run.config for run in runs):
@@ -188,10 +215,11 @@ def report(runs: Sequence[Run], output: Path) -> str:
                 "params": complexity["params"],
                 "seeds": [run.seed for run in same],
                 "results": {key: [r[key] for r in results] for key in results[0]},
+                "seconds": [run.seconds() for run in same],
             }
         )
     (output / "study.json").write_text(json.dumps(rows, indent=1) + "\n")
-    table = _table(rows)
+    table = "\n\n".join(part for part in (_table(rows), _difference_table(rows)) if part)
     (output / "study.md").write_text(table + "\n")
     _figure(rows).savefig(output / "study.png", dpi=120)
     return table
@@ -212,14 +240,47 @@ def _mean_and_spread(values: Sequence[float | None]) -> str:
     return f"{np.mean(known):.1f} ± {spread:.1f}{few}"
 
 
+def paired_difference(first: Sequence[float | None], second: Sequence[float | None]) -> str:
+    """Return the mean over the seeds of first - second, and its 95 % confidence interval.
+
+    Args:
+        first, second: one value for each seed, in the same order; None is left out.
+    """
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if None not in (a, b)]
+    if not pairs:
+        return "-"
+    differences = np.array([a - b for a, b in pairs])
+    mean, degrees = differences.mean(), len(pairs) - 1
+    if not 1 <= degrees <= len(_T):
+        return f"{mean:+.1f}"
+    half = _T[degrees - 1] * differences.std(ddof=1) / len(pairs) ** 0.5
+    return f"{mean:+.1f} ({mean - half:+.1f} .. {mean + half:+.1f})"
+
+
+def _difference_table(rows: list[dict]) -> str:
+    first, *others = rows
+    metrics = [*first["results"]]
+    lines = [
+        [
+            f"{first['config']} - {row['config']}",
+            *(paired_difference(first["results"][m], row["results"][m]) for m in metrics),
+        ]
+        for row in others
+        if row["seeds"] == first["seeds"]
+    ]
+    return markdown_table(["difference (95 %)", *metrics], lines) if lines else ""
+
+
 def _table(rows: list[dict]) -> str:
     metrics = [*rows[0]["results"]]
-    head = ["config", *metrics, "G multiply-adds", "M params", "seeds"]
+    head = ["config", *metrics, "G multiply-adds", "M params", "s/iteration", "seeds"]
     lines = []
     for row in rows:
         cells = [_mean_and_spread(values) for values in row["results"].values()]
-        costs = [f"{row['macs'] / 1e9:.2f}", f"{row['params'] / 1e6:.2f}", f"{len(row['seeds'])}"]
-        lines.append([row["config"], *cells, *costs])
+        known = [seconds for seconds in row["seconds"] if seconds is not None]
+        time_cell = f"{np.median(known):.2f}" if known else "-"
+        costs = [f"{row['macs'] / 1e9:.2f}", f"{row['params'] / 1e6:.2f}", time_cell]
+        lines.append([row["config"], *cells, *costs, str(len(row["seeds"]))])
     return markdown_table(head, lines)
 
 

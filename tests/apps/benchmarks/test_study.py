@@ -14,6 +14,7 @@ from eseg_d2.apps.benchmarks.study import (
     _mean_and_spread,
     make_runs,
     pair_accuracy,
+    paired_difference,
     train_all,
 )
 
@@ -38,6 +39,31 @@ def test_mean_and_spread_of_what_is_defined():
     assert _mean_and_spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
     assert _mean_and_spread([1.0, None, 3.0]) == "2.0 ± 1.4 (2 of 3)"
     assert _mean_and_spread([None, None]) == "-"
+
+
+def test_paired_differences_with_their_confidence_interval():
+    assert paired_difference([3.0, 5.0, 4.0], [1.0, 1.0, 1.0]) == "+3.0 (+0.5 .. +5.5)"
+    assert paired_difference([3.0, None, 4.0], [3.0, 1.0, 5.0]) == "-0.5 (-6.9 .. +5.9)"
+    assert paired_difference([3.0], [1.0]) == "+2.0"
+    assert paired_difference([None], [1.0]) == "-"
+
+
+def test_panoptic_runs_on_data_without_the_pairs(tmp_path):
+    run = Run(tmp_path / "one.yaml", 1, tmp_path)
+    (run.folder / "inference").mkdir(parents=True)
+    results = {"sem_seg": {"mIoU": 50.0}, "panoptic_seg": {"PQ": 1.0, "PQ_th": 2.0, "PQ_st": None}}
+    (run.folder / "results.json").write_text(json.dumps(results))
+    confusion = {"classes": ["road", "sidewalk", "car"], "pixels": np.eye(3).tolist()}
+    (run.folder / "inference" / "sem_seg_confusion.json").write_text(json.dumps(confusion))
+    (run.folder / "metrics.json").write_text('{"time": 1.0}\n{"time": 3.0}\n{"iteration": 4}\n')
+    assert run.results() == {
+        "PQ": 1.0,
+        "PQ_th": 2.0,
+        "PQ_st": None,
+        "mIoU": 50.0,
+        "road/sidewalk": 100.0,
+    }
+    assert run.seconds() == 2.0
 
 
 def test_plot_shows_all_of_its_marks_and_names_models():
