@@ -1,7 +1,6 @@
 """What happens around the steps of a training: averages, measurements, checkpoints, evaluation."""
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -26,7 +25,7 @@ from eseg_d2.engine.output_dir import plain_results, read_record
 from eseg_d2.engine.provenance import RUN_FILE
 from eseg_d2.engine.writers import HistoryHook, ProgressHook, WriterHook
 from eseg_d2.utils.errors import RunError
-from eseg_d2.utils.files import write_atomically
+from eseg_d2.utils.json_yaml import write_json_atomically
 from eseg_d2.utils.random_state import get_random_state, preserved_random_state, seeded
 
 __all__ = [
@@ -254,8 +253,7 @@ class EvaluationHook(HookBase):
             self._put(flat)
             self._keep_best(flat, iteration)
             self._history.append({"iteration": iteration, "results": plain_results(results)})
-            text = json.dumps(self._history, indent=1)
-            write_atomically(self._path, lambda f: f.write(text.encode()))
+            write_json_atomically(self._path, self._history)
         # the others do not go on before all is evaluated
         comm.synchronize()
 

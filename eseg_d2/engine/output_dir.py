@@ -4,7 +4,6 @@ import datetime
 import errno
 import fcntl
 import itertools
-import json
 import logging
 import math
 import os
@@ -16,8 +15,7 @@ from typing import TextIO
 from detectron2.utils import comm
 
 from eseg_d2.utils.errors import RunError
-from eseg_d2.utils.files import write_atomically
-from eseg_d2.utils.json_yaml import read_json_or_none
+from eseg_d2.utils.json_yaml import read_json_or_none, write_json_atomically
 
 __all__ = [
     "RECORDS",
@@ -160,5 +158,4 @@ def write_results(results: dict, path: str) -> None:
         results: nested dicts of numbers.
         path: of the json file.
     """
-    text = json.dumps(plain_results(results), indent=1)
-    write_atomically(path, lambda f: f.write(text.encode()))
+    write_json_atomically(path, plain_results(results))

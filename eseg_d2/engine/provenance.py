@@ -2,7 +2,6 @@
 
 import datetime
 import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -16,7 +15,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from eseg_d2.engine.output_dir import read_record
-from eseg_d2.utils.files import write_atomically
+from eseg_d2.utils.json_yaml import write_json_atomically
 
 __all__ = [
     "RUN_FILE",
@@ -64,7 +63,7 @@ def record_start(cfg: CfgNode, start_iter: int) -> list[str]:
         "images_per_batch": cfg.SOLVER.IMS_PER_BATCH,
     }
     content = {**now, "starts": [*earlier.get("starts", []), start]}
-    write_atomically(path, lambda f: f.write(json.dumps(content, indent=1).encode()))
+    write_json_atomically(path, content)
     return _differences(earlier, content) if earlier else []
 
 

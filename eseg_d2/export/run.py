@@ -1,6 +1,5 @@
 """From a config and its weights to a verified model file."""
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -10,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image
 from tqdm import tqdm
 
 from eseg_d2.data.datasets.builtin import require_datasets
+from eseg_d2.data.datasets.panoptic import is_panoptic
 from eseg_d2.data.images import IMAGE_SUFFIXES, read_image
 from eseg_d2.engine import load_trained
 from eseg_d2.evaluation.ground_truth import GroundTruth
@@ -31,6 +30,7 @@ from eseg_d2.export.verify import (
     require_agreement,
 )
 from eseg_d2.utils.files import write_atomically
+from eseg_d2.utils.json_yaml import write_json
 
 __all__ = ["INT8_FILE", "MAX_MIOU_LOSS", "export_int8", "export_model"]
 
@@ -101,7 +101,7 @@ def export_model(
     else:
         info["agreement"] = compare_outputs(model, exported, images)
     require_agreement(info["agreement"], str(path))
-    (folder / "model.json").write_text(json.dumps(info, indent=1) + "\n")
+    write_json(folder / "model.json", info, indent=1, sort_keys=False)
     return path, info
 
 
@@ -220,7 +220,7 @@ def export_int8(
         "mIoU": miou,
         "milliseconds": _milliseconds(runs, trial[0][None]),
     }
-    (folder / "model.json").write_text(json.dumps(info, indent=1) + "\n")
+    write_json(folder / "model.json", info, indent=1, sort_keys=False)
     return path, info
 
 
@@ -251,7 +251,7 @@ def _validation_set(cfg: CfgNode) -> GroundTruth | None:
             require_datasets([name])
         except (ValueError, FileNotFoundError):
             return None
-        if MetadataCatalog.get(name).get("panoptic_json"):
+        if is_panoptic(name):
             return GroundTruth(name, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES)
     return None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from eseg_d2.utils.files import read_file
+from eseg_d2.utils.files import read_file, write_atomically
 
 __all__ = [
     "DuplicateKeyError",
@@ -15,6 +15,7 @@ __all__ = [
     "read_json_or_none",
     "whole_number",
     "write_json",
+    "write_json_atomically",
 ]
 
 _MAX_YAML_BYTES = 2**20
@@ -89,6 +90,15 @@ def write_json(
     """
     with open(path, "w", encoding="utf-8") as file:
         file.write(json.dumps(content, sort_keys=sort_keys, indent=indent) + "\n")
+
+
+def write_json_atomically(path: str, content: Any) -> None:
+    """Write a json that is there whole or not at all, in the order of its dicts.
+
+    Args and errors are those of :func:`~eseg_d2.utils.files.write_atomically`.
+    """
+    text = json.dumps(content, indent=1)
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def load_yaml(path: str | os.PathLike, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:

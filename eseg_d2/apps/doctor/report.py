@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from tabulate import tabulate
 
 from eseg_d2.apps.doctor.check import Report
 from eseg_d2.apps.doctor.files import TINY_AREA
 from eseg_d2.apps.doctor.findings import KINDS, SEVERITIES
 from eseg_d2.apps.doctor.statistics import DatasetStatistics
+from eseg_d2.utils.html import page_environment
 
 __all__ = ["format_page", "format_report"]
 
@@ -25,29 +25,26 @@ def format_report(report: Report) -> str:
 
 def format_page(report: Report) -> str:
     """Return the report as HTML, for phones and desktops, light and dark."""
-    environment = Environment(
-        loader=PackageLoader("eseg_d2.apps.doctor"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(
-        title=f"Data set check: {', '.join(d.source.name for d in report.datasets)}",
-        summary=_summary(report),
-        codes=report.by_code(),
-        kinds=KINDS,
-        shown=_SHOWN_ON_PAGE,
-        class_head=_CLASS_HEAD,
-        datasets=[
-            {
-                "name": d.source.name,
-                "description": _describe(d),
-                "rows": zip(_class_rows(d), _shares(d), strict=True),
-            }
-            for d in report.datasets
-            if d.records
-        ],
+    return (
+        page_environment("eseg_d2.apps.doctor")
+        .get_template("page.html")
+        .render(
+            title=f"Data set check: {', '.join(d.source.name for d in report.datasets)}",
+            summary=_summary(report),
+            codes=report.by_code(),
+            kinds=KINDS,
+            shown=_SHOWN_ON_PAGE,
+            class_head=_CLASS_HEAD,
+            datasets=[
+                {
+                    "name": d.source.name,
+                    "description": _describe(d),
+                    "rows": zip(_class_rows(d), _shares(d), strict=True),
+                }
+                for d in report.datasets
+                if d.records
+            ],
+        )
     )
 
 

@@ -4,9 +4,8 @@ import base64
 import hashlib
 from collections.abc import Sequence
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from eseg_d2.apps.report.samples import SampleSet
+from eseg_d2.utils.html import page_environment
 
 __all__ = ["MAX_BYTES", "dataset_page", "render"]
 
@@ -19,13 +18,7 @@ def render(template: str, **content) -> str:
 
     The page tells browsers to load nothing, and to run no script but its own.
     """
-    environment = Environment(
-        loader=PackageLoader("eseg_d2.apps.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("eseg_d2.apps.report")
     environment.filters["number"] = _number
     environment.filters["signed"] = _signed
     environment.filters["time"] = lambda t: t.strftime("%Y-%m-%d %H:%M") if t else "unknown"
