@@ -77,27 +77,27 @@ class PixelToRegionRelation(nn.Module):
         Returns:
             ``(B, num_heads, k * k, H, W)``, cells row by row, summing to 1 over dimension 2.
         """
-        query, key, _, border = self._operands(query, key, key)
-        weights = torch.stack(self._weigh(query, key, border), 2)
+        query, key, _, border, *position = self._operands(query, key, key)
+        weights = torch.stack(self._weigh(query, key, border, *position), 2)
         return _ungroup(weights.flatten(1, 2), query).unflatten(1, (self.num_heads, -1))
 
     # The four pixels over a cell share its region. They are put side by side (``_group``), and the
     # k * k neighbours are shifts of the small map: nothing is upsampled and nothing unfolded.
 
-    def _relate(self, query: Tensor, key: Tensor, value: Tensor, border: Tensor) -> Tensor:
-        weights = [weight.unsqueeze(2) for weight in self._weigh(query, key, border)]
+    def _relate(
+        self, query: Tensor, key: Tensor, value: Tensor, border: Tensor, *position: Tensor
+    ) -> Tensor:
+        weights = [weight.unsqueeze(2) for weight in self._weigh(query, key, border, *position)]
         cells = self._shifts(value.unflatten(1, (self.num_heads, -1)).unsqueeze(3), query)
         context = weights[0] * cells[0]
         for weight, cell in zip(weights[1:], cells[1:], strict=True):
             context.addcmul_(weight, cell)
         return _ungroup(context.flatten(1, 2), query).to(query.dtype)
 
-    def _weigh(self, query: Tensor, key: Tensor, border: Tensor) -> list[Tensor]:
+    def _weigh(
+        self, query: Tensor, key: Tensor, border: Tensor, embedding: Tensor, bias: Tensor
+    ) -> list[Tensor]:
         """Weights of each of the k * k cells of all pixels' regions: ``(B, heads, 4, h, w)``."""
-        k = self.region_size
-        rows = self.row_embedding.repeat_interleave(k, 2)
-        embedding = torch.cat([rows, self.column_embedding.repeat(1, 1, k)], 1).to(key.dtype)
-        bias = self.position_bias.to(key.dtype)
         cells = self._shifts(key.unflatten(1, (self.num_heads, -1)).unsqueeze(3), query)
         borders = self._shifts(border, query)
         query = _group(query.to(key.dtype)).unflatten(1, (self.num_heads, -1))
@@ -112,21 +112,25 @@ class PixelToRegionRelation(nn.Module):
         return [x / total for x in weights]
 
     def _operands(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        """Query, padded key and value, and the border: 0 inside the map, -inf outside."""
+        """Query, padded key and value, the border (0 inside the map, -inf outside), e and b."""
         if not torch.jit.is_tracing():  # there sizes are tensors, and a check of them a constant
             _check_shapes(query, key, value, self.channels, self.num_heads)
-        padding = 4 * (self.region_size // 2,)
+        k, padding = self.region_size, 4 * (self.region_size // 2,)
         dtype = torch.promote_types(query.dtype, torch.float32)
         border = F.pad(key.new_zeros(key.shape[-2:], dtype=dtype), padding, value=float("-inf"))
         key, value = (F.pad(x.to(dtype), padding).contiguous() for x in (key, value))
-        return query, key, value, border
+        rows = self.row_embedding.repeat_interleave(k, 2)
+        embedding = torch.cat([rows, self.column_embedding.repeat(1, 1, k)], 1).to(dtype)
+        return query, key, value, border, embedding, self.position_bias.to(dtype)
 
     def _shifts(self, padded: Tensor, query: Tensor) -> list[Tensor]:
         """The k * k neighbours of every cell under the query, row by row, as views."""
         h, w, k = (query.shape[-2] + 1) // 2, (query.shape[-1] + 1) // 2, self.region_size
         return [padded[..., i : i + h, j : j + w] for i in range(k) for j in range(k)]
 
-    def _relate_in_strips(self, query: Tensor, key: Tensor, value: Tensor, border: Tensor):
+    def _relate_in_strips(
+        self, query: Tensor, key: Tensor, value: Tensor, border: Tensor, *position: Tensor
+    ) -> Tensor:
         """``_relate``, as many rows at a time as fit in the cache; the strips of cells overlap."""
         margin = self.region_size - 1
         h, w = border.shape[0] - margin, border.shape[1] - margin
@@ -136,7 +140,7 @@ class PixelToRegionRelation(nn.Module):
         for x in (key, value, border):
             x = F.pad(x, (0, 0, 0, -h % rows)).unfold(-2, rows + margin, rows)
             parts.append(x.transpose(-1, -2).unbind(-3))
-        return torch.cat([self._relate(*strip) for strip in zip(*parts, strict=True)], 2)
+        return torch.cat([self._relate(*strip, *position) for strip in zip(*parts, strict=True)], 2)
 
 
 def _group(x: Tensor) -> Tensor:
