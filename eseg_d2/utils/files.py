@@ -97,7 +97,7 @@ def replacing(path: str | os.PathLike, *, sync: bool = False) -> Iterator[Path]:
             _sync(path.parent, os.O_RDONLY)
 
 
-def write_atomically(path: str, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: str, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside ``path``, bring it to the disk, and only then give it its name.
 
     Args:
@@ -114,7 +114,7 @@ def write_atomically(path: str, write: Callable[[BinaryIO], None]) -> None:
         _write(path, write)
 
 
-def _write(path: str, write: Callable[[BinaryIO], None]) -> None:
+def _write(path: str, write: Callable[[BinaryIO], object]) -> None:
     with replacing(path, sync=True) as partial, open(partial, "wb") as f:
         write(f)
 

@@ -24,6 +24,25 @@ def samples(cfg, count):
     return [mapper(record) for record in DatasetCatalog.get(name)[:count]]
 
 
+def test_initial_weights_of_the_detector(cfg):
+    """Detectron2 draws them from N(0, 0.01) and N(0, 0.001); "scratch" draws larger ones."""
+
+    def spread(kind):
+        cfg.MODEL.PANOPTIC.INIT = kind
+        torch.manual_seed(0)
+        model = build_model(cfg)
+        proposals = model.proposal_generator.rpn_head
+        deltas = model.roi_heads.box_predictor.bbox_pred
+        convolution = next(m for m in proposals.conv.modules() if isinstance(m, nn.Conv2d))
+        modules = convolution, proposals.anchor_deltas, deltas
+        return [float(module.weight.detach().std()) for module in modules]
+
+    assert spread("pretrained") == pytest.approx([0.01, 0.01, 0.001], rel=0.1)
+    assert spread("scratch") == pytest.approx([(2 / (64 * 9)) ** 0.5, 0.02, 0.01], rel=0.1)
+    with pytest.raises(ValueError, match="MODEL.PANOPTIC.INIT is 'zero'; expected one of"):
+        spread("zero")
+
+
 def test_trains_a_step_and_predicts_what_the_data_set_names(cfg):
     torch.manual_seed(0)
     model = build_model(cfg)
