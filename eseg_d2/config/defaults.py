@@ -19,6 +19,9 @@ def add_eseg_config(cfg: CN) -> None:
     # DeepLab's key with another default: "cross_entropy", or "hard_pixel_mining" of the fifth of
     # the pixels whose loss is highest. DeepLab's heads and ours read it, SemSegFPNHead does not.
     cfg.MODEL.SEM_SEG_HEAD.LOSS_TYPE = "cross_entropy"
+    # Factors of the pixels' losses by train id, for classes that are rare; () is 1 for all. Our own
+    # heads read it; with another head it is an error.
+    cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS = ()
     _add_memory_format(cfg)
     _add_gpu(cfg)
     _add_bifpn(cfg)

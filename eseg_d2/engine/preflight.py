@@ -4,6 +4,7 @@ import os
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 
 from eseg_d2.config import load_config
 from eseg_d2.data.datasets.builtin import require_datasets
@@ -11,6 +12,7 @@ from eseg_d2.engine.checkpoint import find_checkpoints, tag_file
 from eseg_d2.engine.rendezvous import place_from_environment
 from eseg_d2.engine.weights import fetch_weights
 from eseg_d2.engine.writers import require_wandb
+from eseg_d2.modeling.sem_seg.head import SemanticHead
 
 __all__ = ["check_launch", "prepare_run", "require_inputs"]
 
@@ -111,8 +113,15 @@ def require_inputs(cfg: CfgNode, *, eval_only: bool) -> None:
 
     Raises:
         FileNotFoundError: a data set or the weights are missing.
-        ValueError: a data set is not registered, or TEST.AUG is not for this model.
+        ValueError: a data set is not registered, or TEST.AUG or CLASS_WEIGHTS are not for this
+            model.
     """
+    head = cfg.MODEL.SEM_SEG_HEAD
+    if head.CLASS_WEIGHTS and not issubclass(SEM_SEG_HEADS_REGISTRY.get(head.NAME), SemanticHead):
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS is set, but {head.NAME} does not read it: leave it "
+            "at ()"
+        )
     if cfg.TEST.AUG.ENABLED and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
         raise ValueError(
             "TEST.AUG.ENABLED is for semantic models (MODEL.META_ARCHITECTURE SemanticSegmentor), "

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from detectron2.modeling import build_model
 
 from eseg_d2.config import load_config
 from eseg_d2.engine import check_launch, require_inputs
@@ -31,6 +32,17 @@ def test_test_time_augmentation_is_for_semantic_models(scenes):
     cfg = load_config(CONFIG, ["TEST.AUG.ENABLED", "True"])
     with pytest.raises(ValueError, match="TEST.AUG.ENABLED is for semantic models.*PanopticRCNN"):
         require_inputs(cfg, eval_only=True)
+
+
+def test_class_weights_that_would_be_ignored(scenes):
+    weights = ["MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS", str([1.0] * 19)]
+    require_inputs(load_config("configs/scenes/rsp_semantic_R50.yaml", weights), eval_only=False)
+    cfg = load_config("configs/scenes/semantic_fpn_R50.yaml", weights)
+    with pytest.raises(ValueError, match="CLASS_WEIGHTS is set, but SemSegFPNHead does not read"):
+        require_inputs(cfg, eval_only=False)
+    few = load_config("configs/scenes/rsp_semantic_R50.yaml", [*weights[:1], "[1.0, 2.0]"])
+    with pytest.raises(ValueError, match="has 2 numbers; expected one for each of the 19 classes"):
+        build_model(few)
 
 
 def test_missing_inputs_are_named(scenes):

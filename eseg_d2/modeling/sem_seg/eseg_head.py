@@ -43,7 +43,7 @@ class ESegHead(SemanticHead):
                 :class:`~eseg_d2.layers.fusion.WeightedFusion`.
             activation: "swish" or "relu".
             norm: as in Detectron2's ``get_norm``.
-            common: ``loss_type``, ``loss_weight``, ``ignore_value``; see
+            common: ``loss_type``, ``loss_weight``, ``ignore_value``, ``class_weights``; see
                 :class:`~eseg_d2.modeling.sem_seg.head.SemanticHead`.
 
         Raises:

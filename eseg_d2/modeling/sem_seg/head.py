@@ -1,5 +1,6 @@
 """What our semantic heads share: levels, the loss, logits at the image's size."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ class SemanticHead(nn.Module):
     """
 
     pixel_count: float | None = None
+    class_weights: torch.Tensor | None
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class SemanticHead(nn.Module):
         loss_type: str = "cross_entropy",
         loss_weight: float = 1.0,
         ignore_value: int = 255,
+        class_weights: Sequence[float] = (),
     ):
         """
         Args:
@@ -69,9 +72,10 @@ class SemanticHead(nn.Module):
                 :func:`~eseg_d2.modeling.sem_seg.loss.pixel_cross_entropy`.
             loss_weight: factor of the loss.
             ignore_value: target pixels of this value take no part.
+            class_weights: factors of the pixels' losses by train id; empty: 1 for all.
 
         Raises:
-            ValueError: an unknown ``loss_type``, or no level.
+            ValueError: an unknown ``loss_type``, no level, or a weight that is negative.
         """
         super().__init__()
         check_choice("MODEL.SEM_SEG_HEAD.LOSS_TYPE", loss_type, LOSS_TYPES)
@@ -82,6 +86,13 @@ class SemanticHead(nn.Module):
         self.loss_type = loss_type
         self.loss_weight = loss_weight
         self.ignore_value = ignore_value
+        if not all(0 <= weight < float("inf") for weight in class_weights):
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS is {tuple(class_weights)}; expected numbers of "
+                "0 or more"
+            )
+        weights = torch.tensor(class_weights, dtype=torch.float32) if class_weights else None
+        self.register_buffer("class_weights", weights, persistent=False)
 
     @staticmethod
     def common_arguments(cfg, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -92,8 +103,16 @@ class SemanticHead(nn.Module):
             input_shape: what the backbone gives.
 
         Raises:
-            ValueError: IN_FEATURES names what the backbone does not give.
+            ValueError: IN_FEATURES names what the backbone does not give, or CLASS_WEIGHTS are
+                more or fewer than the classes.
         """
+        num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        weights = cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS
+        if len(weights) not in (0, num_classes):
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS has {len(weights)} numbers; expected one for "
+                f"each of the {num_classes} classes, or none"
+            )
         names = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES
         missing = [name for name in names if name not in input_shape]
         if missing:
@@ -103,10 +122,11 @@ class SemanticHead(nn.Module):
             )
         return {
             "input_shape": {name: input_shape[name] for name in names},
-            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "num_classes": num_classes,
             "loss_type": cfg.MODEL.SEM_SEG_HEAD.LOSS_TYPE,
             "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            "class_weights": weights,
         }
 
     def layers(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -144,5 +164,6 @@ class SemanticHead(nn.Module):
             ignore_value=self.ignore_value,
             loss_type=self.loss_type,
             pixel_count=self.pixel_count,
+            class_weights=self.class_weights,
         )
         return {"loss_sem_seg": loss * self.loss_weight}

@@ -1,5 +1,7 @@
 """The per-pixel loss that the semantic heads share."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 
@@ -18,6 +20,7 @@ def pixel_cross_entropy(
     ignore_value: int,
     loss_type: str,
     pixel_count: float | None = None,
+    class_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean cross entropy in fp32 of logits that are brought to the targets' size (bilinear).
 
@@ -33,18 +36,21 @@ def pixel_cross_entropy(
             they do not). The hardest are those of this call: those of a batch in several parts are
             not known before all of its parts are computed.
         pixel_count: what the sum of "cross_entropy" is divided by; None: the pixels that count.
+        class_weights: (num_classes,) factors of the pixels' losses, by their true class. The sum is
+            still divided by a number of pixels, so that 1 leaves a pixel's loss as it is.
 
     Returns:
         A scalar.
     """
     logits = resize_bilinear(logits.float(), targets.shape[-2:])
     counted = (targets != ignore_value).sum()
+    cross_entropy = partial(F.cross_entropy, weight=class_weights, ignore_index=ignore_value)
     if loss_type == "cross_entropy":
-        total = F.cross_entropy(logits, targets, reduction="sum", ignore_index=ignore_value)
+        total = cross_entropy(logits, targets, reduction="sum")
         if pixel_count is not None:
             return total / max(pixel_count, 1)
     else:
-        losses = F.cross_entropy(logits, targets, reduction="none", ignore_index=ignore_value)
+        losses = cross_entropy(logits, targets, reduction="none")
         hardest = max(int(HARD_SHARE * losses.numel()), 1)
         total = losses.flatten().topk(hardest).values.sum()
         counted = counted.clamp(max=hardest)

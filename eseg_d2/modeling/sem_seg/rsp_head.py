@@ -47,7 +47,7 @@ class RSPHead(SemanticHead):
             num_heads, region_size, compile: of each :class:`RSE`.
             separable: of each :class:`RSP`.
             norm: as in Detectron2's ``get_norm``.
-            common: ``loss_type``, ``loss_weight``, ``ignore_value``; see
+            common: ``loss_type``, ``loss_weight``, ``ignore_value``, ``class_weights``; see
                 :class:`~eseg_d2.modeling.sem_seg.head.SemanticHead`.
 
         Raises:

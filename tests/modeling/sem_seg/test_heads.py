@@ -98,3 +98,17 @@ def test_what_no_head_takes_is_named(name):
         make(name, (2, 3), loss_type="x")
     with pytest.raises(ValueError, match="IN_FEATURES is empty"):
         make(name, ())
+
+
+@heads
+def test_class_weights_reach_the_loss(name):
+    x, targets = features(name, (3, 4), (32, 64)), torch.zeros(2, 32, 64, dtype=torch.int64)
+    torch.manual_seed(0)
+    plain = make(name, (3, 4))
+    torch.manual_seed(0)
+    weighted = make(name, (3, 4), class_weights=(3.0, 1.0, 1.0, 1.0, 1.0))
+    assert plain.state_dict().keys() == weighted.state_dict().keys()
+    losses = [head(x, targets)[1]["loss_sem_seg"] for head in (plain, weighted)]
+    torch.testing.assert_close(losses[1], 3 * losses[0])
+    with pytest.raises(ValueError, match="CLASS_WEIGHTS is .*expected numbers of 0 or more"):
+        make(name, (3, 4), class_weights=(1.0, -1.0, 1.0, 1.0, 1.0))

@@ -49,6 +49,19 @@ def test_ignored_pixels_are_not_mined():
     assert loss(logits, targets, "hard_pixel_mining").item() == pytest.approx(expected, abs=1e-5)
 
 
+def test_class_weights_scale_the_losses_of_pixels():
+    logits, targets = example()
+    weights = torch.tensor([0.0, 0.5, 1.0, 2.0, 4.0])
+    scaled = pixel_losses(logits, targets) * weights.double()[targets[targets != 255]]
+    result = loss(logits, targets, class_weights=weights)
+    assert result.item() == pytest.approx(scaled.mean().item(), abs=1e-5)
+    hardest = scaled.topk(targets.numel() // 5).values.mean().item()
+    mined = loss(logits, targets, "hard_pixel_mining", class_weights=weights)
+    assert mined.item() == pytest.approx(hardest, abs=1e-5)
+    same = loss(logits, targets, class_weights=torch.ones(5))
+    torch.testing.assert_close(same, loss(logits, targets))
+
+
 @pytest.mark.parametrize("loss_type", ["cross_entropy", "hard_pixel_mining"])
 def test_half_precision_is_summed_in_fp32(loss_type):
     logits, targets = example()
