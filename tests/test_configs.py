@@ -55,7 +55,7 @@ def test_importing_changes_none_of_detectron2s_defaults():
             assert mine == theirs, key
 
 
-@pytest.mark.parametrize("data", ["cityscapes", "scenes"])
+@pytest.mark.parametrize("data", ["cityscapes", "scenes", "camvid", "camvid/imagenet"])
 def test_semantic_models_share_their_recipe(data):
     """What is compared shall differ in the model alone."""
     names = ("rsp_semantic_R50", "semantic_fpn_R50", "deeplab_v3_R50")
