@@ -132,8 +132,6 @@ def _add_rsp_head(cfg: CN) -> None:
 def _add_eseg_head(cfg: CN) -> None:
     # Its width is that of the pyramid. Classes, features and loss are in MODEL.SEM_SEG_HEAD.
     cfg.MODEL.ESEG_HEAD = CN()
-    # How the levels are summed: "fast_normalized" (learned weights) or "sum".
-    cfg.MODEL.ESEG_HEAD.FUSION = "fast_normalized"
     # "swish" or "relu".
     cfg.MODEL.ESEG_HEAD.ACTIVATION = "swish"
     # Norm of the head, as in Detectron2's get_norm.
@@ -157,15 +155,6 @@ def _add_data(cfg: CN) -> None:
     # Training on panoptic data sets: brightness, contrast and saturation are each multiplied by a
     # random factor in [1 - COLOR_JITTER, 1 + COLOR_JITTER]. 0 to 1; 0 disables it.
     cfg.INPUT.COLOR_JITTER = 0.0
-    cfg.INPUT.LSJ = CN()
-    # Large-scale jitter in place of MIN_SIZE_TRAIN and CROP: the image is scaled to fit SIZE times
-    # a random factor, then cropped or padded to SIZE.
-    cfg.INPUT.LSJ.ENABLED = False
-    # Height and width in pixels.
-    cfg.INPUT.LSJ.SIZE = (1024, 1024)
-    # The random factor's range.
-    cfg.INPUT.LSJ.MIN_SCALE = 0.1
-    cfg.INPUT.LSJ.MAX_SCALE = 2.0
     # Check the data sets' jsons and some of their files before training and evaluation starts.
     cfg.DATASETS.QUICK_CHECK = True
 

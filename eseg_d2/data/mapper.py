@@ -59,7 +59,7 @@ class PanopticMapper:
 
     @classmethod
     def from_config(cls, cfg, dataset_name: str):
-        augmentations = _large_scale_jitter(cfg) if cfg.INPUT.LSJ.ENABLED else _resize_and_crop(cfg)
+        augmentations = _resize_and_crop(cfg)
         jitter = cfg.INPUT.COLOR_JITTER
         if jitter:
             kinds = T.RandomBrightness, T.RandomContrast, T.RandomSaturation
@@ -147,24 +147,6 @@ class PanopticMapper:
         instances.gt_boxes = Boxes(torch.from_numpy(boxes))
         instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
         return instances
-
-
-def _large_scale_jitter(cfg) -> list:
-    if cfg.INPUT.CROP.ENABLED:
-        raise ValueError(
-            "INPUT.LSJ.ENABLED and INPUT.CROP.ENABLED are both True; LSJ crops to LSJ.SIZE itself: "
-            "set INPUT.CROP.ENABLED False"
-        )
-    options = cfg.INPUT.LSJ
-    if not 0 < options.MIN_SCALE <= options.MAX_SCALE:
-        raise ValueError(
-            f"INPUT.LSJ.MIN_SCALE, MAX_SCALE are {options.MIN_SCALE}, {options.MAX_SCALE}; "
-            "expected 0 < MIN_SCALE <= MAX_SCALE"
-        )
-    # Detectron2's flips without its resizing
-    flips = detection_utils.build_augmentation(cfg, is_train=True)[1:]
-    scale = T.ResizeScale(options.MIN_SCALE, options.MAX_SCALE, *options.SIZE)
-    return [scale, T.FixedSizeCrop(crop_size=options.SIZE), *flips]
 
 
 def _resize_and_crop(cfg) -> list:

@@ -30,7 +30,6 @@ class ESegHead(SemanticHead):
         input_shape: dict[str, ShapeSpec],
         *,
         num_classes: int,
-        fusion: str = "fast_normalized",
         activation: str = "swish",
         norm: str = "BN",
         **common,
@@ -39,8 +38,6 @@ class ESegHead(SemanticHead):
         Args:
             input_shape: the levels, by name, with ``channels`` (the same for all) and ``stride``.
             num_classes: semantic train ids are 0 .. num_classes - 1.
-            fusion: "fast_normalized" or "sum", see
-                :class:`~eseg_d2.layers.fusion.WeightedFusion`.
             activation: "swish" or "relu".
             norm: as in Detectron2's ``get_norm``.
             common: ``loss_type``, ``loss_weight``, ``ignore_value``, ``class_weights``; see
@@ -57,7 +54,7 @@ class ESegHead(SemanticHead):
                 "pyramid (MODEL.BACKBONE.NAME build_bifpn_backbone or an FPN) before it"
             )
         channels = widths[self.in_features[0]]
-        self.fuse = WeightedFusion(len(widths), mode=fusion)
+        self.fuse = WeightedFusion(len(widths))
         self.conv = ConvNorm(SeparableConv2d(channels, channels), get_norm(norm, channels))
         self.activation = make_activation(activation)
         self.predictor = nn.Conv2d(channels, num_classes, 1)
@@ -66,7 +63,6 @@ class ESegHead(SemanticHead):
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
         return {
             **cls.common_arguments(cfg, input_shape),
-            "fusion": cfg.MODEL.ESEG_HEAD.FUSION,
             "activation": cfg.MODEL.ESEG_HEAD.ACTIVATION,
             "norm": cfg.MODEL.ESEG_HEAD.NORM,
         }

@@ -42,8 +42,6 @@ def test_logits_are_the_formula():
 
 
 def test_bad_options():
-    with pytest.raises(ValueError, match="fusion is 'x'"):
-        head(fusion="x")
     with pytest.raises(ValueError, match="activation is 'x'"):
         head(activation="x")
     shapes = {"a": ShapeSpec(channels=8, stride=8), "b": ShapeSpec(channels=16, stride=16)}
