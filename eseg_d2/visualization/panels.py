@@ -1,7 +1,9 @@
 """Overlays of panoptic, semantic and instance results, and sheets of pictures with captions."""
 
+import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 
 import numpy as np
 from detectron2.utils.colormap import colormap
@@ -12,6 +14,7 @@ from eseg_d2.visualization.overlay import Color, Segment, paint_segments, resize
 __all__ = [
     "class_color",
     "contact_sheet",
+    "data_uri",
     "draw_instances",
     "draw_panoptic",
     "draw_semantic",
@@ -182,3 +185,10 @@ def contact_sheet(
         place = i % columns * cell[0], i // columns * cell[1]
         sheet.paste(Image.fromarray(small), place)
     return np.asarray(sheet)
+
+
+def data_uri(image: np.ndarray, quality: int = 90) -> str:
+    """Return an (H, W, 3) uint8 RGB image as the source of an ``<img>``: a JPEG in it."""
+    file = BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

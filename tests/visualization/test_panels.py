@@ -1,12 +1,17 @@
+import base64
+import io
+
 import numpy as np
 import pytest
 from detectron2.data import MetadataCatalog
 from oracle import perfect_output
+from PIL import Image
 
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.data.images import read_image
 from eseg_d2.evaluation.ground_truth import GroundTruth
 from eseg_d2.visualization import contact_sheet, draw_panoptic, side_by_side
+from eseg_d2.visualization.panels import data_uri
 
 
 @pytest.mark.parametrize("kind", ["cityscapes", "coco"])
@@ -70,3 +75,10 @@ def test_sheets_of_pictures_of_several_sizes():
     sheet = contact_sheet(pictures, width=200, height=100)
     assert sheet.shape[0] <= 100 and sheet.shape[1] <= 200
     assert set(np.unique(sheet).tolist()) == {0, 9, 255}
+
+
+def test_pictures_are_jpegs_in_the_page():
+    uri = data_uri(np.full((96, 96, 3), 100, np.uint8))
+    kind, _, data = uri.partition(",")
+    assert kind == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (96, 96)

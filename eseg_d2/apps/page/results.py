@@ -1,6 +1,5 @@
 """Pictures and files of a prediction: thumbnails, downloads, and the context of a pixel."""
 
-import base64
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from eseg_d2.inference.classes import ClassTable
 from eseg_d2.inference.outputs import plan_outputs, save_prediction
@@ -18,7 +16,7 @@ from eseg_d2.inference.sources import Source
 from eseg_d2.visualization import relation
 from eseg_d2.visualization.panels import resize
 
-__all__ = ["DOWNLOADS", "data_uri", "has_label_map", "level_maps", "make_download", "reduce"]
+__all__ = ["DOWNLOADS", "has_label_map", "level_maps", "make_download", "reduce"]
 
 # by the name of a download: which of eseg_d2.inference.outputs.RESULTS it holds
 DOWNLOADS = {
@@ -36,13 +34,6 @@ def reduce(image: np.ndarray, longest: int) -> np.ndarray:
         return image
     height, width = (max(round(side * scale), 1) for side in image.shape[:2])
     return resize(np.ascontiguousarray(image), width, height)
-
-
-def data_uri(image: np.ndarray, quality: int = 90) -> str:
-    """Return an (H, W, 3) uint8 RGB image as the source of an ``<img>``: a JPEG in it."""
-    file = BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def make_download(

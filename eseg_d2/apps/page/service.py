@@ -16,7 +16,6 @@ from pycocotools import mask as coco_mask
 from eseg_d2.apps.page.limits import Limits, integer_of, score_of
 from eseg_d2.apps.page.results import (
     DOWNLOADS,
-    data_uri,
     has_label_map,
     level_maps,
     make_download,
@@ -30,6 +29,7 @@ from eseg_d2.inference.sources import find_sources
 from eseg_d2.inference.threshold import raise_threshold
 from eseg_d2.structures.mask_crops import MaskCrops
 from eseg_d2.visualization import relation
+from eseg_d2.visualization.panels import data_uri
 
 __all__ = ["Service"]
 

@@ -1,6 +1,5 @@
 """Pictures of label maps, and the panels and legends that a page shows them with."""
 
-import base64
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 from detectron2.data.catalog import Metadata
 
 from eseg_d2.structures.label_space import LabelSpace
+from eseg_d2.visualization.panels import data_uri
 
 __all__ = [
     "ERROR_COLORS",
@@ -19,7 +19,6 @@ __all__ = [
     "Panel",
     "PictureBudget",
     "Sample",
-    "data_uri",
     "error_map",
     "legend_of",
     "paint_classes",
@@ -111,13 +110,6 @@ def error_map(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np
     return picture.astype(np.uint8)
 
 
-def data_uri(picture: np.ndarray) -> str:
-    """Return an (H, W, 3) uint8 RGB picture as the source of an ``<img>``: a JPEG in it."""
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 82])
-    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
-
-
 def _stripes(shape: tuple[int, int]) -> np.ndarray:
     rows, columns = np.indices(shape, sparse=True)
     step = max(min(shape) // 48, 2)
@@ -200,7 +192,7 @@ class PictureBudget:
         Returns:
             None if there is no room for all of them; ``left_out`` then counts one more.
         """
-        uris = {caption: data_uri(picture) for caption, picture in pictures.items()}
+        uris = {caption: data_uri(picture, 82) for caption, picture in pictures.items()}
         size = sum(map(len, uris.values()))
         if size > self.left:
             self.left_out += 1
