@@ -177,7 +177,7 @@ def _figure(rows: list[dict]):
     from matplotlib.figure import Figure
 
     metrics = [*rows[0]["results"]]
-    legend_columns = min(len(metrics), 4)  # a panel is as wide as one entry, or somewhat wider
+    legend_columns = min(len(metrics), 4)  # an entry is no wider than a panel
     legend_rows = -(-len(rows) // legend_columns)
     size = (4.2 * len(metrics), 3.3 + 0.25 * legend_rows)
     figure = Figure(figsize=size, layout="constrained")
