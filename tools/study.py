@@ -3,11 +3,12 @@
 
 Trains every configuration with every seed by train_net.py and writes study.json, study.md (a
 table) and study.png (a plot) into the output folder. After an interruption the same command
-continues from the last checkpoints; finished runs are used again.
+continues from the last checkpoints; finished runs are used again. With --equal-time all configs
+but the first are then trained once more, for the iterations that take as long as the first one's.
 
 python tools/study.py --output output/study
 python tools/study.py --output output/study --seeds 1,2,3,4 SOLVER.MAX_ITER 1200
-python tools/study.py --output output/panoptic_study \\
+python tools/study.py --output output/panoptic_study --equal-time \\
     --config-file configs/scenes/rsp_panoptic_R18_cityscapes.yaml \\
     --config-file configs/scenes/panoptic_fpn_R18_cityscapes.yaml
 """
@@ -54,6 +55,11 @@ def parse_args(argv=None):
         help="runs at a time; default: CPUs",
     )
     parser.add_argument(
+        "--equal-time",
+        action="store_true",
+        help="compare all with the first config at its time, too, besides at equal steps",
+    )
+    parser.add_argument(
         "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides for all runs"
     )
     return parser.parse_args(argv)
@@ -61,12 +67,17 @@ def parse_args(argv=None):
 
 def main():
     args = parse_args()
-    from eseg_d2.apps.benchmarks.study import make_runs, report, train_all
+    from eseg_d2.apps.benchmarks.study import equal_time_runs, make_runs, train_all
+    from eseg_d2.apps.benchmarks.study_report import report
 
     try:
-        runs = make_runs(args.config_file or CONFIGS, args.seeds, args.output)
-        train_all(runs, ROOT / "train_net.py", args.opts, jobs=args.jobs)
-        print(report(runs, args.output))
+        runs = make_runs(args.config_file or CONFIGS, args.seeds, args.output, args.opts)
+        equal_time = []
+        train_all(runs, ROOT / "train_net.py", jobs=args.jobs)
+        if args.equal_time:
+            equal_time = equal_time_runs(runs, args.output)
+            train_all(equal_time, ROOT / "train_net.py", jobs=args.jobs)
+        print(report(runs, args.output, equal_time))
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         sys.exit(f"study.py: {error}")
     except KeyboardInterrupt:

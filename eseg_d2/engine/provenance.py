@@ -164,7 +164,11 @@ def _git() -> dict | None:
 
 
 def _environment() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    versions = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+    }
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
@@ -176,6 +180,16 @@ def _environment() -> dict[str, str]:
     else:
         versions["cpu_threads"] = str(torch.get_num_threads())
     return versions
+
+
+def _cpu_name() -> str:
+    """Return the model of the CPU, or its architecture where the system does not tell."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            models = [line.partition(":")[2] for line in file if line.startswith("model name")]
+    except OSError:
+        models = []
+    return models[0].strip() if models else platform.machine()
 
 
 def _differences(earlier: dict, now: dict) -> list[str]:

@@ -20,7 +20,7 @@ def make_cfg(output):
 def test_what_a_run_was_made_of(root, scenes, tmp_path):
     assert record_start(make_cfg(tmp_path), 0) == []
     run = json.loads((tmp_path / "run.json").read_text())
-    assert run["environment"].keys() >= {"python", "torch", "detectron2", "timm", "numpy"}
+    assert run["environment"].keys() >= {"python", "cpu", "torch", "detectron2", "timm", "numpy"}
     assert run["datasets"][NAME] == dataset_fingerprint(NAME)
     assert run["datasets"][NAME]["images"] == 4
     assert [start["iteration"] for start in run["starts"]] == [0]

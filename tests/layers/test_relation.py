@@ -57,6 +57,13 @@ def brute_force(relation, query, key, value):
     return context.flatten(1, 2), weights
 
 
+def test_region_of_one_cell_is_nearest_neighbour_upsampling():
+    relation = make(k=1)
+    query, key, value = inputs(relation, 5, 7)
+    expected = nn.functional.interpolate(value, scale_factor=2)[..., :5, :7]
+    torch.testing.assert_close(relation(query, key, value), expected)
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     height=st.integers(1, 8),

@@ -79,10 +79,6 @@ class TorchvisionPredictor:
         full = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
         return full.argmax(1)[0].to(torch.uint8).cpu().numpy()
 
-    def input(self, batch) -> torch.Tensor:
-        """Return what ``module`` takes of a batch."""
-        return batch
-
 
 class _TorchvisionNetwork(nn.Module):
     def __init__(self, model: nn.Module):

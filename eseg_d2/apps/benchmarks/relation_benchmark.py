@@ -122,7 +122,7 @@ def benchmark_relation(
 def count_relation(
     *, channels: int, size: tuple[int, int], region_size: int, num_heads: int = 8
 ) -> dict[str, dict[str, int]]:
-    """Count what the relation's forward pass, with "row_column" positions, launches on a GPU.
+    """Count what the relation's forward pass launches on a GPU.
 
     No GPU is needed: eagerly PyTorch's operations are counted on fake tensors that claim to lie on
     one, views left out; the compiled kernels are those that Inductor generates, here for the CPU.

@@ -1,46 +1,45 @@
-"""A study: several configurations with several seeds are trained and compared."""
+"""A study: several configurations with several seeds are trained, to be compared.
+
+The runs of one seed have the iterations of their configs, or those that take the same time.
+"""
 
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from eseg_d2.data.datasets.panoptic import dataset_dicts
-from eseg_d2.engine import load_config
-from eseg_d2.evaluation.complexity import analyze_config
-from eseg_d2.utils.tables import markdown_table
+from eseg_d2.utils.json_yaml import (
+    load_yaml,
+    read_json,
+    read_json_or_none,
+    write_json_atomically,
+)
 
 __all__ = [
     "CONTEXT_PAIRS",
     "Run",
+    "equal_time_runs",
     "make_runs",
+    "median_known",
     "pair_accuracy",
-    "paired_difference",
-    "report",
+    "runs_by_config",
     "train_all",
 ]
 
 # Classes that look alike nearby and are distinguished by their surroundings
 CONTEXT_PAIRS = (("road", "sidewalk"), ("person", "rider"))
+EQUAL_TIME_FILE = "equal_time.json"
 POLL_SECONDS = 1.0
-# in the plot, by the name of the config
-_TITLES = {
-    "rsp_semantic_R50": "RSP",
-    "semantic_fpn_R50": "Semantic FPN",
-    "deeplab_v3_R50": "DeepLabV3",
-}
 # by their names in results.json
 _PANOPTIC = {("panoptic_seg", name): name for name in ("PQ", "PQ_th", "PQ_st")}
 _PANOPTIC |= {("bbox", "AP"): "box AP", ("segm", "AP"): "mask AP"}
-# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclass(frozen=True)
@@ -50,41 +49,42 @@ class Run:
     Attributes:
         config: its YAML file.
         seed: SEED of the run.
-        output: folder of the study; that of the run is ``folder``.
+        folder: its OUTPUT_DIR.
+        overrides: KEY, VALUE, ... for the config.
     """
 
     config: Path
     seed: int
-    output: Path
+    folder: Path
+    overrides: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.config.stem
 
-    @property
-    def folder(self) -> Path:
-        return self.output / self.name / f"seed{self.seed}"
-
-    def is_done(self, overrides: Sequence[str]) -> bool:
-        """Whether its results exist; those of other overrides do not count.
+    def is_done(self) -> bool:
+        """Return whether it was trained, and evaluated at the end.
 
         Raises:
             ValueError: the folder holds a run with other overrides.
         """
-        noted = self.folder / "overrides.json"
-        if noted.exists() and json.loads(noted.read_text()) != list(overrides):
+        overrides = read_json_or_none(self.folder / "overrides.json")
+        if overrides is None:
+            return False
+        if overrides != list(self.overrides):
             raise ValueError(
-                f"{self.folder} holds a run with the overrides {json.loads(noted.read_text())}, "
-                f"not {list(overrides)}: name another --output, or delete the folder"
+                f"{self.folder} holds a run with the overrides {overrides}, not "
+                f"{list(self.overrides)}: name another --output, or delete the folder"
             )
-        return (self.folder / "results.json").exists() and noted.exists()
+        evaluations = read_json_or_none(self.folder / "evaluations.json")
+        return bool(evaluations) and evaluations[-1]["iteration"] + 1 >= self.iterations
 
-    def start(self, train_net: Path, overrides: Sequence[str], threads: int) -> subprocess.Popen:
+    def start(self, train_net: Path, threads: int) -> subprocess.Popen:
         """Start or continue the run; its output goes to ``console.txt`` in its folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "overrides.json").write_text(json.dumps(list(overrides)))
+        write_json_atomically(str(self.folder / "overrides.json"), list(self.overrides))
         command = [sys.executable, train_net, "--config-file", self.config, "--resume"]
-        settings = [*overrides, "OUTPUT_DIR", self.folder, "SEED", self.seed]
+        settings = [*self.overrides, "OUTPUT_DIR", self.folder, "SEED", self.seed]
         with open(self.folder / "console.txt", "a") as console:
             return subprocess.Popen(
                 [str(word) for word in (*command, *settings)],
@@ -93,23 +93,41 @@ class Run:
                 env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             )
 
+    @property
+    def solver(self) -> dict:
+        """SOLVER of the config that the run was started with."""
+        return load_yaml(self.folder / "config.yaml")["SOLVER"]
+
+    @property
+    def iterations(self) -> int:
+        return self.solver["MAX_ITER"]
+
     def results(self) -> dict:
         """Return the metrics in percent, None if undefined: those of panoptic models that have
         them, mIoU, and "<a>/<b>" for each of CONTEXT_PAIRS that the data set has."""
-        results = json.loads((self.folder / "results.json").read_text())
+        results = read_json(self.folder / "results.json")
         metrics = {
             name: results[task][metric]
             for (task, metric), name in _PANOPTIC.items()
             if task in results
         }
         metrics["mIoU"] = results["sem_seg"]["mIoU"]
-        confusion = json.loads((self.folder / "inference" / "sem_seg_confusion.json").read_text())
+        confusion = read_json(self.folder / "inference" / "sem_seg_confusion.json")
         for pair in CONTEXT_PAIRS:
             if set(pair) <= set(confusion["classes"]):
                 indices = [confusion["classes"].index(name) for name in pair]
                 accuracy = pair_accuracy(np.array(confusion["pixels"]), indices)
                 metrics["/".join(pair)] = None if np.isnan(accuracy) else accuracy
         return metrics
+
+    def class_ious(self) -> dict:
+        """Return the IoU of each class in percent, None if it does not occur."""
+        results = read_json(self.folder / "results.json")["sem_seg"]
+        return {k.removeprefix("IoU-"): v for k, v in results.items() if k.startswith("IoU-")}
+
+    def environment(self) -> dict[str, str]:
+        """Return the versions and the machine that the run was last started on, by name."""
+        return read_json(self.folder / "run.json")["environment"]
 
     def seconds(self) -> float | None:
         """Return the median time of an iteration, None if the run was too short to tell."""
@@ -118,8 +136,16 @@ class Run:
         return float(np.median(times)) if times else None
 
 
-def make_runs(configs: Sequence[Path], seeds: Sequence[int], output: Path) -> list[Run]:
+def make_runs(
+    configs: Sequence[Path], seeds: Sequence[int], output: Path, overrides: Sequence[str] = ()
+) -> list[Run]:
     """Return a run for each config and seed, ordered by seed.
+
+    Args:
+        configs: YAML files.
+        seeds: of each config.
+        output: folder of the study.
+        overrides: KEY, VALUE, ... for all runs.
 
     Raises:
         ValueError: two configs have the same file name, which names the folders of their runs.
@@ -131,7 +157,78 @@ def make_runs(configs: Sequence[Path], seeds: Sequence[int], output: Path) -> li
             f"several configs are called {', '.join(twice)}, and a run's folder is named after its "
             "config: give each once, or rename a copy"
         )
-    return [Run(config, seed, output) for seed in seeds for config in configs]
+    return [
+        Run(config, seed, output / config.stem / f"seed{seed}", tuple(overrides))
+        for seed in seeds
+        for config in configs
+    ]
+
+
+def runs_by_config(runs: Sequence[Run]) -> dict[Path, list[Run]]:
+    """Return the runs of each config, in their order."""
+    configs = dict.fromkeys(run.config for run in runs)
+    return {config: [run for run in runs if run.config == config] for config in configs}
+
+
+def median_known(values: Iterable[float | None]) -> float | None:
+    """Return the median of the values that are not None; None if there is none."""
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def equal_time_runs(runs: Sequence[Run], output: Path) -> list[Run]:
+    """Return the runs of all configs but the first, made as long as the first one's in time.
+
+    The first config is the reference: the others are compared with it, and its runs serve for both
+    comparisons. Another config gets the iterations that take as long as the reference's, by the
+    times of an iteration, medians over the seeds. The numbers are noted in ``equal_time.json``, and
+    used again when the study goes on. SOLVER.STEPS are scaled alike; warm-up and periods stay.
+
+    Args:
+        runs: all runs of the study at equal steps; they are done.
+        output: folder of the study.
+
+    Raises:
+        ValueError: a run was too short to tell the time of an iteration, or the noted iterations
+            were chosen for another reference or other overrides.
+    """
+    (reference, own), *others = runs_by_config(runs).items()
+    path = output / EQUAL_TIME_FILE
+    study = {"reference": reference.stem, "overrides": list(own[0].overrides)}
+    noted = read_json(path) if path.exists() else {**study, "iterations": {}}
+    if study != {key: noted[key] for key in study}:
+        raise ValueError(
+            f"{path} holds the iterations for the reference {noted['reference']} and the overrides "
+            f"{noted['overrides']}, not {study['reference']} and {study['overrides']}: name "
+            "another --output, or delete the file and the folders equal_time_*"
+        )
+    iterations = noted["iterations"]
+    for config, same in others:
+        if config.stem not in iterations:
+            seconds = own[0].iterations * _known_seconds(own)
+            iterations[config.stem] = max(round(seconds / _known_seconds(same)), 1)
+    write_json_atomically(str(path), noted)
+    return [_with_iterations(run, iterations[run.name]) for run in runs if run.config != reference]
+
+
+def _known_seconds(runs: Sequence[Run]) -> float:
+    seconds = median_known(run.seconds() for run in runs)
+    if seconds is None:
+        raise ValueError(
+            f"{runs[0].folder} was too short to tell the time of an iteration: give more "
+            "iterations, by SOLVER.MAX_ITER, for runs of equal time"
+        )
+    return seconds
+
+
+def _with_iterations(run: Run, iterations: int) -> Run:
+    """Return the run at equal time that belongs to a run at equal steps."""
+    overrides = ["SOLVER.MAX_ITER", str(iterations)]
+    if run.solver["STEPS"]:
+        steps = tuple(step * iterations // run.iterations for step in run.solver["STEPS"])
+        overrides += ["SOLVER.STEPS", str(steps)]
+    folder = run.folder.with_name(f"equal_time_{run.folder.name}")
+    return replace(run, folder=folder, overrides=(*run.overrides, *overrides))
 
 
 def pair_accuracy(confusion: np.ndarray, pair: Sequence[int]) -> float:
@@ -149,19 +246,19 @@ def pair_accuracy(confusion: np.ndarray, pair: Sequence[int]) -> float:
         return float(100 * (np.diag(among) / among.sum(1)).mean())
 
 
-def train_all(runs: Sequence[Run], train_net: Path, overrides: Sequence[str], *, jobs: int) -> None:
+def train_all(runs: Sequence[Run], train_net: Path, *, jobs: int) -> None:
     """Train the runs that are not done, ``jobs`` at a time.
 
     Args:
-        runs: all runs of the study.
+        runs: of the study, at equal steps or equal time.
         train_net: the script that trains.
-        overrides: KEY VALUE of the command line, for all runs.
         jobs: processes at a time; they share the CPUs.
 
     Raises:
         RuntimeError: a run failed; the others are stopped and can be continued.
+        ValueError: see :meth:`Run.is_done`.
     """
-    waiting = [run for run in runs if not run.is_done(overrides)]
+    waiting = [run for run in runs if not run.is_done()]
     threads = max((os.cpu_count() or 1) // jobs, 1)
     active: dict[Run, subprocess.Popen] = {}
     done = len(runs) - len(waiting)
@@ -170,7 +267,7 @@ def train_all(runs: Sequence[Run], train_net: Path, overrides: Sequence[str], *,
             while waiting or active:
                 while waiting and len(active) < jobs:
                     run = waiting.pop(0)
-                    active[run] = run.start(train_net, overrides, threads)
+                    active[run] = run.start(train_net, threads)
                 time.sleep(POLL_SECONDS)
                 for run, process in list(active.items()):
                     if process.poll() is None:
@@ -194,114 +291,3 @@ def _iteration(run: Run) -> str:
     metrics = run.folder / "metrics.json"
     lines = metrics.read_text().splitlines() if metrics.exists() else []
     return str(json.loads(lines[-1])["iteration"]) if lines else "starts"
-
-
-def report(runs: Sequence[Run], output: Path) -> str:
-    """Write ``study.json``, ``study.md`` and ``study.png``.
-
-    Returns:
-        Tables as Markdown: mean and sample standard deviation over the seeds; and what the first
-        config is ahead of each other one by, seed by seed.
-    """
-    rows = []
-    for config in dict.fromkeys(run.config for run in runs):
-        same = [run for run in runs if run.config == config]
-        results = [run.results() for run in same]
-        complexity = analyze_config(str(config), _image_size(same[0]), [])
-        rows.append(
-            {
-                "config": config.stem,
-                "macs": complexity["macs"]["total"],
-                "params": complexity["params"],
-                "seeds": [run.seed for run in same],
-                "results": {key: [r[key] for r in results] for key in results[0]},
-                "seconds": [run.seconds() for run in same],
-            }
-        )
-    (output / "study.json").write_text(json.dumps(rows, indent=1) + "\n")
-    table = "\n\n".join(part for part in (_table(rows), _difference_table(rows)) if part)
-    (output / "study.md").write_text(table + "\n")
-    _figure(rows).savefig(output / "study.png", dpi=120)
-    return table
-
-
-def _image_size(run: Run) -> tuple[int, int]:
-    record = dataset_dicts(load_config(str(run.config), []).DATASETS.TEST[0])[0]
-    return record["height"], record["width"]
-
-
-def _mean_and_spread(values: Sequence[float | None]) -> str:
-    """Return mean and spread over the seeds that define the metric, and their number if not all."""
-    known = [v for v in values if v is not None]
-    if not known:
-        return "-"
-    spread = np.std(known, ddof=1) if len(known) > 1 else 0.0
-    few = "" if len(known) == len(values) else f" ({len(known)} of {len(values)})"
-    return f"{np.mean(known):.1f} ± {spread:.1f}{few}"
-
-
-def paired_difference(first: Sequence[float | None], second: Sequence[float | None]) -> str:
-    """Return the mean over the seeds of first - second, and its 95 % confidence interval.
-
-    Args:
-        first, second: one value for each seed, in the same order; None is left out.
-    """
-    pairs = [(a, b) for a, b in zip(first, second, strict=True) if None not in (a, b)]
-    if not pairs:
-        return "-"
-    differences = np.array([a - b for a, b in pairs])
-    mean, degrees = differences.mean(), len(pairs) - 1
-    if not 1 <= degrees <= len(_T):
-        return f"{mean:+.1f}"
-    half = _T[degrees - 1] * differences.std(ddof=1) / len(pairs) ** 0.5
-    return f"{mean:+.1f} ({mean - half:+.1f} .. {mean + half:+.1f})"
-
-
-def _difference_table(rows: list[dict]) -> str:
-    first, *others = rows
-    metrics = [*first["results"]]
-    lines = [
-        [
-            f"{first['config']} - {row['config']}",
-            *(paired_difference(first["results"][m], row["results"][m]) for m in metrics),
-        ]
-        for row in others
-        if row["seeds"] == first["seeds"]
-    ]
-    return markdown_table(["difference (95 %)", *metrics], lines) if lines else ""
-
-
-def _table(rows: list[dict]) -> str:
-    metrics = [*rows[0]["results"]]
-    head = ["config", *metrics, "G multiply-adds", "M params", "s/iteration", "seeds"]
-    lines = []
-    for row in rows:
-        cells = [_mean_and_spread(values) for values in row["results"].values()]
-        known = [seconds for seconds in row["seconds"] if seconds is not None]
-        time_cell = f"{np.median(known):.2f}" if known else "-"
-        costs = [f"{row['macs'] / 1e9:.2f}", f"{row['params'] / 1e6:.2f}", time_cell]
-        lines.append([row["config"], *cells, *costs, str(len(row["seeds"]))])
-    return markdown_table(head, lines)
-
-
-def _figure(rows: list[dict]):
-    """Return a matplotlib figure: a panel a metric, every seed a dot and the mean a line."""
-    from matplotlib.figure import Figure
-
-    metrics = [*rows[0]["results"]]
-    figure = Figure(figsize=(4.2 * len(metrics), 3.6), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(metrics)))
-    for metric, panel in zip(metrics, panels, strict=True):
-        for number, row in enumerate(rows):
-            values = [v for v in row["results"][metric] if v is not None]
-            macs, color = row["macs"] / 1e9, f"C{number}"
-            label = _TITLES.get(row["config"], row["config"])
-            panel.plot([macs] * len(values), values, "o", label=label, color=color, alpha=0.6)
-            if values:
-                panel.plot(macs, np.mean(values), "_", markersize=24, color=color)
-        # room for the means' lines
-        panel.set_xlim(0, 1.15 * max(row["macs"] for row in rows) / 1e9)
-        panel.set(xlabel="multiply-adds (G)", ylabel=f"{metric} (%)")
-        panel.grid(alpha=0.3)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    return figure

@@ -6,19 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import study_runs
 from runs import SHORT
+from study_runs import write_run
 
+from eseg_d2.apps.benchmarks import study as study_module
 from eseg_d2.apps.benchmarks.study import (
     Run,
-    _figure,
-    _mean_and_spread,
+    equal_time_runs,
     make_runs,
     pair_accuracy,
-    paired_difference,
     train_all,
 )
 
 SMALL = (*SHORT, "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2")
+CONFIGS = [Path("ours.yaml"), Path("stock.yaml"), Path("slow.yaml")]
 
 
 def test_pair_accuracy_is_balanced_and_ignores_other_predictions():
@@ -35,27 +37,9 @@ def test_runs_of_configs_with_one_name_would_overwrite_each_other(tmp_path):
         make_runs([Path("a/one.yaml"), Path("b/one.yaml")], [1], tmp_path)
 
 
-def test_mean_and_spread_of_what_is_defined():
-    assert _mean_and_spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
-    assert _mean_and_spread([1.0, None, 3.0]) == "2.0 ± 1.4 (2 of 3)"
-    assert _mean_and_spread([None, None]) == "-"
-
-
-def test_paired_differences_with_their_confidence_interval():
-    assert paired_difference([3.0, 5.0, 4.0], [1.0, 1.0, 1.0]) == "+3.0 (+0.5 .. +5.5)"
-    assert paired_difference([3.0, None, 4.0], [3.0, 1.0, 5.0]) == "-0.5 (-6.9 .. +5.9)"
-    assert paired_difference([3.0], [1.0]) == "+2.0"
-    assert paired_difference([None], [1.0]) == "-"
-
-
 def test_panoptic_runs_on_data_without_the_pairs(tmp_path):
-    run = Run(tmp_path / "one.yaml", 1, tmp_path)
-    (run.folder / "inference").mkdir(parents=True)
-    results = {"sem_seg": {"mIoU": 50.0}, "panoptic_seg": {"PQ": 1.0, "PQ_th": 2.0, "PQ_st": None}}
-    (run.folder / "results.json").write_text(json.dumps(results))
-    confusion = {"classes": ["road", "sidewalk", "car"], "pixels": np.eye(3).tolist()}
-    (run.folder / "inference" / "sem_seg_confusion.json").write_text(json.dumps(confusion))
-    (run.folder / "metrics.json").write_text('{"time": 1.0}\n{"time": 3.0}\n{"iteration": 4}\n')
+    run = Run(tmp_path / "one.yaml", 1, tmp_path / "run")
+    write_run(run, results={"panoptic_seg": {"PQ": 1.0, "PQ_th": 2.0, "PQ_st": None}}, seconds=2.0)
     assert run.results() == {
         "PQ": 1.0,
         "PQ_th": 2.0,
@@ -63,30 +47,114 @@ def test_panoptic_runs_on_data_without_the_pairs(tmp_path):
         "mIoU": 50.0,
         "road/sidewalk": 100.0,
     }
+    assert run.class_ious() == {"road": 50.0, "sidewalk": 20.0, "car": None}
     assert run.seconds() == 2.0
 
 
-def test_plot_shows_all_of_its_marks_and_names_models():
-    costs = {"rsp_semantic_R50": 0.78e9, "deeplab_v3_R50": 2.91e9, "other": 1e9}
-    values = {"mIoU": [50.0, 52.0], "road/sidewalk": [80.0, None]}
-    rows = [{"config": name, "macs": macs, "results": values} for name, macs in costs.items()]
-    figure = _figure(rows)
-    figure.canvas.draw()
-    for panel in figure.axes:
-        assert len(panel.lines) == 6
-        for line in panel.lines:
-            half = line.get_markersize() / 2 * figure.dpi / 72
-            x, _ = panel.transData.transform((line.get_xdata()[0], 0))
-            assert panel.bbox.x0 <= x - half and x + half <= panel.bbox.x1
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["RSP", "DeepLabV3", "other"]
+def test_run_is_done_when_it_was_evaluated_at_its_end(tmp_path):
+    run = Run(tmp_path / "one.yaml", 1, tmp_path / "run", ("SEED", "3"))
+    assert not run.is_done()
+    write_run(run, iterations=600, done=400)
+    assert not run.is_done()
+    write_run(run, iterations=600)
+    assert run.is_done()
+    with pytest.raises(ValueError, match="holds a run with the overrides .*SEED.*name another"):
+        Run(run.config, 1, run.folder).is_done()
+
+
+def test_failed_run_is_named(tmp_path):
+    script = tmp_path / "train_net.py"
+    script.write_text("raise SystemExit(3)")
+    run = Run(tmp_path / "broken.yaml", 5, tmp_path / "run")
+    with pytest.raises(RuntimeError, match="broken, seed 5 failed with status 3: see .*console"):
+        train_all([run], script, jobs=1)
+
+
+def study_at_equal_steps(output, seconds, *, overrides=(), **options):
+    """Runs of CONFIGS with two seeds, done; ``seconds`` of an iteration by config."""
+    runs = make_runs(CONFIGS, [1, 2], output, overrides)
+    for run in runs:
+        write_run(run, seconds=seconds[run.name], **options)
+    return runs
+
+
+SECONDS = {"ours": 2.0, "stock": 1.0, "slow": 3.0}
+
+
+def test_other_configs_get_the_time_of_the_first(tmp_path):
+    runs = study_at_equal_steps(tmp_path, SECONDS, overrides=("SOLVER.BASE_LR", "0.1"))
+    timed = equal_time_runs(runs, tmp_path)
+    assert [(run.name, run.seed) for run in timed] == [
+        *(("stock", 1), ("slow", 1)),
+        *(("stock", 2), ("slow", 2)),
+    ]
+    own = {run.name: run.overrides[2:] for run in timed}
+    assert own == {"stock": ("SOLVER.MAX_ITER", "1200"), "slow": ("SOLVER.MAX_ITER", "400")}
+    assert all(run.overrides[:2] == ("SOLVER.BASE_LR", "0.1") for run in timed)
+    assert timed[0].folder == tmp_path / "stock" / "equal_time_seed1"
+
+
+def test_steps_of_the_schedule_are_moved_alike(tmp_path):
+    runs = study_at_equal_steps(tmp_path, SECONDS, steps=(300, 450))
+    stock, slow, *_ = equal_time_runs(runs, tmp_path)
+    assert stock.overrides[2:] == ("SOLVER.STEPS", "(600, 900)")
+    assert slow.overrides[2:] == ("SOLVER.STEPS", "(200, 300)")
+
+
+def test_iterations_at_equal_time_stay_as_they_were_chosen(tmp_path):
+    runs = study_at_equal_steps(tmp_path, SECONDS)
+    timed = equal_time_runs(runs, tmp_path)
+    study_at_equal_steps(tmp_path, {**SECONDS, "stock": 1.1})
+    assert equal_time_runs(runs, tmp_path) == timed
+    in_turn = sorted(runs, key=lambda run: run.name != "stock")
+    with pytest.raises(ValueError, match="for the reference ours .* not stock"):
+        equal_time_runs(in_turn, tmp_path)
+
+
+def test_time_of_runs_that_are_too_short_is_not_known(tmp_path):
+    runs = study_at_equal_steps(tmp_path, {**SECONDS, "slow": None})
+    with pytest.raises(ValueError, match="slow/seed1 was too short .* SOLVER.MAX_ITER"):
+        equal_time_runs(runs, tmp_path)
+    assert not (tmp_path / "equal_time.json").exists()
+
+
+TRAINER = f"""
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, {str(Path(study_runs.__file__).parent)!r})
+from study_runs import write_run
+
+words = sys.argv[4:]
+settings = dict(zip(words[::2], words[1::2]))
+folder = Path(settings["OUTPUT_DIR"])
+with open(folder / "starts", "a") as file:
+    file.write("x")
+run = SimpleNamespace(folder=folder, overrides=tuple(words[:-4]))
+seconds = 2.0 if folder.parent.name == "ours" else 1.0
+write_run(run, iterations=int(settings.get("SOLVER.MAX_ITER", 600)), seconds=seconds)
+"""
+
+
+def test_each_run_is_trained_once_at_equal_steps_and_at_equal_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module, "POLL_SECONDS", 0.05)
+    script = tmp_path / "train_net.py"
+    script.write_text(TRAINER)
+    for _ in range(2):
+        runs = make_runs(CONFIGS[:2], [1, 2], tmp_path / "study")
+        train_all(runs, script, jobs=2)
+        timed = equal_time_runs(runs, tmp_path / "study")
+        train_all(timed, script, jobs=2)
+    assert [run.iterations for run in (*runs, *timed)] == [600] * 4 + [1200] * 2
+    assert all((run.folder / "starts").read_text() == "x" for run in (*runs, *timed))
 
 
 def study(root, output, *options):
     command = [sys.executable, "tools/study.py", "--output", output, "--seeds", "1,2"]
     for name in "rsp_semantic", "deeplab_v3":
         command += ["--config-file", f"configs/scenes/{name}_R50.yaml"]
-    words = [*command, "--jobs", "2", *options]
+    words = [*command, "--jobs", "2", "--equal-time", *options]
     return subprocess.run([*map(str, words)], cwd=root, capture_output=True, text=True)
 
 
@@ -94,27 +162,26 @@ def study(root, output, *options):
 def test_study_runs_reports_and_is_used_again(root, scenes, tmp_path):
     first = study(root, tmp_path, *SMALL)
     assert first.returncode == 0, first.stderr[-3000:]
-    rows = json.loads((tmp_path / "study.json").read_text())
+    written = json.loads((tmp_path / "study.json").read_text())
+    rows = written["equal_steps"]
     assert [row["config"] for row in rows] == ["rsp_semantic_R50", "deeplab_v3_R50"]
     for row in rows:
-        assert row["seeds"] == [1, 2] and row["macs"] > 0
+        assert row["seeds"] == [1, 2] and row["macs"] > 0 and row["iterations"] == 4
         own = [tmp_path / row["config"] / f"seed{seed}" / "results.json" for seed in (1, 2)]
         expected = [json.loads(path.read_text())["sem_seg"]["mIoU"] for path in own]
         assert row["results"]["mIoU"] == expected
         assert set(row["results"]) == {"mIoU", "road/sidewalk", "person/rider"}
+    assert written["environments"][0].keys() >= {"cpu", "torch", "detectron2", "cpu_threads"}
+    chosen = json.loads((tmp_path / "equal_time.json").read_text())["iterations"]
+    assert chosen == {"deeplab_v3_R50": written["equal_time"][1]["iterations"]}
+    assert written["equal_time"][0] == rows[0]
     assert (tmp_path / "study.md").read_text().strip() in first.stdout
     assert (tmp_path / "study.png").stat().st_size > 0
 
-    made = own[0].stat().st_mtime_ns
+    results = [*own, tmp_path / "deeplab_v3_R50" / "equal_time_seed2" / "results.json"]
+    made = [path.stat().st_mtime_ns for path in results]
     again = study(root, tmp_path, *SMALL)
-    assert again.returncode == 0 and own[0].stat().st_mtime_ns == made
+    assert again.returncode == 0 and [path.stat().st_mtime_ns for path in results] == made
 
     other = study(root, tmp_path, *SMALL, "SOLVER.BASE_LR", "0.001")
     assert other.returncode == 1 and "name another --output" in other.stderr
-
-
-def test_failed_run_is_named(tmp_path):
-    script = tmp_path / "train_net.py"
-    script.write_text("raise SystemExit(3)")
-    with pytest.raises(RuntimeError, match="broken, seed 5 failed with status 3: see .*console"):
-        train_all([Run(tmp_path / "broken.yaml", 5, tmp_path)], script, [], jobs=1)
