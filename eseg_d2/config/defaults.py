@@ -213,5 +213,6 @@ def _add_ema(cfg: CN) -> None:
     # iteration. The average is evaluated, and model_final.pth holds it under "model".
     cfg.MODEL_EMA = CN()
     cfg.MODEL_EMA.ENABLED = False
-    # Near 1: roughly the average of the last 1 / (1 - DECAY) iterations.
+    # Near 1: roughly the average of the last 1 / (1 - DECAY) iterations. After n iterations at most
+    # (1 + n) / (10 + n), so that the first weights are soon forgotten.
     cfg.MODEL_EMA.DECAY = 0.9998

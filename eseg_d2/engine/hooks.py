@@ -47,6 +47,10 @@ _EVALUATED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, Dr
 class EMAHook(HookBase):
     """Updates the average after every iteration: parameters and running statistics.
 
+    After n iterations the decay is at most (1 + n) / (10 + n), as in TensorFlow's moving averages:
+    else the random initial weights would fill a fifth of the average after 800 of 1 / (1 - decay)
+    = 500 iterations, and short runs would be evaluated by them.
+
     Attributes:
         model: the averaged model, with the state dict of the trained one.
     """
@@ -55,17 +59,21 @@ class EMAHook(HookBase):
         """
         Args:
             trained: the model in training, without a wrapper for several processes.
-            decay: w_ema <- decay * w_ema + (1 - decay) * w.
+            decay: w_ema <- decay * w_ema + (1 - decay) * w, at the end.
 
         Raises:
             ValueError: ``decay`` is not in [0, 1).
         """
         if not 0 <= decay < 1:
             raise ValueError(f"MODEL_EMA.DECAY is {decay}; expected a number in [0, 1)")
-        self._trained = trained
-        average = get_ema_multi_avg_fn(decay)
-        self._averaged = AveragedModel(trained, multi_avg_fn=average, use_buffers=True)
+        self._trained, self._decay = trained, decay
+        self._averaged = AveragedModel(trained, multi_avg_fn=self._average, use_buffers=True)
         self.model = self._averaged.module
+
+    def _average(self, averaged: list, current: list, _count) -> None:
+        count = int(self._averaged.n_averaged)  # _count is on the model's device
+        decay = min(self._decay, (1 + count) / (10 + count))
+        get_ema_multi_avg_fn(decay)(averaged, current, _count)
 
     def after_step(self) -> None:
         self._averaged.update_parameters(self._trained)

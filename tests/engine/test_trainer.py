@@ -15,6 +15,7 @@ from runs import SMALL_MODEL, TINY
 
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.engine import Trainer, load_config, write_results
+from eseg_d2.engine.hooks import EMAHook
 from eseg_d2.utils.errors import RunError
 
 
@@ -126,14 +127,16 @@ def test_memory_format_changes_no_prediction(root):
 def test_average_is_what_is_evaluated_and_saved(root, scenes, tmp_path):
     trainer = ema_trainer(root, tmp_path)
     trainer.resume_or_load(resume=False)
-    expected = None
+    expected, count = None, 0
     step = trainer.run_step
 
     def run_step():
-        nonlocal expected
+        nonlocal expected, count
         step()
         new = weight_of(trainer.model)
-        expected = new if expected is None else 0.75 * expected + 0.25 * new
+        decay = min(0.75, (1 + count) / (10 + count))
+        expected = new if expected is None else decay * expected + (1 - decay) * new
+        count += 1
 
     trainer.run_step = run_step
     evaluated = []
@@ -148,6 +151,20 @@ def test_average_is_what_is_evaluated_and_saved(root, scenes, tmp_path):
     torch.testing.assert_close(saved["training_model"][key], weight_of(trainer.model))
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.6])
+def test_the_average_forgets_its_first_weights(decay):
+    model = torch.nn.Linear(1, 1)
+    hook, expected = EMAHook(model, decay), None
+    for count in range(30):
+        with torch.no_grad():
+            model.weight.fill_(float(count))
+        hook.after_step()
+        used = min(decay, (1 + count) / (10 + count))
+        expected = 0.0 if expected is None else used * expected + (1 - used) * count
+        assert hook.model.weight.item() == pytest.approx(expected)
+    assert hook.model.weight.item() == pytest.approx(29 - decay / (1 - decay), abs=0.01)
+
+
 def test_average_goes_on_after_resuming(root, scenes, tmp_path):
     trainer = ema_trainer(root, tmp_path)
     trainer.resume_or_load(resume=False)
@@ -160,7 +177,8 @@ def test_average_goes_on_after_resuming(root, scenes, tmp_path):
     torch.testing.assert_close(weight_of(resumed.model), saved["training_model"][key])
     torch.testing.assert_close(weight_of(resumed.ema.model), saved["model"][key])
     resumed.ema.after_step()  # a first update would copy the weights
-    expected = 0.75 * saved["model"][key] + 0.25 * saved["training_model"][key]
+    decay = (1 + 2) / (10 + 2)  # after two updates; 0.75 later
+    expected = decay * saved["model"][key] + (1 - decay) * saved["training_model"][key]
     torch.testing.assert_close(weight_of(resumed.ema.model), expected)
 
 
@@ -178,7 +196,7 @@ def test_average_begins_where_a_run_without_one_is_resumed(root, scenes, tmp_pat
     with torch.no_grad():
         resumed.model.sem_seg_head.predictor.weight.add_(1)
     resumed.ema.after_step()
-    torch.testing.assert_close(weight_of(resumed.ema.model), before + 0.25)
+    torch.testing.assert_close(weight_of(resumed.ema.model), before + 1 - 5 / 14)
 
 
 def test_run_goes_on_with_the_weights_in_training_if_the_average_is_switched_off(
