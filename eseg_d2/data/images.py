@@ -100,7 +100,9 @@ def opened(path: str | os.PathLike) -> Iterator[Image.Image]:
         raise BadSampleError(f"cannot read the image {name}: {reason}. Is it complete?") from e
 
 
-def _check_size(image: Image.Image, path, max_pixels: float, max_aspect: float) -> None:
+def _check_size(
+    image: Image.Image, path: str | os.PathLike, max_pixels: float, max_aspect: float
+) -> None:
     width, height = image.size
     if max(width, height) > max_aspect * min(width, height):
         raise BadSampleError(

@@ -1,6 +1,6 @@
 """The loaders of a config's data sets."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -13,6 +13,7 @@ from detectron2.data.samplers import (
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
+from torch.utils.data import DataLoader
 
 from eseg_d2.data.datasets.panoptic import dataset_dicts, is_panoptic
 from eseg_d2.data.mapper import EvaluationMapper, LabelCheckedMapper, PanopticMapper
@@ -28,7 +29,7 @@ class TestLoader:
 
     __test__ = False  # no test of pytest's
 
-    def __init__(self, loader: Iterable[list]):
+    def __init__(self, loader: DataLoader):
         """
         Args:
             loader: Detectron2's, with an :class:`EvaluationMapper`.
@@ -97,7 +98,9 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> TestLoader:
     return TestLoader(loader)
 
 
-def _build_sampler(cfg: CfgNode, images: list[dict], seed: int) -> TrainingSampler:
+def _build_sampler(
+    cfg: CfgNode, images: list[dict], seed: int
+) -> TrainingSampler | RepeatFactorTrainingSampler:
     kind = cfg.DATALOADER.SAMPLER_TRAIN
     if kind == "TrainingSampler":
         return TrainingSampler(len(images), seed=seed)

@@ -58,7 +58,7 @@ class PanopticMapper:
         self.label_space = label_space
 
     @classmethod
-    def from_config(cls, cfg, dataset_name: str):
+    def from_config(cls, cfg: CfgNode, dataset_name: str) -> dict:
         augmentations = _resize_and_crop(cfg)
         jitter = cfg.INPUT.COLOR_JITTER
         if jitter:
@@ -74,7 +74,7 @@ class PanopticMapper:
         }
 
     @classmethod
-    def for_validation(cls, cfg, dataset_name: str) -> "PanopticMapper":
+    def for_validation(cls, cfg: CfgNode, dataset_name: str) -> "PanopticMapper":
         """Return a mapper to training's targets, of whole images in the test's size."""
         arguments = cls.from_config(cfg, dataset_name)
         arguments["augmentations"] = detection_utils.build_augmentation(cfg, is_train=False)
@@ -149,7 +149,7 @@ class PanopticMapper:
         return instances
 
 
-def _resize_and_crop(cfg) -> list:
+def _resize_and_crop(cfg: CfgNode) -> list:
     augmentations = detection_utils.build_augmentation(cfg, is_train=True)
     if cfg.INPUT.CROP.ENABLED:
         # after the resizing, as in Detectron2's projects for segmentation: the model gets SIZE

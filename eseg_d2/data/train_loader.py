@@ -32,7 +32,7 @@ class SampleKey(NamedTuple):
     """One sample of the endless stream: its place there, and the place of its image."""
 
     position: int
-    index: int
+    image: int
 
 
 class BatchPlan:
@@ -92,7 +92,7 @@ class PartSampler:
     def __init__(self, plan: BatchPlan, *, rank: int, world_size: int, num_parts: int):
         self._plan = plan
         self._rank, self._world_size, self._num_parts = rank, world_size, num_parts
-        self.states = deque()
+        self.states: deque[dict] = deque()
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         for batch in self._plan:
@@ -112,7 +112,7 @@ class _Unusable(NamedTuple):
 class _Samples(Dataset):
     """A sample is the same in whichever process and whenever it is loaded."""
 
-    def __init__(self, images, mapper: Callable[[dict], dict], seed: int):
+    def __init__(self, images: Sequence[dict], mapper: Callable[[dict], dict], seed: int):
         self._images, self._mapper, self._seed = images, mapper, seed
 
     def __len__(self) -> int:
@@ -121,7 +121,7 @@ class _Samples(Dataset):
     def __getitem__(self, key: SampleKey) -> dict | _Unusable:
         skipped = {}
         with seeded(self._seed, key.position):
-            for index in self._candidates(key.index):
+            for index in self._candidates(key.image):
                 image = self._images[index]
                 try:
                     sample = self._mapper(image)

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing.process import BaseProcess
 
 from torch.utils.data import DataLoader
 
@@ -61,7 +62,7 @@ def _start(loader: DataLoader) -> Iterator[list]:
             signal.signal(signal.SIGCHLD, previous)
 
 
-def _end_of(worker: multiprocessing.Process) -> str | None:
+def _end_of(worker: BaseProcess) -> str | None:
     """Return how a worker has ended, or None if it lives."""
     worker.join(0.1)  # its connections close shortly before it is seen to have ended
     if worker.exitcode is None:

@@ -127,7 +127,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     The main process reads, and the others get its content: only it needs to see the files.
     """
 
-    def save(self, name: str, **extra) -> None:
+    def save(self, name: str, **extra: object) -> None:
         """Write everything, as the file to resume from; a folder that was deleted is made anew.
 
         Raises:
@@ -141,7 +141,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._write(file_name, {"model": self.model.state_dict(), **states, **extra})
         self.tag_last_checkpoint(file_name)
 
-    def save_weights(self, name: str, **extra) -> None:
+    def save_weights(self, name: str, **extra: object) -> None:
         """Write the model's weights only, not to be resumed from; raises what :meth:`save` does."""
         if self.save_dir and self.save_to_disk:
             self._write(f"{name}.pth", {"model": self.model.state_dict(), **extra})
@@ -309,7 +309,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             room += f", and the disk has {free / 2**20:.1f} MiB left"
         return RunError(
             f"{path} cannot be written: {error}; {room}. {what_is_kept(self.save_dir)} "
-            f"{_ADVICE.get(error.errno, 'Mend that')}, then go on with --resume."
+            f"{_ADVICE.get(error.errno or 0, 'Mend that')}, then go on with --resume."
         )
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import resource
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -333,7 +333,8 @@ class ValidationLossHook(HookBase):
 
     @torch.no_grad()
     def _losses(self) -> dict[str, float]:
-        sums, count = defaultdict(float), 0
+        sums: defaultdict[str, float] = defaultdict(float)
+        count = 0
         modes = {module: module.training for module in self._model.modules()}
         self._model.train()
         for module in modes:
@@ -358,7 +359,7 @@ class ValidationLossHook(HookBase):
         means["total_loss"] = sum(means.values())
         return {f"validation/{name}": value for name, value in means.items()}
 
-    def _samples(self):
+    def _samples(self) -> Iterator[dict]:
         """Yield this process's share of the samples."""
         for name in self._cfg.DATASETS.TEST:
             images = dataset_dicts(name)[: self._num_images or None]

@@ -1,5 +1,6 @@
 """Starts a run in one process or in many, on GPUs or CPUs, on one machine or several."""
 
+import argparse
 import errno
 import logging
 import multiprocessing
@@ -9,8 +10,10 @@ import socket
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import distributed
 from torch import multiprocessing as torch_multiprocessing
@@ -30,10 +33,10 @@ logger = logging.getLogger(__name__)
 TIMEOUT = timedelta(minutes=60)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
-Run = Callable[[object, object], None]
+Run = Callable[[argparse.Namespace, CfgNode], None]
 
 
-def launch(run: Run, args, cfg) -> None:
+def launch(run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
     """Call ``run(args, cfg)`` in every process of the run, this one or those that it starts.
 
     Like Detectron2's ``launch``, but also on CPUs (by gloo), and under torchrun and Slurm's srun,
@@ -66,7 +69,7 @@ def launch(run: Run, args, cfg) -> None:
         raise
 
 
-def _start(run: Run, args, cfg) -> None:
+def _start(run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
     """Start the processes of this machine, and wait for them."""
     size = args.num_gpus
     url = args.dist_url if args.dist_url != "auto" else f"tcp://127.0.0.1:{_free_port()}"
@@ -74,11 +77,11 @@ def _start(run: Run, args, cfg) -> None:
         Place(args.machine_rank * size + i, args.num_machines * size, i, size, url)
         for i in range(size)
     ]
-    processes = []
+    processes: list[BaseProcess] = []
 
     def forward(number: int) -> None:
         for process in processes:
-            if process.is_alive():
+            if process.pid and process.is_alive():
                 os.kill(process.pid, number)
 
     sentences = multiprocessing.get_context("spawn").SimpleQueue()
@@ -128,7 +131,7 @@ def _child(index: int, places: list[Place], run: Run, args, cfg, sentences) -> N
     # torch has Linux send SIGINT when the parent is gone, and the parent may ignore SIGINT
     with stop_signals(even_ignored=True):
         try:
-            if multiprocessing.parent_process().is_alive():
+            if (parent := multiprocessing.parent_process()) and parent.is_alive():
                 register_own(cfg.DATASETS.PANOPTIC)
                 _end_with_sentence(_in_place, places[index], run, args, cfg)
         except Stopped as e:
@@ -156,7 +159,7 @@ def _end_with_sentence(function: Callable, *args) -> None:
         )
 
 
-def _in_place(place: Place, run: Run, args, cfg) -> None:
+def _in_place(place: Place, run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
     """Join the others, and run."""
     on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
     if on_gpu:

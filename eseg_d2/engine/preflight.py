@@ -1,5 +1,6 @@
 """What is checked before a run starts: command line, machine, folder, data, weights."""
 
+import argparse
 import os
 
 import torch
@@ -17,7 +18,7 @@ from eseg_d2.modeling.sem_seg.head import SemanticHead
 __all__ = ["check_launch", "prepare_run", "require_inputs"]
 
 
-def prepare_run(args) -> CfgNode:
+def prepare_run(args: argparse.Namespace) -> CfgNode:
     """Return the config of a command line, checked against machine, data and weights; frozen.
 
     Args:
@@ -36,7 +37,7 @@ def prepare_run(args) -> CfgNode:
     return cfg
 
 
-def check_launch(cfg: CfgNode, args, world_size: int) -> None:
+def check_launch(cfg: CfgNode, args: argparse.Namespace, world_size: int) -> None:
     """Check the command line against the machine and the run's folder.
 
     Args:
@@ -79,7 +80,7 @@ def check_launch(cfg: CfgNode, args, world_size: int) -> None:
     _check_resume(cfg, args)
 
 
-def _check_resume(cfg: CfgNode, args) -> None:
+def _check_resume(cfg: CfgNode, args: argparse.Namespace) -> None:
     found = find_checkpoints(cfg.OUTPUT_DIR)
     if args.eval_only:
         if args.resume and not found:

@@ -1,5 +1,6 @@
 """Where the processes of a run stand, how they meet, and whether they are about to do the same."""
 
+import argparse
 import hashlib
 import json
 import logging
@@ -85,7 +86,7 @@ def _slurm(environment: Mapping[str, str]) -> Place:
     per_node = environment.get("SLURM_NTASKS_PER_NODE") or environment.get(
         "SLURM_STEP_TASKS_PER_NODE", environment.get("SLURM_TASKS_PER_NODE", "1")
     )
-    local_size = int(re.match(r"\d+", per_node).group())  # "4(x2)": 4 on each of 2 nodes
+    local_size = int(re.split(r"\D", per_node)[0])  # "4(x2)": 4 on each of 2 nodes
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
     host = environment.get("MASTER_ADDR") or _first_host(nodes)
     # a port that all processes of the job know, and other jobs mostly do not take
@@ -116,7 +117,8 @@ def meet(place: Place, own: Mapping[str, str], limit: float) -> Store:
         PyTorch's key-value store that they share.
 
     Raises:
-        RunError: in all processes, if they are not about to do the same; or some have not come.
+        RunError: in all processes, if they are not about to do the same; some have not come; or
+            the address has no host or no port.
     """
     waiting = _Waiting(place, limit)
     store = _open_store(place, waiting)
@@ -145,7 +147,9 @@ def meet(place: Place, own: Mapping[str, str], limit: float) -> Store:
     return store
 
 
-def what_must_be_equal(cfg: CfgNode, args, *, with_data: bool) -> dict[str, str]:
+def what_must_be_equal(
+    cfg: CfgNode, args: argparse.Namespace, *, with_data: bool
+) -> dict[str, str]:
     """Return what a process is about to do: its config, command, code, versions and data, as text.
 
     Args:
@@ -218,6 +222,11 @@ def _open_store(place: Place, waiting: _Waiting) -> Store:
     url = urlparse(place.url)
     if url.scheme != "tcp":  # of torchrun, whose processes have met already
         return next(distributed.rendezvous(place.url, place.rank, place.world_size))[0]
+    if url.hostname is None or url.port is None:
+        raise RunError(
+            f"--dist-url {place.url}: expected tcp://FIRST_MACHINE:PORT, the address of the "
+            "machine with --machine-rank 0, and a free port of it"
+        )
     while place.rank > 0:  # TCPStore would try with a stack trace for each failure
         try:
             socket.create_connection((url.hostname, url.port), timeout=PATIENCE).close()

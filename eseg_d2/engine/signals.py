@@ -51,7 +51,9 @@ def is_training() -> bool:
 
 
 @contextlib.contextmanager
-def stop_signals(forward: Callable[[int], None] | None = None, *, even_ignored: bool = False):
+def stop_signals(
+    forward: Callable[[int], None] | None = None, *, even_ignored: bool = False
+) -> Iterator[None]:
     """Handle SIGINT, SIGTERM and SIGUSR1 within the context; a second SIGINT ends at once.
 
     The first signal raises :class:`Stopped`, or is only noted within :func:`finish_iterations`.
@@ -118,7 +120,7 @@ class StoppableEvaluator(DatasetEvaluator):
             self._stop_if_one_does()
         self._evaluator.process(inputs, outputs)
 
-    def evaluate(self):
+    def evaluate(self) -> dict | None:
         """
         Raises:
             Stopped: in all processes, if one of them has got a signal.

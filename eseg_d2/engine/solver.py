@@ -8,6 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as build_detectron2_optimizer
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from eseg_d2.utils.errors import check_choice
 
@@ -29,7 +30,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     cfg.defrost()
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
     optimizer = build_detectron2_optimizer(cfg, model)
-    groups = {}
+    groups: dict[tuple, dict] = {}
     for group in optimizer.param_groups:
         settings = tuple((key, value) for key, value in group.items() if key != "params")
         groups.setdefault(settings, {**group, "params": []})["params"] += group["params"]
@@ -89,7 +90,7 @@ class ConfiguredRates:
     larger SOLVER.MAX_ITER would lead beyond the end of a polynomial schedule.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, scheduler):
+    def __init__(self, optimizer: torch.optim.Optimizer, scheduler: LRScheduler):
         """
         Args:
             optimizer: new, with the configuration's settings.

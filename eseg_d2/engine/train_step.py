@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import torch
 from detectron2.utils import comm
@@ -99,7 +100,6 @@ class TrainStep:
 
     Attributes:
         model, optimizer: as given.
-        data_loader: what the trainer takes the parts from; set by it.
         stop_signal: that one of the processes has got, the same in all after each update, or 0.
     """
 
@@ -126,7 +126,6 @@ class TrainStep:
         """
         model.train()
         self.model, self.optimizer = model, optimizer
-        self.data_loader = None
         self.stop_signal = 0
         self._device = device
         self._clipping = clipping
@@ -194,7 +193,7 @@ class TrainStep:
                     self._device.type, self._autocast, enabled=self._autocast is not None
                 ):
                     losses = _as_dict(self.model(part))
-                total = sum(losses.values())
+                total = reduce(torch.add, losses.values())
                 values = torch.stack([*losses.values(), total]).detach().float().tolist()
                 metrics = dict(zip([*losses, "total_loss"], values, strict=True))
                 self._require_finite(metrics)
@@ -216,7 +215,7 @@ class TrainStep:
             raise NotFiniteError({"grad_norm": norm})
         return norm
 
-    def _synchronized(self, is_last: bool):
+    def _synchronized(self, is_last: bool) -> contextlib.AbstractContextManager:
         """Gradients are exchanged once, with the last part."""
         if is_last or not isinstance(self.model, DistributedDataParallel):
             return contextlib.nullcontext()
@@ -239,7 +238,7 @@ class TrainStep:
         maps = [sample["sem_seg"] for part in parts for sample in part if "sem_seg" in sample]
         if (world_size == 1 and len(parts) == 1) or not maps:
             return None
-        count = sum(int((labels != self._ignore_value).sum()) for labels in maps)
+        count: float = sum(int((labels != self._ignore_value).sum()) for labels in maps)
         if world_size > 1:
             shared = torch.tensor(float(count), dtype=torch.float64, device=self._device)
             distributed.all_reduce(shared)

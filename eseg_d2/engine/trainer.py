@@ -26,8 +26,9 @@ from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler
 
-from eseg_d2.data.loaders import build_test_loader, build_train_loader
+from eseg_d2.data.loaders import TestLoader, build_test_loader, build_train_loader
 from eseg_d2.data.train_loader import TrainLoader
 from eseg_d2.engine.checkpoint import TRAINING_MODEL, SafeCheckpointer, what_is_kept
 from eseg_d2.engine.hooks import CheckpointHook, EMAHook, build_hooks
@@ -105,6 +106,7 @@ class Trainer(TrainerBase):
         if self.ema:
             self.checkpointer.add_checkpointable(TRAINING_MODEL, model)
         self._guard = NotFiniteGuard(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_SKIPPED_STEPS)
+        self._loader: TrainLoader | None = None  # made when it is known where its order goes on
         self._data_state: dict | None = None
         self._images_per_update_then: int | None = None  # in the run that wrote the checkpoint
         self.data_seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
@@ -161,7 +163,7 @@ class Trainer(TrainerBase):
                     self.cfg.OUTPUT_DIR,
                 )
             self._load_initial_weights()
-        self._trainer.data_loader = self._build_data()
+        self._loader = self._build_data()
 
     def _scaled(self, iteration: int) -> int:
         """Return the iteration for this run's number of images an update, if that is scaled."""
@@ -199,8 +201,8 @@ class Trainer(TrainerBase):
         Raises:
             Stopped: in all processes, if one of them has got a signal; a checkpoint is written.
         """
-        if self._trainer.data_loader is None:
-            self._trainer.data_loader = self._build_data()
+        if self._loader is None:
+            self._loader = self._build_data()
         if self.start_iter >= self.max_iter:
             logger.warning(
                 "Nothing to train: the checkpoint has done %d iterations, and SOLVER.MAX_ITER is "
@@ -229,7 +231,8 @@ class Trainer(TrainerBase):
 
     def before_train(self) -> None:
         super().before_train()
-        self._batches = iter(self._trainer.data_loader)
+        assert self._loader is not None  # train has seen to it
+        self._batches = iter(self._loader)
         if self.random_states:
             self._set_random_state()
 
@@ -256,7 +259,8 @@ class Trainer(TrainerBase):
 
     def _record(self, metrics: dict[str, float], data_time: float) -> None:
         """Store the means over the processes, and the longest of their waits for data."""
-        loader = self._trainer.data_loader
+        loader = self._loader
+        assert loader is not None  # it has given the batch
         shares = comm.gather((metrics, data_time, loader.bad_samples))
         if not comm.is_main_process():
             return
@@ -290,11 +294,13 @@ class Trainer(TrainerBase):
         return self.cfg.SOLVER.IMS_PER_BATCH * self.cfg.SOLVER.ACCUMULATE_STEPS
 
     def state_dict(self) -> dict:
-        loader = self._trainer.data_loader
         return {
             **super().state_dict(),
             "_trainer": self._trainer.state_dict(),
-            "data": {"seed": self.data_seed, "order": loader.state_dict() if loader else None},
+            "data": {
+                "seed": self.data_seed,
+                "order": self._loader.state_dict() if self._loader else None,
+            },
             "random_states": self.random_states,
             "skipped_steps": self._guard.skipped,
             "images_per_update": self.images_per_update,
@@ -355,7 +361,7 @@ class Trainer(TrainerBase):
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
         """Build Detectron2's schedules, or "WarmupPolyLR" of its DeepLab project."""
         return build_lr_scheduler(cfg, optimizer)
 
@@ -366,7 +372,7 @@ class Trainer(TrainerBase):
         return build_train_loader(cfg, seed=seed)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> TestLoader:
         return build_test_loader(cfg, dataset_name)
 
     @classmethod

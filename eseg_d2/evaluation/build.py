@@ -2,7 +2,9 @@
 
 import os
 
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.data.catalog import Metadata
 from detectron2.evaluation import (
     COCOEvaluator,
     DatasetEvaluator,
@@ -20,7 +22,7 @@ from eseg_d2.evaluation.semantic import SemanticEvaluator
 __all__ = ["build_evaluator"]
 
 
-def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
+def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     """Return the evaluators for what the configured model predicts on the data set.
 
     Panoptic data sets: PQ, mIoU and AP for panoptic models, mIoU for semantic ones, AP for
@@ -59,7 +61,9 @@ def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
     return DatasetEvaluators(evaluators + _prediction_files(cfg, dataset_name, metadata))
 
 
-def _prediction_files(cfg, dataset_name: str, metadata) -> list[DatasetEvaluator]:
+def _prediction_files(
+    cfg: CfgNode, dataset_name: str, metadata: Metadata
+) -> list[DatasetEvaluator]:
     is_cityscapes = metadata.get("evaluator_type") == "cityscapes_panoptic_seg"
     if cfg.TEST.OFFICIAL_CITYSCAPES and is_cityscapes:
         kind = CityscapesOfficialEvaluator
@@ -72,7 +76,7 @@ def _prediction_files(cfg, dataset_name: str, metadata) -> list[DatasetEvaluator
     return [kind(dataset_name, output_dir=folder, semantic_classes=classes)]
 
 
-def _detectron2_evaluator(dataset_name: str, kind: str | None, output_dir: str):
+def _detectron2_evaluator(dataset_name: str, kind: str | None, output_dir: str) -> DatasetEvaluator:
     if kind == "sem_seg":
         return SemSegEvaluator(dataset_name, output_dir=output_dir)
     if kind == "coco":

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.data import MetadataCatalog
@@ -26,7 +27,7 @@ class CityscapesOfficialEvaluator(PredictionWriter):
     internal to Meta. Needs ``gtFine`` as published (``*_labelIds.png``, ``*_instanceIds.png``).
     """
 
-    def process(self, inputs, outputs) -> None:
+    def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
         """Write the predictions, and note of what kinds they are."""
         super().process(inputs, outputs)
         for output in outputs:
@@ -34,7 +35,7 @@ class CityscapesOfficialEvaluator(PredictionWriter):
 
     def reset(self) -> None:
         super().reset()
-        self._kinds = set()
+        self._kinds: set[str] = set()
 
     def evaluate(self) -> dict | None:
         """Return ``{"cityscapes": {...}}`` in percent, in the main process.

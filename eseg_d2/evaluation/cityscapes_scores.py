@@ -9,14 +9,15 @@ import io
 import json
 import math
 import sys
+from collections.abc import Callable
 
 import numpy as np
 
 
 def main() -> None:
     """Read ``{kind: arguments}`` from the standard input, and print ``{metric: percent}``."""
-    np.in1d = np.isin
-    scores = {}
+    vars(np)["in1d"] = np.isin  # cityscapesscripts calls it
+    scores: dict[str, float] = {}
     with contextlib.redirect_stdout(io.StringIO()):
         for kind, arguments in json.load(sys.stdin).items():
             scores |= _KINDS[kind](**arguments)
@@ -66,7 +67,11 @@ def _quiet(args):
     return args
 
 
-_KINDS = {"sem_seg": _pixels, "instances": _instances, "panoptic_seg": _panoptic}
+_KINDS: dict[str, Callable[..., dict[str, float]]] = {
+    "sem_seg": _pixels,
+    "instances": _instances,
+    "panoptic_seg": _panoptic,
+}
 
 if __name__ == "__main__":
     main()

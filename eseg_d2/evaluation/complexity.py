@@ -134,10 +134,10 @@ class _Counter(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.macs = Counter()
+        self.macs: Counter[str] = Counter()
         self.part = ""
         self.in_relation = False
-        self._uncounted = defaultdict(lambda: [0, 0])
+        self._uncounted: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Iterable
 
 import numpy as np
 from detectron2.data import MetadataCatalog
@@ -102,7 +103,7 @@ class InstanceEvaluator(APEvaluator):
         )
         super().__init__(name, output_dir=output_dir, distributed=distributed)
 
-    def process(self, inputs, outputs) -> None:
+    def process(self, inputs: Iterable[dict], outputs: Iterable[dict]) -> None:
         """
         Args:
             inputs: with ``file_name``.
@@ -119,7 +120,8 @@ def panoptic_to_coco_instances(truth: GroundTruth) -> dict:
         ``images`` with ids 0.., ``annotations`` with compressed RLE, and ``categories`` whose
         ids are contiguous ids. Crowd segments stay, marked ``iscrowd``.
     """
-    images, annotations = [], []
+    images = []
+    annotations: list[dict] = []
     records = tqdm(truth.records, desc="instances of the truth", leave=False, mininterval=1)
     for image_id, file_name in enumerate(records):
         index = truth.segment_index(file_name)

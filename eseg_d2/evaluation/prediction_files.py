@@ -1,6 +1,7 @@
 """Predictions as files, in the formats that the benchmarks' servers take."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +58,9 @@ class PredictionWriter(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        self._annotations = []
+        self._annotations: list[dict] = []
 
-    def process(self, inputs, outputs) -> None:
+    def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
         """
         Args:
             inputs: with ``file_name``.
@@ -113,15 +114,16 @@ class PredictionWriter(DatasetEvaluator):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_image(path, image)
 
-    def evaluate(self) -> None:
-        """Write ``panoptic.json`` in the main process, once every process is done."""
+    def evaluate(self) -> dict | None:
+        """Write ``panoptic.json`` in the main process, once every process is done; return None."""
         annotations = self._annotations
         if self._distributed:
             comm.synchronize()
             gathered = comm.gather(annotations)
             if not comm.is_main_process():
-                return
+                return None
             annotations = [annotation for part in gathered for annotation in part]
         if annotations:
             path = os.path.join(self._output_dir, PANOPTIC_JSON)
             write_json(path, {"annotations": annotations})
+        return None

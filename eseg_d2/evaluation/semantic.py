@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
@@ -52,7 +52,7 @@ class SemanticEvaluator(DatasetEvaluator):
         num_semantic = self._truth.label_space.num_semantic
         self._confusion = np.zeros((num_semantic, num_semantic), dtype=np.int64)
 
-    def process(self, inputs, outputs) -> None:
+    def process(self, inputs: Iterable[dict], outputs: Iterable[dict]) -> None:
         """
         Args:
             inputs: with ``file_name``.
@@ -125,8 +125,8 @@ def iou_results(confusion: np.ndarray, names: Sequence[str]) -> dict[str, float]
 def _tables(results: dict[str, float], names: Sequence[str]) -> str:
     """Return tables: the means; then IoU and accuracy of every class that occurs."""
     means = create_small_table({k: v for k, v in results.items() if "-" not in k})
-    rows = [[name, results[f"IoU-{name}"], results[f"ACC-{name}"]] for name in names]
-    rows = [row for row in rows if not math.isnan(row[1])]
+    occurring = [name for name in names if not math.isnan(results[f"IoU-{name}"])]
+    rows = [[name, results[f"IoU-{name}"], results[f"ACC-{name}"]] for name in occurring]
     classes = tabulate(rows, headers=["", "IoU", "ACC"], tablefmt="pipe", floatfmt=".3f")
     return f"{means}\n\n{classes}"
 

@@ -2,9 +2,11 @@
 
 import torch
 import torch.nn.functional as F
+from detectron2.modeling import SemanticSegmentor
 from torch import nn
 
 from eseg_d2.modeling.fuse import fuse_conv_norm
+from eseg_d2.modeling.meta_arch.panoptic import PanopticRCNN
 
 __all__ = ["ImageGraph"]
 
@@ -24,13 +26,14 @@ class ImageGraph(nn.Module):
     output_names: list[str]
     instance_outputs: list[str] = []
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: SemanticSegmentor | PanopticRCNN):
         """
         Args:
             model: in evaluation mode; not changed.
         """
         super().__init__()
-        self.model = fuse_conv_norm(model)
+        # not on the class, where torch.jit would read the type
+        self.model: SemanticSegmentor | PanopticRCNN = fuse_conv_norm(model)
         self.divisibility = max(model.backbone.size_divisibility, 1)
 
     def features(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -42,7 +45,9 @@ class ImageGraph(nn.Module):
         right = (width + step - 1) // step * step - width
         return self.model.backbone(F.pad(x, (0, right, 0, bottom)))
 
-    def best_class(self, logits: torch.Tensor, size) -> tuple[torch.Tensor, torch.Tensor]:
+    def best_class(
+        self, logits: torch.Tensor, size: torch.Size
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels and logits of the image's (H, W), from those at the head's stride."""
         stride = float(self.model.sem_seg_head.common_stride)
         logits = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)

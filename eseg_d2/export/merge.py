@@ -24,7 +24,7 @@ def merge_panoptic(raw: dict[str, np.ndarray], settings: dict) -> tuple[np.ndarr
     """
     semantic = raw["semantic"]
     panoptic = np.zeros(semantic.shape, np.int32)
-    segments = []
+    segments: list[dict] = []
 
     def add(rows: slice, columns: slice, mask: np.ndarray, **info) -> None:
         panoptic[rows, columns][mask] = len(segments) + 1

@@ -2,9 +2,9 @@
 
 import torch
 from detectron2.structures import ImageList
-from torch import nn
 
 from eseg_d2.export.image_graph import ImageGraph
+from eseg_d2.modeling.meta_arch.panoptic import PanopticRCNN
 from eseg_d2.modeling.sem_seg.head import logits_at_stride
 
 __all__ = ["PanopticGraph", "merge_settings"]
@@ -18,11 +18,12 @@ class PanopticGraph(ImageGraph):
 
     instance_outputs = ["boxes", "scores", "classes", "masks"]
     output_names = ["semantic", *instance_outputs]
+    roi_to_contiguous: torch.Tensor
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: PanopticRCNN):
         """
         Args:
-            model: a PanopticRCNN in evaluation mode; not changed.
+            model: in evaluation mode; not changed.
         """
         super().__init__(model)
         contiguous = torch.as_tensor(model.label_space.roi_to_contiguous)
@@ -52,11 +53,8 @@ class PanopticGraph(ImageGraph):
         return labels[0], found.pred_boxes.tensor, found.scores, classes, found.pred_masks[:, 0]
 
 
-def merge_settings(model: nn.Module) -> dict:
+def merge_settings(model: PanopticRCNN) -> dict:
     """What :func:`~eseg_d2.export.merge.merge_panoptic` must know beside the raw predictions.
-
-    Args:
-        model: a PanopticRCNN.
 
     Returns:
         Plain numbers and lists, for a json file.

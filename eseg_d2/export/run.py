@@ -11,6 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image
+from torch import nn
 from tqdm import tqdm
 
 from eseg_d2.data.datasets.builtin import require_datasets
@@ -19,6 +20,7 @@ from eseg_d2.data.images import IMAGE_SUFFIXES, read_image
 from eseg_d2.engine import load_trained
 from eseg_d2.evaluation.ground_truth import GroundTruth
 from eseg_d2.export.files import export_graph, load_exported, load_onnx
+from eseg_d2.export.image_graph import ImageGraph
 from eseg_d2.export.int8 import Quantizer
 from eseg_d2.export.panoptic import PanopticGraph, merge_settings
 from eseg_d2.export.semantic import SemanticGraph
@@ -105,7 +107,7 @@ def export_model(
     return path, info
 
 
-def _graph(cfg: CfgNode, model, kind: str, with_logits: bool):
+def _graph(cfg: CfgNode, model: nn.Module, kind: str, with_logits: bool) -> ImageGraph:
     if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         return SemanticGraph(model, with_logits=with_logits)
     if kind == "torch_export":
@@ -188,7 +190,7 @@ def export_int8(
     )
     if dynamic:
         edge = ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
-        resize = partial(_apply, edge)
+        resize: Callable[[np.ndarray], np.ndarray] = partial(_apply, edge)
     else:
         resize = _stretch(info["input"]["shape"][2:])
     load = partial(_photo, channels=cfg.INPUT.FORMAT, resize=resize)
@@ -265,13 +267,15 @@ def _costly_layers(
     for layer in tqdm(quantizer.layers, desc="looking for costly layers", unit="layer"):
         trial = load_onnx(quantizer.quantize([*keep, layer]))
         agreement[layer] = label_agreement(trial, images, labels)
-    layers = sorted((x for x in agreement if x not in keep), key=agreement.get, reverse=True)
+    layers = sorted(
+        (x for x in agreement if x not in keep), key=agreement.__getitem__, reverse=True
+    )
     return layers[:_TOP_LAYERS]
 
 
 def _milliseconds(runs: dict[str, Callable], image: np.ndarray) -> dict[str, float]:
     """Medians of calls in turns, so that other load on the machine falls on all."""
-    spent = {name: [] for name in runs}
+    spent: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(_SPEED_ROUNDS):
         for name, run in runs.items():
             start = time.perf_counter()

@@ -1,7 +1,7 @@
 """A semantic model as one graph, from the image to the label map."""
 
 import torch
-from torch import nn
+from detectron2.modeling import SemanticSegmentor
 
 from eseg_d2.export.image_graph import ImageGraph
 from eseg_d2.modeling.sem_seg.head import logits_at_stride
@@ -12,16 +12,16 @@ __all__ = ["SemanticGraph"]
 class SemanticGraph(ImageGraph):
     """Normalises, pads, runs the model, upsamples and takes the best class."""
 
-    def __init__(self, model: nn.Module, *, with_logits: bool):
+    def __init__(self, model: SemanticSegmentor, *, with_logits: bool):
         """
         Args:
-            model: a SemanticSegmentor in evaluation mode; not changed.
+            model: in evaluation mode; not changed.
             with_logits: return the logits, too.
         """
         super().__init__(model)
         self.output_names = ["labels", "logits"] if with_logits else ["labels"]
 
-    def forward(self, image: torch.Tensor):
+    def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """
         Args:
             image: (1, 3, H, W) float32, 0 .. 255, channels as INPUT.FORMAT says.

@@ -92,7 +92,9 @@ def compare_panoptic(
     return {"labels": float(same / pixels), "instances": instances}
 
 
-def label_agreement(run: Callable, images: Sequence[np.ndarray], labels: Sequence[np.ndarray]):
+def label_agreement(
+    run: Callable, images: Sequence[np.ndarray], labels: Sequence[np.ndarray]
+) -> float:
     """Return the share of pixels of the same label, 0 .. 1.
 
     Args:
@@ -128,8 +130,8 @@ def compare_labels(
         pixels += labels[0].size
         valid = target != truth.label_space.ignore_label
         for counts, of_run in zip(confusion.values(), labels, strict=True):
-            predicted = Image.fromarray(of_run.astype(np.int32))
-            predicted = np.asarray(predicted.resize(target.shape[::-1], Image.Resampling.NEAREST))
+            picture = Image.fromarray(of_run.astype(np.int32))
+            predicted = np.asarray(picture.resize(target.shape[::-1], Image.Resampling.NEAREST))
             pairs = target[valid] * len(names) + predicted[valid]
             counts += np.bincount(pairs, minlength=counts.size).reshape(counts.shape)
     results = {name: iou_results(counts, names)["mIoU"] for name, counts in confusion.items()}

@@ -1,5 +1,7 @@
 """From a Detectron2 model's output of one image to a :class:`Prediction`."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from detectron2.structures import Instances
@@ -22,22 +24,22 @@ def to_prediction(output: dict, classes: ClassTable, image: np.ndarray) -> Predi
         classes: of the model.
         image: (H, W, 3) uint8 BGR.
     """
-    size = image.shape[:2]
-    common = {
-        "size": size,
-        "class_names": classes.names,
-        "class_colors": classes.colors,
-        "image": image,
-    }
+    height, width = image.shape[:2]
+    prediction = partial(
+        Prediction,
+        size=(height, width),
+        class_names=classes.names,
+        class_colors=classes.colors,
+        image=image,
+    )
     if "panoptic_seg" in output:
         semantic = _semantic(output["sem_seg"], classes)
         panoptic, info = output["panoptic_seg"]
         panoptic = panoptic.cpu().numpy().astype(np.int32, copy=False)
         segments = panoptic_segments(panoptic, info, classes.names)
         instances = _instances(output["instances"], None)
-        return Prediction(
+        return prediction(
             "panoptic",
-            **common,
             segments=segments,
             panoptic=panoptic,
             semantic=semantic,
@@ -45,11 +47,11 @@ def to_prediction(output: dict, classes: ClassTable, image: np.ndarray) -> Predi
         )
     if "instances" in output:
         instances = _instances(output["instances"], classes.from_roi)
-        segments = instance_segments(instances, size, classes.names)
-        return Prediction("instance", **common, segments=segments, instances=instances)
+        segments = instance_segments(instances, (height, width), classes.names)
+        return prediction("instance", segments=segments, instances=instances)
     semantic = _semantic(output["sem_seg"], classes)
     segments = _semantic_segments(semantic, classes.names)
-    return Prediction("semantic", **common, segments=segments, semantic=semantic)
+    return prediction("semantic", segments=segments, semantic=semantic)
 
 
 def _semantic(sem_seg: torch.Tensor, classes: ClassTable) -> np.ndarray:

@@ -60,10 +60,12 @@ class FrameDrawer:
             (H, W, 3) uint8 RGB.
         """
         objects = [segment for segment in prediction.segments if segment["isthing"]]
-        if prediction.kind == "instance" and prediction.instances.crops is None:
-            shapes = prediction.instances.boxes
+        found = prediction.instances
+        if found is not None and found.crops is None:
+            shapes = list(found.boxes)
         else:
-            shapes = [prediction.mask(segment) for segment in objects]
+            masks = map(prediction.mask, objects)
+            shapes = [mask for mask in masks if mask is not None]
         assigned = self._tracker.assign([segment["class_id"] for segment in objects], shapes)
         colors = {s["id"]: color for s, color in zip(objects, assigned, strict=True)}
         return _draw(frame, prediction, self._classes, prediction.size[1], colors)
@@ -78,12 +80,13 @@ def _draw(
 ) -> np.ndarray:
     """Draw it in a width, objects in ``colors`` by segment id instead of their classes'."""
     rgb, metadata = image[:, :, ::-1], classes.drawing_metadata()
-    if prediction.kind == "panoptic":
+    if prediction.panoptic is not None:
         info = [{**s, "category_id": s["class_id"]} for s in prediction.segments]
         return draw_panoptic(rgb, prediction.panoptic, info, metadata, width=width, colors=colors)
-    if prediction.kind == "semantic":
-        return draw_semantic(rgb, prediction.semantic, metadata, width=width)
     found = prediction.instances
+    if found is None:
+        assert prediction.semantic is not None  # it is there if the others are not
+        return draw_semantic(rgb, prediction.semantic, metadata, width=width)
     return draw_instances(
         rgb,
         boxes=found.boxes if found.crops is None else None,

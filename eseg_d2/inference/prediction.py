@@ -118,11 +118,12 @@ class Prediction:
 
     def mask(self, segment: dict) -> np.ndarray | None:
         """(H, W) bool: the pixels of one of ``segments``; None if the model gives boxes only."""
-        if self.kind == "panoptic":
+        if self.panoptic is not None:
             return self.panoptic == segment["id"]
-        if self.kind == "semantic":
-            return self.semantic == segment["id"]
-        return self.instances.mask(segment["id"] - 1)
+        if self.instances is not None:
+            return self.instances.mask(segment["id"] - 1)
+        assert self.semantic is not None  # it is there if the others are not
+        return self.semantic == segment["id"]
 
     def label_map(self) -> np.ndarray:
         """(H, W) uint8: the class id of each pixel, 255 where there is none.
@@ -134,17 +135,19 @@ class Prediction:
             ValueError: there are more than 255 classes, or the model gives boxes only.
         """
         if self.kind == "semantic":
+            assert self.semantic is not None
             return self.semantic
         if len(self.class_names) > VOID_CLASS:
             raise ValueError(
                 f"a label map holds up to {VOID_CLASS} classes; the model has "
                 f"{len(self.class_names)}. Take the segments (json)."
             )
-        if self.kind == "panoptic":
+        if self.panoptic is not None:
             table = np.full(1 + max((s["id"] for s in self.segments), default=0), VOID_CLASS)
             for segment in self.segments:
                 table[segment["id"]] = segment["class_id"]
             return table.astype(np.uint8)[self.panoptic]
+        assert self.instances is not None
         if self.instances.crops is None:
             raise ValueError("this model gives boxes without masks: there is no label map")
         labels = np.full(self.size, VOID_CLASS, np.uint8)

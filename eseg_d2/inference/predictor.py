@@ -2,16 +2,17 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
+from detectron2.modeling import GeneralizedRCNN, RetinaNet, SemanticSegmentor
 from detectron2.structures import ImageList
-from torch import nn
 
 from eseg_d2.config import load_config
 from eseg_d2.data.images import read_image
@@ -34,6 +35,7 @@ __all__ = ["ARCHITECTURES", "Predictor"]
 ARCHITECTURES = ("PanopticRCNN", "SemanticSegmentor", "GeneralizedRCNN", "RetinaNet")
 
 Image = np.ndarray | str | os.PathLike
+Model: TypeAlias = GeneralizedRCNN | RetinaNet | SemanticSegmentor  # a PanopticRCNN is of the first
 
 
 class Predictor:
@@ -111,7 +113,7 @@ class Predictor:
         return predictor
 
     @classmethod
-    def from_model(cls, cfg: CfgNode, model: nn.Module, **options) -> "Predictor":
+    def from_model(cls, cfg: CfgNode, model: Model, **options) -> "Predictor":
         """Make one of a model in memory, in evaluation mode and on its device, and its config."""
         predictor = cls.__new__(cls)
         predictor._build(cfg, model, **options)
@@ -139,7 +141,7 @@ class Predictor:
     def _build(
         self,
         cfg: CfgNode,
-        model: nn.Module,
+        model: Model,
         *,
         fuse: bool = True,
         channels_last: bool = True,
@@ -158,12 +160,13 @@ class Predictor:
         mean, std = (x.view(1, 3) for x in (model.pixel_mean, model.pixel_std))
         self._normalised = ((values - mean) / std)[None].cpu().numpy()
         model = fuse_conv_norm(model) if fuse else model
-        self.model = model.to(memory_format=self._layout)
-        self._trunk, self._copies = partial(run_trunk, self.model), False
+        self.model: Model = model.to(memory_format=self._layout)
+        self._trunk: Callable = partial(run_trunk, self.model)
+        self._copies = compile
         if compile:
             graphs = self._device.type == "cuda"
             mode = "reduce-overhead" if graphs else "default"
-            self._trunk, self._copies = torch.compile(self._trunk, mode=mode), True
+            self._trunk = torch.compile(self._trunk, mode=mode)
 
     def __call__(self, image: Image) -> Prediction:
         """
@@ -228,7 +231,7 @@ class Predictor:
             The semantic logits, (B, num_classes, h, w) at the head's stride, and the detections of
             each image (Detectron2's ``Instances``); None for what the model does not give.
         """
-        context = contextlib.nullcontext()
+        context: contextlib.AbstractContextManager = contextlib.nullcontext()
         if self._autocast is not None:
             context = torch.autocast(self._device.type, dtype=self._autocast)
         with context:
@@ -259,10 +262,12 @@ class Predictor:
         for i, (image, seen) in enumerate(zip(images, batch.image_sizes, strict=True)):
             size = image.shape[:2]
             if isinstance(self.model, PanopticRCNN):
+                assert logits is not None and detections is not None
                 output = self.model.finish(logits[i], detections[i], seen, size, compact=True)
             elif detections is not None:
                 output = {"instances": scale_instances(detections[i], size)}
             else:
+                assert logits is not None  # without detections
                 stride = logits_stride(self.model.sem_seg_head)
                 options = {"stride": stride, "image_size": seen, "output_size": size}
                 output = {"sem_seg": label_map(logits[i : i + 1], **options)[0]}

@@ -10,6 +10,7 @@ from eseg_d2.inference.classes import VOID_CLASS
 from eseg_d2.inference.convert import instance_segments, panoptic_segments
 from eseg_d2.inference.prediction import InstanceResults, Prediction
 from eseg_d2.modeling.meta_arch.merge import merge_panoptic
+from eseg_d2.structures.label_space import LabelSpace
 
 __all__ = ["raise_threshold"]
 
@@ -37,10 +38,11 @@ def raise_threshold(prediction: Prediction, threshold: float, model) -> Predicti
         scores=torch.from_numpy(instances.scores),
         pred_classes=torch.from_numpy(instances.classes),
     )
+    assert prediction.semantic is not None  # of a panoptic model
     channels = torch.from_numpy(_channels(prediction.semantic, model.label_space))
     options = {**model.merge_options, "score_threshold": threshold}
-    panoptic, info = merge_panoptic(found, channels, model.label_space, **options)
-    panoptic = panoptic.numpy()
+    merged, info = merge_panoptic(found, channels, model.label_space, **options)
+    panoptic = merged.numpy()
     segments = panoptic_segments(panoptic, info, names)
     return replace(prediction, instances=instances, panoptic=panoptic, segments=segments)
 
@@ -53,7 +55,7 @@ def _above(instances: InstanceResults, threshold: float) -> InstanceResults:
     )
 
 
-def _channels(semantic: np.ndarray, label_space) -> np.ndarray:
+def _channels(semantic: np.ndarray, label_space: LabelSpace) -> np.ndarray:
     """Class ids as channels of the semantic head; ``VOID_CLASS`` is the one of all things."""
     contiguous = label_space.semantic_to_contiguous
     table = np.zeros(VOID_CLASS + 1, np.int64)

@@ -112,7 +112,7 @@ def _draw_labels(
     taken: list[Box] = []
     for n, box, anchor in _by_area(index, boxes):
         text = segments[n - 1].text
-        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        left, top, right, bottom = map(round, draw.textbbox((0, 0), text, font=font))
         pad = max((bottom - top) // 5, 2)
         size = (right - left + 2 * pad, bottom - top + 2 * pad)
         place = _free_place(size, box, anchor, (width, height), taken)
@@ -138,7 +138,7 @@ def _by_area(index: np.ndarray, boxes: dict[int, Box]):
     areas = {n: count for n, count in counts.items() if count}
     for n, (x0, y0, x1, y1) in boxes.items():
         areas.setdefault(n, (x1 - x0) * (y1 - y0) / scale**2)
-    for n in sorted(areas, key=areas.get, reverse=True):
+    for n in sorted(areas, key=areas.__getitem__, reverse=True):
         if not counts.get(n):
             yield n, boxes[n], None
             continue

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
+from detectron2.data.catalog import Metadata
 from detectron2.utils.colormap import colormap
 from PIL import Image, ImageDraw, ImageFont
 
@@ -31,7 +32,7 @@ def draw_panoptic(
     image: np.ndarray,
     segment_map: np.ndarray,
     segments_info: Sequence[dict],
-    metadata,
+    metadata: Metadata,
     *,
     width: int = 640,
     colors: Mapping[int, Color] | None = None,
@@ -50,7 +51,8 @@ def draw_panoptic(
     Returns:
         (round(H * width / W), width, 3) uint8 RGB.
     """
-    segments, seen = [], Counter()
+    segments = []
+    seen: Counter[int] = Counter()
     for info in segments_info:
         kind, category = ("thing" if info["isthing"] else "stuff"), info["category_id"]
         color = class_color(metadata, kind, category)
@@ -67,7 +69,9 @@ def draw_panoptic(
     return paint_segments(image, numbers[segment_map], segments, width=width)
 
 
-def draw_semantic(image: np.ndarray, labels: np.ndarray, metadata, *, width: int) -> np.ndarray:
+def draw_semantic(
+    image: np.ndarray, labels: np.ndarray, metadata: Metadata, *, width: int
+) -> np.ndarray:
     """Draw a label map over an image, in the data set's colours.
 
     Args:
@@ -118,7 +122,7 @@ def draw_instances(
     return paint_segments(image, index, segments, width=width, alpha=0.5)
 
 
-def class_color(metadata, kind: str, category: int) -> Color:
+def class_color(metadata: Metadata, kind: str, category: int) -> Color:
     """Return a class's colour: the data set's, or Detectron2's colour map where it has none.
 
     Args:
@@ -127,15 +131,16 @@ def class_color(metadata, kind: str, category: int) -> Color:
         category: contiguous id.
     """
     known = metadata.get(f"{kind}_colors") or ()
-    if category < len(known):
-        return tuple(int(v) for v in known[category])
-    others = colormap(rgb=True, maximum=255)
-    return tuple(int(v) for v in others[category % len(others)])
+    if category >= len(known):
+        known = colormap(rgb=True, maximum=255)
+    red, green, blue = (int(v) for v in known[category % len(known)])
+    return red, green, blue
 
 
 def _shade(color: Color, number: int) -> Color:
     part = _SHADES[number % len(_SHADES)]
-    return tuple(round(v + part * (255 - v)) for v in color)
+    red, green, blue = (round(v + part * (255 - v)) for v in color)
+    return red, green, blue
 
 
 def _label(name: str, score: float | None) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from eseg_d2.modeling.sem_seg.rsp_head import RSPHead
 
@@ -20,7 +21,7 @@ __all__ = [
 ZOOM = 2.5  # of a panel: the region's extent times this
 
 
-def find_rsp_head(model) -> RSPHead:
+def find_rsp_head(model: nn.Module) -> RSPHead:
     """
     Raises:
         ValueError: the model has no RSP head.

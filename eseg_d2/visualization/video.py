@@ -37,12 +37,13 @@ class ColorTracker:
         self._used = 0
         self._tracked: list[_Tracked] = []
 
-    def assign(self, class_ids: Sequence[int], shapes: np.ndarray) -> list[Color]:
+    def assign(self, class_ids: Sequence[int], shapes: Sequence[np.ndarray]) -> list[Color]:
         """Return the colours of a frame's objects, RGB, 0 .. 255.
 
         Args:
             class_ids: of the N objects.
-            shapes: (N, H, W) bool masks, or (N, 4) boxes x0, y0, x1, y1; of one kind in all frames.
+            shapes: of each its (H, W) bool mask, or its box x0, y0, x1, y1; of one kind in all
+                frames.
         """
         encoded = [_encode(shape) for shape in shapes]
         found = self._match(class_ids, encoded)

@@ -42,6 +42,7 @@ class Window:
             figure, axes = self._plt.subplots(layout="constrained")
             axes.set_axis_off()
             self._image = axes.imshow(picture)
+            assert figure.canvas.manager is not None  # pyplot's figures have one
             figure.canvas.manager.set_window_title(title)
         elif not self._plt.fignum_exists(self._image.figure.number):
             raise WindowClosed

@@ -399,7 +399,7 @@ def test_every_image_once_an_epoch(size, batch_size, data):
     keys += [SampleKey(*key) for keys in waiting.values() for key in keys]
     positions = sorted(key.position for key in keys)
     assert positions == list(range(len(positions)))  # nothing is left out
-    counts = Counter(key.index for key in keys if key.position < epochs * size)
+    counts = Counter(key.image for key in keys if key.position < epochs * size)
     assert counts == dict.fromkeys(range(size), epochs)
 
 
@@ -409,7 +409,7 @@ def test_batches_are_of_one_group(groups, batch_size):
     plan = BatchPlan(TrainingSampler(len(groups), seed=1), batch_size, groups)
     for batch in take_batches(plan, 12):
         assert len(batch) == batch_size
-        assert len({groups[key.index] for key in batch}) == 1
+        assert len({groups[key.image] for key in batch}) == 1
         assert batch == sorted(batch)
 
 
@@ -456,5 +456,5 @@ def test_a_state_goes_through_a_file(tmp_path):
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_the_order_is_the_samplers(kind):
     plan = BatchPlan(SAMPLERS[kind](10), 4)
-    indices = [key.index for batch in take_batches(plan, 6) for key in batch]
+    indices = [key.image for batch in take_batches(plan, 6) for key in batch]
     assert indices == take_batches(SAMPLERS[kind](10), 24)

@@ -12,7 +12,8 @@ import pytest
 import torch
 from runs import SMALL_MODEL, children
 
-from eseg_d2.engine.rendezvous import Place, place_from_environment
+from eseg_d2.engine.rendezvous import Place, meet, place_from_environment
+from eseg_d2.utils.errors import RunError
 
 CONFIG = ("--config-file", "configs/scenes/rsp_semantic_R50.yaml")
 # group norm, and images of one size: batch norm and padding of 2 x 2 images are not those of 4
@@ -345,3 +346,10 @@ def test_places():
     assert place_from_environment({}) is None
     with pytest.raises(ValueError, match="not LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR"):
         place_from_environment({"RANK": "0", "WORLD_SIZE": "2"})
+
+
+@pytest.mark.parametrize("url", ["tcp://first", "tcp://:29500"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_address_without_a_host_or_port_is_an_error_at_once(url, rank):
+    with pytest.raises(RunError, match=f"--dist-url {url}: expected tcp://FIRST_MACHINE:PORT"):
+        meet(Place(rank, 2, 0, 1, url), {}, limit=60)

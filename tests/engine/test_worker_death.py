@@ -78,7 +78,7 @@ def kill_while_a_checkpoint_is_written(trainer, monkeypatch):
 
 
 def kill_while_loading(trainer, monkeypatch):
-    samples = trainer._trainer.data_loader._samples
+    samples = trainer._loader._samples
     samples._mapper = KilledAt(samples._mapper, calls=AT)
 
 

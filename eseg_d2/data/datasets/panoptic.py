@@ -220,7 +220,7 @@ def register_panoptic(
     panoptic_json: str,
     metadata: dict,
     evaluator_type: str = "coco_panoptic_seg",
-    **extra,
+    **extra: object,
 ) -> None:
     """Register a panoptic data set, in the place of one that this function has registered.
 
