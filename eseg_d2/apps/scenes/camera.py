@@ -31,7 +31,7 @@ class Camera:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, height: int, width: int, x: float) -> "Camera":
-        """Draw a camera at lateral position `x`; all lengths scale with the image height."""
+        """Draw a camera at the lateral position ``x``; lengths in pixels scale with the height."""
         return cls(
             height=height,
             width=width,
@@ -44,15 +44,15 @@ class Camera:
 
     @property
     def near(self) -> float:
-        """Distance at which the ground leaves the image at the bottom, a little less, metres."""
+        """Distance in metres, less a margin, at which the ground leaves the image's bottom."""
         return 0.85 * self.focal * self.y / (self.height - self.horizon)
 
     def scale(self, z: float) -> float:
-        """Return the pixels per metre at distance `z`."""
+        """Return the pixels per metre at distance ``z``."""
         return self.focal / z
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Project world points (..., 3), Z > 0, to pixels (..., 2) as (column, row)."""
+        """Project world points (..., 3) with Z > 0 to pixels (..., 2) as (column, row)."""
         points = np.asarray(points, float)
         scale = self.focal / points[..., 2]
         u = self.center + (points[..., 0] - self.x) * scale

@@ -1,7 +1,7 @@
 """Scenes as Cityscapes files: leftImg8bit, gtFine and cityscapes_panoptic_{train,val}.
 
-Panoptic files are made by cityscapesscripts itself, with label ids (not train ids), as Detectron2
-wants them.
+cityscapesscripts itself makes the panoptic files, with label ids (not train ids), as Detectron2
+expects them.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from .render import Scene
 __all__ = ["TOP_LEVEL", "finish", "prepare", "write_scene"]
 
 TOP_LEVEL = ("leftImg8bit", "gtFine")
-"""What a finished data set consists of."""
+"""Folders of a finished data set."""
 
 _TOWNS = {
     "train": ("ahornau", "birkenfurt", "eschenbrueck", "kiefernstein", "lindental", "ulmenhof"),
@@ -28,14 +28,14 @@ _TOWNS = {
 
 
 def _name(split: str, index: int) -> tuple[str, str]:
-    """Return town and stem of an image; frame 19 is the annotated one, as in Cityscapes."""
+    """Return the town and the stem of an image; as in Cityscapes, frame 19 is annotated."""
     towns = _TOWNS[split]
     town = towns[index % len(towns)]
     return town, f"{town}_{index // len(towns):06d}_000019"
 
 
 def prepare(root: Path, split: str, count: int) -> None:
-    """Make the folders of a split."""
+    """Create the folders of a split."""
     (root / "gtFine" / f"cityscapes_panoptic_{split}").mkdir(parents=True)
     for kind in TOP_LEVEL:
         (root / kind / split).mkdir(parents=True)
@@ -60,7 +60,7 @@ def write_scene(root: Path, split: str, index: int, scene: Scene) -> None:
 
 
 class _Progress(io.TextIOBase):
-    """Takes what convert2panoptic prints and moves a progress bar instead."""
+    """A stream that turns the output of convert2panoptic into steps of a progress bar."""
 
     def __init__(self, bar: tqdm):
         self._bar = bar

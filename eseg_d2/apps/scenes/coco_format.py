@@ -21,19 +21,19 @@ TOP_LEVEL = (
     "panoptic_val2017",
     "annotations",
 )
-"""What a finished data set consists of."""
+"""Folders of a finished data set."""
 
 _FIRST_IMAGE_ID = {"train": 1, "val": 1_000_001}
 
 
 def prepare(root: Path, split: str, count: int) -> None:
-    """Make the folders of a split."""
+    """Create the folders of a split."""
     for folder in (f"{split}2017", f"panoptic_{split}2017", "annotations"):
         (root / folder).mkdir(exist_ok=True, parents=True)
 
 
 def _segments(instance_ids: np.ndarray) -> list[dict[str, Any]]:
-    """Return COCO's segments_info: what is not void, ids as in `instance_ids`."""
+    """Return COCO's segments_info: the segments of ``instance_ids`` that are not void."""
     things = {c.id: c.hasInstances for c in CATEGORIES}
     segments = []
     for number, pixels in count_segments(instance_ids).items():
@@ -53,10 +53,10 @@ def _segments(instance_ids: np.ndarray) -> list[dict[str, Any]]:
 
 
 def write_scene(root: Path, split: str, index: int, scene: Scene) -> dict[str, Any]:
-    """Write the image and the panoptic png of one scene; void is 0 there.
+    """Write the image and the panoptic png of one scene; void is 0 in the png.
 
     Returns:
-        the "images" and the "annotations" entry of the scene.
+        The "images" and the "annotations" entry of the scene.
     """
     image_id = _FIRST_IMAGE_ID[split] + index
     stem = f"{image_id:012d}"

@@ -1,4 +1,4 @@
-"""Things to draw: coloured polygons in pixels, their silhouettes and how they reach an image."""
+"""Drawables: coloured polygons in pixels, their silhouettes, and how they are painted."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ class Part:
     """Polygons of one colour.
 
     Attributes:
-        polygons: float arrays (N, 2), pixels (column, row); even-odd filled together.
-        color: RGB, 0..255 before haze and light.
-        detail: lies inside the silhouette that the other parts make.
+        polygons: float arrays (N, 2), pixels (column, row); filled together by the even-odd rule.
+        color: RGB, 0..255, before haze and light.
+        detail: whether it lies inside the silhouette of the other parts.
     """
 
     polygons: list[np.ndarray]
@@ -32,9 +32,9 @@ class Drawable:
 
     Attributes:
         label: name of the Cityscapes label.
-        depth: distance in metres, orders the painting and sets the haze.
-        parts: drawn in this order.
-        group: several things drawn as one, Cityscapes' "<label>group".
+        depth: distance in metres; it determines the painting order and the haze.
+        parts: what is drawn, in this order.
+        group: whether it is several things drawn as one, Cityscapes' "<label>group".
     """
 
     label: str
@@ -48,7 +48,7 @@ def _fixed(polygon: np.ndarray) -> np.ndarray:
 
 
 def capsule(p, q, start_radius: float, end_radius: float, points: int = 4) -> np.ndarray:
-    """Return a limb from `p` to `q` with round ends, as a polygon (2 * points, 2)."""
+    """Return a limb from ``p`` to ``q`` with round ends, as a polygon (2 * points, 2)."""
     p, q = np.asarray(p, float), np.asarray(q, float)
     angle = np.arctan2(q[1] - p[1], q[0] - p[0])
     arc = angle + np.linspace(-np.pi / 2, np.pi / 2, points)
@@ -63,7 +63,7 @@ def ellipse(center, radius_x: float, radius_y: float, points: int = 14) -> np.nd
 
 
 def ring(center, radius_x: float, radius_y: float, thickness: float) -> list[np.ndarray]:
-    """An outer and, where there is room, an inner ellipse: even-odd filled they make a ring."""
+    """Return an outer and, if there is room, an inner ellipse: a ring if filled even-odd."""
     inner_x, inner_y = radius_x - thickness, radius_y - thickness
     rings = [ellipse(center, radius_x, radius_y, 20)]
     if min(inner_x, inner_y) > 0.3 * thickness:
@@ -77,9 +77,9 @@ def hull(points: np.ndarray) -> np.ndarray:
 
 
 def silhouette(drawable: Drawable, height: int, width: int) -> list[np.ndarray]:
-    """Return the outlines of what `drawable` covers of the image.
+    """Return the outlines of the pixels that ``drawable`` covers.
 
-    Holes are filled, as annotators do. Specks that are no polygon are left out.
+    Holes are filled, as annotators fill them. Specks of fewer than three corners are left out.
 
     Returns:
         int32 arrays (N, 1, 2), N >= 3, pixels (column, row) inside the image, largest first; empty
@@ -101,13 +101,13 @@ def silhouette(drawable: Drawable, height: int, width: int) -> list[np.ndarray]:
 
 
 def paint(image: np.ndarray, drawable: Drawable, haze: np.ndarray, clearness: float) -> None:
-    """Draw `drawable` into the uint8 RGB image, anti-aliased, in place.
+    """Draw ``drawable`` into the uint8 RGB image in place, anti-aliased.
 
     Args:
         image: (H, W, 3).
         drawable: what to draw.
-        haze: (3,) RGB that far things fade to.
-        clearness: distance in metres over which 63 % fades.
+        haze: (3,) RGB that distant things fade to.
+        clearness: distance in metres over which 63 % of a colour fades to haze.
     """
     keep = np.exp(-drawable.depth / clearness)
     for part in drawable.parts:

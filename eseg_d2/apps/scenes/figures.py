@@ -13,7 +13,7 @@ from .drawing import Part, capsule, ellipse, ring
 __all__ = ["RIDER_LIFT", "Figure", "bicycle_parts", "figure_parts", "sample_figure"]
 
 RIDER_LIFT = 0.16
-"""Metres that the feet of a rider are above the ground."""
+"""Height of a rider's feet above the ground in metres."""
 
 _SKINS = ((236, 196, 168), (205, 155, 120), (148, 100, 72), (96, 64, 48))
 _HAIRS = ((50, 36, 28), (28, 26, 26), (120, 84, 48), (176, 150, 104), (150, 150, 150))
@@ -25,16 +25,16 @@ _CLOTHES = (
 
 @dataclass(frozen=True)
 class Figure:
-    """Looks and pose of one human, without a place.
+    """Appearance and pose of a human, without a position.
 
     Attributes:
         size: body height in metres.
-        facing: -1 or 1, the side it turns to.
+        facing: -1 or 1, the side it faces.
         lean: forward lean of the trunk, radians.
-        stride: angle between the legs' thighs and the vertical, radians.
+        stride: angle between the thighs and the vertical, radians.
         knee: bend of the knees, radians.
         arm: forward swing of the arms, radians.
-        bulk: thickness of the limbs, 1 is plain.
+        bulk: relative thickness of the limbs; 1 is average.
         bag: whether it carries something on its back.
         skin, hair, shirt, trousers: RGB.
     """
@@ -78,7 +78,7 @@ def sample_figure(rng: np.random.Generator) -> Figure:
 
 
 def _turned(origin: np.ndarray, length: float, angle: float) -> np.ndarray:
-    """Return the end of a limb that hangs from `origin`, turned forward by `angle`."""
+    """Return the end of a limb that hangs from ``origin``, turned forward by ``angle``."""
     return origin + length * np.array([np.sin(angle), -np.cos(angle)])
 
 
@@ -121,10 +121,10 @@ def _limbs(figure: Figure) -> list[tuple[np.ndarray, tuple]]:
 
 
 def figure_parts(figure: Figure, foot: np.ndarray, scale: float) -> list[Part]:
-    """Draw a figure.
+    """Return the parts of a figure.
 
     Args:
-        figure: whom.
+        figure: the figure to draw.
         foot: pixel (column, row) between the feet.
         scale: pixels per metre.
     """
@@ -135,14 +135,14 @@ def figure_parts(figure: Figure, foot: np.ndarray, scale: float) -> list[Part]:
 def bicycle_parts(
     rng: np.random.Generator, foot: np.ndarray, scale: float, facing: int, breadth: float
 ) -> list[Part]:
-    """Draw a bicycle.
+    """Return the parts of a bicycle.
 
     Args:
         rng: draws the colour.
         foot: pixel (column, row) on the ground under its middle.
         scale: pixels per metre.
         facing: -1 or 1, the side that the front wheel is on.
-        breadth: how much of its length is seen, up to 1 (from the side).
+        breadth: visible share of its length; 1 is seen from the side.
     """
     color = _pick(rng, _CLOTHES)
     factor = scale * np.array([facing * breadth, -1.0])

@@ -1,4 +1,4 @@
-"""Makes a data set of street scenes: every image from its own seed, by several processes."""
+"""Make a data set of street scenes: each image from its own seed, in several processes."""
 
 import json
 import os
@@ -20,7 +20,7 @@ __all__ = ["generate_street_scenes"]
 _FORMATS = {"cityscapes": cityscapes_format, "coco": coco_format}
 _SPLITS = ("train", "val")
 _VERSION = 1
-"""Goes up whenever the same arguments give other pictures."""
+"""Incremented whenever the same arguments give other pictures."""
 
 _RECORD = "street_scenes.json"
 _UNFINISHED = ".street_scenes_unfinished"
@@ -28,7 +28,7 @@ _SIZES = (64, 4096)
 
 
 def _checked(format: str, counts: dict[str, int], size: tuple[int, int], seed: int) -> dict:
-    """Check the arguments; return what is remembered of them beside the data."""
+    """Check the arguments; return the record of them that is stored beside the data."""
     if format not in _FORMATS:
         raise ValueError(f"format is {format!r}, expected one of {', '.join(_FORMATS)}")
     for split, count in counts.items():
@@ -52,10 +52,10 @@ def _checked(format: str, counts: dict[str, int], size: tuple[int, int], seed: i
 
 
 def _is_made(output: Path, arguments: dict[str, Any]) -> bool:
-    """Return whether `output` holds exactly this data set.
+    """Return whether ``output`` holds exactly this data set.
 
     Raises:
-        FileExistsError: it holds something else.
+        FileExistsError: ``output`` holds something else.
     """
     record = output / _RECORD
     if record.exists():
@@ -82,7 +82,7 @@ def _is_made(output: Path, arguments: dict[str, Any]) -> bool:
 
 
 def _staging(output: Path, top_level: tuple[str, ...]) -> Path:
-    """Make an empty folder inside `output` to work in; clear what an interrupted run left."""
+    """Create an empty work folder inside ``output``; remove what an interrupted run left."""
     staging = output / _UNFINISHED
     if staging.exists():
         for name in top_level:
@@ -113,26 +113,26 @@ def generate_street_scenes(
 ) -> bool:
     """Make the built-in data set.
 
-    Every file depends on the arguments alone, not on the number of workers or the time. Work goes
-    on in a hidden folder inside `output`; a run that was interrupted is started anew.
+    Every file depends on the arguments alone, not on the number of workers or the time. Files are
+    written to a hidden folder inside ``output`` first; an interrupted run starts from scratch.
 
     Args:
-        output: folder of the data set: Cityscapes' or COCO's root. Made if missing; it must be
-            empty, or left by an interrupted run, or hold this very data set.
+        output: folder of the data set: Cityscapes' or COCO's root. Created if missing; it must be
+            empty, left by an interrupted run, or hold this very data set.
         format: "cityscapes" (leftImg8bit and gtFine) or "coco" (COCO panoptic).
         num_train: number of training images, at least 1.
         num_val: number of validation images, at least 1.
         size: (height, width) in pixels, each 64 to 4096.
-        seed: any integer from 0.
+        seed: a non-negative integer.
         workers: number of processes; by default one for each CPU this process may use.
 
     Returns:
-        True if the data set was made, False if it was there already.
+        True if the data set was made, False if it already existed.
 
     Raises:
         ValueError: an argument is out of range.
-        FileExistsError: `output` holds something else.
-        OSError: `output` cannot be written.
+        FileExistsError: ``output`` holds something else.
+        OSError: ``output`` cannot be written.
     """
     counts = {"train": num_train, "val": num_val}
     arguments = _checked(format, counts, size, seed)

@@ -21,7 +21,7 @@ _MARK = (222, 222, 214)
 
 
 def base_color(street: Street, label: str) -> tuple:
-    """Return plain RGB of the ground that carries `label`."""
+    """Return the RGB of the ground labelled ``label``, without texture and light."""
     return tuple(street.tints[label] * c for c in _COLORS[street.materials[label]])
 
 
@@ -64,7 +64,7 @@ def _marks(camera: Camera, street: Street) -> list[Part]:
 
 
 def ground_drawables(camera: Camera, street: Street) -> list[Drawable]:
-    """Return everything flat, in painting order; later ones lie over earlier ones."""
+    """Return everything flat in painting order: later ones lie over earlier ones."""
     grass = base_color(street, "terrain")
     meadow = Part([_flat(camera, -_FAR * 2, _FAR * 2, camera.near, _FAR)], grass)
     drawables = [Drawable("terrain", 0.0, [meadow])]
@@ -93,13 +93,13 @@ def shadow_mask(
 
     Args:
         camera: the view.
-        street: its houses throw shadows, if the sun is low enough.
+        street: its houses cast shadows unless the sky is overcast.
         items: each darkens the ground below it and a little to one side.
-        sun: -1 or 1, the side the shadows fall to.
-        reach: metres that shadows reach; 0 is an overcast sky.
+        sun: -1 or 1, the side that shadows fall to.
+        reach: how far shadows reach in metres; 0 for an overcast sky.
 
     Returns:
-        uint8 (H, W), 0 is full light, 255 full shadow.
+        uint8 (H, W), from 0 (full light) to 255 (full shadow).
     """
     mask = np.zeros((camera.height, camera.width), np.uint8)
     polygons = []

@@ -1,7 +1,7 @@
-"""The labels that occur in street scenes, and exact label maps of what is drawn.
+"""The labels of street scenes, and exact label maps of what is drawn.
 
 All ids in this package are Cityscapes *label ids* ("dataset ids"), not train ids. Names, ids and
-colours are those of cityscapesscripts.
+colours come from cityscapesscripts.
 """
 
 import cv2
@@ -30,28 +30,28 @@ _NAMES = (
     *("person", "rider", "car", "truck", "bicycle"),
 )
 LABELS = {name: name2label[name] for name in _NAMES}
-"""Every label that scenes contain, void labels included, by name; by ascending id."""
+"""Every label of the scenes, void labels included, by name and in ascending order of the ids."""
 
 CATEGORIES = tuple(label for label in LABELS.values() if label.trainId != IGNORED)
 """The classes that are trained and evaluated."""
 
 _MIN_PIXELS = 6
 _MIN_AREA = 1e-4
-"""Share of the image that must be seen of a thing, or it is left out of the scene."""
+"""A thing that covers a smaller share of the image is left out of the scene."""
 
 _MIN_SEEN = 0.12
-"""Share of a thing that must be seen, or it is left out of the scene."""
+"""A thing of which a smaller share is visible is left out of the scene."""
 
 
 def outlines(drawable: Drawable, height: int, width: int) -> list[np.ndarray]:
-    """Contours (N, 1, 2) of a drawable, at most one of a single thing; empty if out of view."""
+    """Return the contours (N, 1, 2) of a drawable: one at most for a thing, none if out of view."""
     found = silhouette(drawable, height, width)
     single = LABELS[drawable.label].hasInstances and not drawable.group
     return found[:1] if single else found
 
 
 def paint_order(shapes: list[list[np.ndarray]], height: int, width: int) -> np.ndarray:
-    """Paint shapes, from back to front.
+    """Paint shapes from back to front.
 
     Args:
         shapes: contours of each drawable.
@@ -68,7 +68,7 @@ def paint_order(shapes: list[list[np.ndarray]], height: int, width: int) -> np.n
 def is_hidden(
     drawables: list[Drawable], shapes: list[list[np.ndarray]], height: int, width: int
 ) -> np.ndarray:
-    """Return bool (N,): the drawables out of view, and things of which too little is seen."""
+    """Return bool (N,): which drawables are out of view, or things that are hardly visible."""
     order = paint_order(shapes, height, width)
     seen = np.bincount(order.ravel(), minlength=len(shapes) + 1)[1:]
     hidden = np.array([not contours for contours in shapes])
@@ -77,13 +77,13 @@ def is_hidden(
             whole = sum(cv2.contourArea(contour) for contour in contours)
             least = max(_MIN_PIXELS, _MIN_AREA * height * width, _MIN_SEEN * whole)
             hidden[index] = seen[index] < least
-            if drawable.label == "rider":  # follows its bicycle; without it nobody could tell
+            if drawable.label == "rider":  # without the bicycle before it, it would be a person
                 hidden[index] |= hidden[index - 1]
     return hidden
 
 
 def instance_table(drawables: list[Drawable]) -> np.ndarray:
-    """uint16 (N + 1,): instance id of each drawable by its `paint_order`; entry 0 is unlabeled."""
+    """Return uint16 (N + 1,): the instance id of each value of :func:`paint_order`."""
     table, counts = [LABELS["unlabeled"].id], {}
     for drawable in drawables:
         label = LABELS[drawable.label]

@@ -13,7 +13,7 @@ LEAVES = ((66, 104, 46), (84, 122, 52), (52, 90, 52), (108, 124, 56), (120, 96, 
 
 
 def vary(rng: np.random.Generator, choices) -> np.ndarray:
-    """Draw one of the RGB `choices`, a little brighter or darker and off in hue."""
+    """Draw one of the RGB ``choices`` and vary its brightness and hue a little."""
     color = np.asarray(choices[rng.integers(len(choices))], float)
     return color * rng.uniform(0.85, 1.15) + rng.uniform(-8, 8, 3)
 
@@ -83,28 +83,28 @@ def _plate(rng, center, radius: float) -> list[Part]:
     red, blue, white = (200, 34, 36), (30, 70, 168), (236, 236, 232)
     shape = rng.integers(5)
     square = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * 0.85
-    if shape == 0:  # ban
+    if shape == 0:  # prohibition
         disc = Part([ellipse(center, radius, radius, 20)], red)
         return [disc, Part([ellipse(center, 0.65 * radius, 0.65 * radius, 20)], white)]
-    if shape == 1:  # command
+    if shape == 1:  # mandatory
         arrow = np.array([(-0.15, 0.5), (0.15, 0.5), (0.15, 0), (0.4, 0), (0, -0.6), (-0.4, 0),
                           (-0.15, 0)])  # fmt: skip
         return [Part([ellipse(center, radius, radius, 20)], blue),
                 Part([center + radius * arrow], white)]  # fmt: skip
-    if shape == 2:  # danger
+    if shape == 2:  # warning
         triangle = np.array([(-1, 0.75), (1, 0.75), (0, -1)])
         inner = triangle * 0.55 + (0, 0.06)
         return [Part([center + radius * triangle], red), Part([center + radius * inner], white)]
-    if shape == 3:  # hint
+    if shape == 3:  # information
         return [Part([center + radius * square], blue),
                 Part([center + radius * 0.5 * square], white)]  # fmt: skip
-    diamond = np.array([(0, -1), (1, 0), (0, 1), (-1, 0)])  # right of way
+    diamond = np.array([(0, -1), (1, 0), (0, 1), (-1, 0)])  # priority road
     return [Part([center + radius * diamond], white),
             Part([center + 0.7 * radius * diamond], (236, 190, 40))]  # fmt: skip
 
 
 def sign(rng: np.random.Generator, camera: Camera, place: Place) -> list[Drawable]:
-    """Return a post and the traffic sign on it, two regions."""
+    """Return a post and the traffic sign on it, as two regions."""
     foot, scale = camera.foot(place.x, place.z), camera.scale(place.z)
     tall = rng.uniform(2.2, 2.9)
     post = Part([_post(camera, foot, scale, tall, 0.08)], (132, 134, 138))

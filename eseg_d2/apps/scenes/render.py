@@ -1,4 +1,4 @@
-"""From a seed to a picture and its exact labels."""
+"""Render a scene: a picture and its exact labels from a seed."""
 
 from dataclasses import dataclass
 
@@ -61,7 +61,7 @@ def _paint_ground(
     items: list[Item],
     light: Light,
 ) -> list[Drawable]:
-    """Draw the bare ground in place: paving, shadows, haze. Return what was drawn."""
+    """Draw the bare ground in place: paving, shadows and haze. Return what was drawn."""
     drawables = ground.ground_drawables(camera, street)
     for drawable in drawables:
         paint(image, drawable, light.haze, light.clearness)
@@ -82,7 +82,7 @@ def _paint_ground(
 
 
 def _sample_lateral(rng: np.random.Generator, street: Street) -> float:
-    """Return where the camera is: mostly in a lane, at times on a sidewalk."""
+    """Draw the camera's lateral position: mostly in a lane, sometimes on a sidewalk."""
     side = street.sides[rng.integers(2)]
     if rng.random() < 0.2:
         return side.sign * rng.uniform(side.inner, side.outer)
@@ -92,10 +92,10 @@ def _sample_lateral(rng: np.random.Generator, street: Street) -> float:
 def _paint_behind(
     rng: np.random.Generator, camera: Camera, street: Street, items: list[Item], light: Light
 ) -> tuple[np.ndarray, list[Drawable]]:
-    """Draw sky, the street's far end and the ground.
+    """Draw the sky, the far end of the street and the ground.
 
     Returns:
-        the uint8 (H, W, 3) RGB image so far, and what was drawn.
+        The uint8 (H, W, 3) RGB image so far, and what was drawn.
     """
     width, horizon = camera.width, camera.horizon + 2
     dome = np.array([(-1, -1), (width, -1), (width, horizon), (-1, horizon)])
@@ -113,9 +113,9 @@ def render_scene(
     """Draw one street scene.
 
     Args:
-        seed: the same seed and size give the same scene, bit for bit. A generator is used up.
-        height: of the image in pixels, at least 64.
-        width: of the image in pixels, at least 64.
+        seed: the same seed and size give the same scene, bit for bit. A generator is advanced.
+        height: image height in pixels, at least 64.
+        width: image width in pixels, at least 64.
     """
     rng = np.random.default_rng(seed)
     street = sample_street(rng)

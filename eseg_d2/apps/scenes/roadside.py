@@ -1,4 +1,4 @@
-"""What lines the street: houses and hedges in perspective, and the view's far end."""
+"""What lines the street: houses and hedges in perspective, and the far end of the view."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def _quad(camera: Camera, corners) -> np.ndarray:
 def _window_grid(
     rng: np.random.Generator, length: float, height: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Windows on a wall: (N, 4) rectangles as (along, up, along, up) in metres, and kinds (N,)."""
+    """Return windows as (N, 4) rectangles (along, up, along, up) in metres, and kinds (N,)."""
     pitch, storey = rng.uniform(1.9, 2.8), rng.uniform(2.6, 3.2)
     width, tall = pitch * rng.uniform(0.4, 0.7), storey * rng.uniform(0.45, 0.6)
     columns = np.arange(pitch / 2, length - width / 2, pitch)
@@ -35,7 +35,7 @@ def _window_grid(
 
 
 def _windows(rng, camera, length: float, height: float, wall) -> list[Part]:
-    """Return the parts of windows; `wall` maps (along, up) arrays to world points."""
+    """Return the parts of windows; ``wall`` maps (along, up) arrays to world points."""
     rects, kinds = _window_grid(rng, length, height)
     if not len(rects):
         return []
@@ -51,7 +51,7 @@ def _windows(rng, camera, length: float, height: float, wall) -> list[Part]:
 
 
 def _passage(rng, camera: Camera, x: float, z0: float, z1: float) -> Drawable:
-    """Return a dark way through a house: what lies in it cannot be told, so it is unlabeled."""
+    """Return a dark passage through a house, unlabeled because nothing in it can be made out."""
     middle, half = rng.uniform(z0 + 1.6, z1 - 1.6), rng.uniform(1.0, 1.5)
     corners = [(x, 0, middle - half), (x, 0, middle + half), (x, 3, middle + half),
                (x, 3, middle - half)]  # fmt: skip

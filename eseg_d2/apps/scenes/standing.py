@@ -1,4 +1,4 @@
-"""What stands in the street or close to the lens: from planned items to drawables."""
+"""Drawables of what stands in the street, or close to the lens."""
 
 import numpy as np
 
@@ -65,12 +65,12 @@ _BUILDERS = {
 
 
 def standing(rng: np.random.Generator, camera: Camera, items: list[Item]) -> list[Drawable]:
-    """Drawables of all items in their order; a rider comes right after the bicycle below it."""
+    """Return the drawables of all items, in order; a rider comes right after its bicycle."""
     return [drawable for item in items for drawable in _BUILDERS[item.kind](rng, camera, item)]
 
 
 def foreground(rng: np.random.Generator, height: int, width: int) -> list[Drawable]:
-    """The bonnet of the camera's car and the border that rectifying leaves, in some pictures."""
+    """Return, in some scenes, the camera car's bonnet and the border that rectification leaves."""
     drawables = []
     if rng.random() < 0.3:
         rise = rng.uniform(0.04, 0.1) * height

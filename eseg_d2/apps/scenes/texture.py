@@ -1,4 +1,4 @@
-"""Surfaces and light: noise, paving seen in perspective, the sky, and the photograph's flaws."""
+"""Surfaces and light: noise, paving in perspective, the sky, and the flaws of a photograph."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,12 +20,12 @@ class Light:
 
     Attributes:
         zenith, haze: RGB of the upper sky and of the horizon.
-        gain: (3,) factors of the camera's colour channels: exposure times colour of the light.
+        gain: (3,) factors of the camera's colour channels: exposure times the light's colour.
         sun: -1 or 1, the side that shadows fall to.
-        reach: metres that shadows reach; 0 is overcast.
-        shade: share of light that a full shadow takes.
-        clearness: metres over which 63 % of a colour fades to haze.
-        clouds: 0 clear to 1 covered.
+        reach: how far shadows reach in metres; 0 for an overcast sky.
+        shade: share of the light that a full shadow takes away.
+        clearness: distance in metres over which 63 % of a colour fades to haze.
+        clouds: cloud cover, from 0 (clear) to 1 (covered).
     """
 
     zenith: np.ndarray
@@ -65,7 +65,7 @@ def sample_light(rng: np.random.Generator) -> Light:
 
 @lru_cache(maxsize=1)
 def _tiles() -> dict[str, np.ndarray]:
-    """Seamless float32 (512, 512) textures with mean about 0 and range about -1..1, by material."""
+    """Return seamless float32 (512, 512) textures of mean 0 and range -1..1, about, by material."""
     rng = np.random.default_rng(2203)
     grain = rng.standard_normal((_TILE, _TILE)).astype(np.float32)
     wrap = np.pad(grain, 32, mode="wrap")
@@ -97,7 +97,7 @@ def _tiles() -> dict[str, np.ndarray]:
 def ground_texture(
     camera: Camera, rng: np.random.Generator, label_ids: np.ndarray, materials: dict[int, str]
 ) -> np.ndarray:
-    """Return the factors of brightness of the ground, in perspective.
+    """Return the brightness factors of the ground, in perspective.
 
     Args:
         camera: the view.
@@ -132,7 +132,7 @@ def ground_texture(
 def cloud_noise(
     rng: np.random.Generator, height: int, width: int, cells: int, octaves: int
 ) -> np.ndarray:
-    """Return smooth noise, float32 (height, width), about -1..1; `cells` lumps over the height."""
+    """Return smooth noise, float32 (height, width), about -1..1, with ``cells`` lumps a column."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         rows = cells << octave
@@ -143,7 +143,7 @@ def cloud_noise(
 
 
 def sky(rng: np.random.Generator, camera: Camera, light: Light) -> np.ndarray:
-    """Return the bare sky, float32 (H, W, 3) RGB; below the horizon it is plain haze."""
+    """Return the sky as float32 (H, W, 3) RGB; below the horizon it is plain haze."""
     height, width = camera.height, camera.width
     low = np.clip(np.arange(height) / camera.horizon, 0, 1)[:, None] ** 1.3
     column = light.zenith * (1 - low) + light.haze * low
@@ -168,7 +168,7 @@ def photograph(
         rng: draws the camera's settings.
         image: (H, W, 3) uint8 RGB drawing.
         light: its gain is applied.
-        roughness: (H, W) float32, how strongly a pixel's surface varies in brightness.
+        roughness: (H, W) float32, how much the brightness of a pixel's surface varies.
 
     Returns:
         uint8 (H, W, 3) RGB.

@@ -22,9 +22,9 @@ _PAINTS = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where something stands: ground point (x, z) in metres and heading `yaw` in radians.
+    """Where something stands: ground point (x, z) in metres and heading ``yaw`` in radians.
 
-    Heading 0 drives away from the camera, pi towards it.
+    A heading of 0 points away from the camera, pi towards it.
     """
 
     x: float
@@ -32,7 +32,7 @@ class Place:
     yaw: float
 
     def world(self, local: np.ndarray) -> np.ndarray:
-        """Turn local (..., 3) points (ahead, up, right) into world (X, Y, Z), metres."""
+        """Transform local points (..., 3) (ahead, up, right) to world (X, Y, Z), in metres."""
         ahead, up, right = local[..., 0], local[..., 1], local[..., 2]
         sin, cos = np.sin(self.yaw), np.cos(self.yaw)
         return np.stack(
@@ -48,7 +48,7 @@ class _Solid:
     half: float
 
     def faces(self) -> list[np.ndarray]:
-        """Local corner points of every face: the strips along the profile, then both sides."""
+        """Return the corners of every face: the strips along the profile, then both sides."""
         profile = np.asarray(self.profile)
         left = np.column_stack([profile, np.full(len(profile), -self.half)])
         right = np.column_stack([profile, np.full(len(profile), self.half)])
@@ -77,7 +77,7 @@ def _visible(solid: _Solid, place: Place, camera: Camera) -> list[tuple[int, np.
 
 
 def _wheel(place: Place, camera: Camera, ahead: float, right: float, radius: float) -> np.ndarray:
-    """Return the outline of a wheel, 0.22 m broad: the hull of its two rims."""
+    """Return the outline of a wheel 0.22 m wide: the hull of its two rims."""
     arc = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     rim = np.stack([ahead + radius * np.cos(arc), radius + radius * np.sin(arc)], -1)
     rims = [np.column_stack([rim, np.full(12, right + side)]) for side in (-0.11, 0.11)]
@@ -87,13 +87,13 @@ def _wheel(place: Place, camera: Camera, ahead: float, right: float, radius: flo
 def _panel(
     place: Place, camera: Camera, ahead: float, up: tuple[float, float], right: tuple[float, float]
 ) -> np.ndarray:
-    """Return an upright rectangle across the vehicle at `ahead`, in pixels."""
+    """Return an upright rectangle across the vehicle at ``ahead``, in pixels."""
     corners = [(right[0], up[0]), (right[1], up[0]), (right[1], up[1]), (right[0], up[1])]
     return camera.project(place.world(np.array([(ahead, u, r) for r, u in corners])))
 
 
 def _faces(solid, place, camera, colors) -> list[Part]:
-    """Return the parts of a solid; `colors` maps the index of a face to RGB, None all others."""
+    """Return the parts of a solid; ``colors`` maps face indices to RGB, and None is the default."""
     return [
         Part([pixels], tuple(light * c for c in colors.get(index, colors[None])))
         for index, pixels, light in _visible(solid, place, camera)
@@ -111,7 +111,7 @@ def _back_visible(place: Place, camera: Camera) -> bool:
 
 
 def _wheels(place, camera, axles, half, radius) -> tuple[list[Part], list[Part]]:
-    """Return the parts below the body, and the near-side wheels that are drawn over it."""
+    """Return the wheels below the body, and the near-side wheels that are drawn over it."""
     side = _side_of_camera(place, camera)
     under = [
         Part([_wheel(place, camera, a, s * (half - 0.12), radius)], _TYRE)
@@ -131,7 +131,7 @@ def _wheels(place, camera, axles, half, radius) -> tuple[list[Part], list[Part]]
 
 
 def _lights(place, camera, ends, half, up) -> list[Part]:
-    """Return the tail lights on the back or the head lights on the front, whichever is seen."""
+    """Return the tail lights or the headlights, whichever are visible, and the number plate."""
     back = _back_visible(place, camera)
     ahead = ends[0] if back else ends[1]
     color = (190, 24, 24) if back else (250, 244, 214)
@@ -147,7 +147,7 @@ def _paint(rng: np.random.Generator) -> tuple:
 
 
 def car_parts(rng: np.random.Generator, camera: Camera, place: Place) -> list[Part]:
-    """Draw a car with its middle at `place`."""
+    """Return the parts of a car with its middle at ``place``."""
     color = _paint(rng)
     tall, half = rng.uniform(1.38, 1.65), rng.uniform(0.82, 0.92)
     tail = rng.choice((-1.95, -1.45))  # hatchback or saloon
@@ -167,7 +167,7 @@ def car_parts(rng: np.random.Generator, camera: Camera, place: Place) -> list[Pa
 
 
 def truck_parts(rng: np.random.Generator, camera: Camera, place: Place) -> list[Part]:
-    """Draw a box truck with its middle at `place`."""
+    """Return the parts of a box truck with its middle at ``place``."""
     cab_color, box_color = _paint(rng), _paint(rng)
     half, tall = rng.uniform(1.1, 1.25), rng.uniform(2.7, 3.3)
     box = _Solid(((-3.7, 0.75), (1.7, 0.75), (1.7, tall), (-3.7, tall)), half)

@@ -1,4 +1,4 @@
-"""What a scene holds and where: numbers in metres, nothing drawn yet."""
+"""What a scene contains and where, in metres, before anything is drawn."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ __all__ = ["Item", "Side", "Street", "sample_items", "sample_street"]
 _PAVINGS = ("asphalt", "concrete", "pavers", "cobbles")
 
 _EMPTY_SHARE = 0.06
-"""Share of scenes without a single thing."""
+"""Share of the scenes without any thing."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Side:
         verge: width of the grass between curb and sidewalk, may be 0.
         sidewalk: width of the sidewalk.
         lawn: width of the grass behind the sidewalk, may be 0.
-        park: hedges and trees stand behind it instead of houses.
+        park: whether hedges and trees stand behind it instead of houses.
     """
 
     sign: int
@@ -53,14 +53,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Street:
-    """The still part of the town.
+    """The static part of the town.
 
     Attributes:
         sides: left and right.
-        length: distance at which the view is closed, metres.
-        crossing: (from, to) distances of a street that crosses, or None.
+        length: distance in metres at which the view ends.
+        crossing: (from, to) distances of a crossing street, or None.
         zebra: distance of a zebra crossing, or None.
-        lane_marks: whether the carriageway is painted.
+        lane_marks: whether the carriageway has lane markings.
         materials: texture name by label name (road, sidewalk, terrain).
         tints: brightness by label name.
     """
@@ -76,7 +76,7 @@ class Street:
 
 @dataclass(frozen=True)
 class Item:
-    """Something that stands in the street: its kind (a label name or a prop) and place."""
+    """Something that stands in the street: its kind (a label name or a prop) and its place."""
 
     kind: str
     place: Place
@@ -84,7 +84,7 @@ class Item:
 
 @dataclass
 class _Plan:
-    """Items so far, and the ground they take, so that nothing stands in something else."""
+    """The items so far and the ground they occupy, so that no two overlap."""
 
     rng: np.random.Generator
     camera: Camera
@@ -92,7 +92,7 @@ class _Plan:
     taken: list[tuple[float, float, float, float]] = field(default_factory=list)
 
     def distance(self, near: float, far: float) -> float:
-        """Return a distance in metres, near ones more often."""
+        """Draw a distance in metres; near ones are more likely."""
         return near + (far - near) * self.rng.random() ** 2
 
     def try_add(self, kind: str, place: Place, half_x: float, half_z: float) -> bool:
@@ -125,7 +125,7 @@ def _sample_side(rng: np.random.Generator, sign: int, green: bool) -> Side:
 
 
 def sample_street(rng: np.random.Generator) -> Street:
-    """Draw a street. Road and sidewalk take their paving from the same list, often the same."""
+    """Draw a street. Road and sidewalk share a list of pavings, and often have the same one."""
     green = int(rng.integers(2))
     left, right = (_sample_side(rng, sign, green == i) for i, sign in enumerate((-1, 1)))
     road = str(rng.choice(_PAVINGS, p=(0.55, 0.2, 0.1, 0.15)))
@@ -242,7 +242,7 @@ def _add_props(plan: _Plan, street: Street) -> None:
 
 
 def sample_items(rng: np.random.Generator, camera: Camera, street: Street) -> list[Item]:
-    """Draw everything that stands in the street, farthest first. Some scenes have no thing."""
+    """Draw everything that stands in the street, farthest first. Some scenes have no things."""
     plan = _Plan(rng, camera)
     if rng.random() >= _EMPTY_SHARE:
         _add_things(plan, street)
