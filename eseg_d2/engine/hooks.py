@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
 from timm.layers import DropPath
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 from eseg_d2.data.datasets.panoptic import dataset_dicts, is_panoptic
 from eseg_d2.data.mapper import PanopticMapper
@@ -70,7 +70,7 @@ class EMAHook(HookBase):
         self._averaged = AveragedModel(trained, multi_avg_fn=self._average, use_buffers=True)
         self.model = self._averaged.module
 
-    def _average(self, averaged: list, current: list, _count) -> None:
+    def _average(self, averaged: PARAM_LIST, current: PARAM_LIST, _count) -> None:
         count = int(self._averaged.n_averaged)  # _count is on the model's device
         decay = min(self._decay, (1 + count) / (10 + count))
         get_ema_multi_avg_fn(decay)(averaged, current, _count)

@@ -23,7 +23,12 @@ logger = logging.getLogger(__name__)
 
 
 def convert_weights(
-    source: str, target: str = "", *, config_file: str = "", timm_model: str = ""
+    source: str,
+    target: str = "",
+    *,
+    config_file: str = "",
+    timm_model: str = "",
+    half: bool = False,
 ) -> str:
     """Write the weights of a file, and nothing else of it, as safetensors.
 
@@ -38,6 +43,8 @@ def convert_weights(
         target: a ``.safetensors`` file, replaced if it is there; "" takes the source's name.
         config_file: of the model; "" takes ``config.yaml`` beside the source, if it is there.
         timm_model: NAME.TAG, if the source holds the state dict of this model of timm.
+        half: write kernels and matrices in half precision, which takes half of the space; vectors,
+            such as the variances of batch norms, keep theirs.
 
     Returns:
         The path of the written file.
@@ -56,6 +63,8 @@ def convert_weights(
     if timm_model:
         content = in_zoo_form(content["model"], timm_model)
     weights = {name: torch.as_tensor(value) for name, value in content["model"].items()}
+    if half:
+        weights = {name: _halved(value) for name, value in weights.items()}
     # Tensors that share their memory are written once each
     weights = {
         name: value.clone(memory_format=torch.contiguous_format) for name, value in weights.items()
@@ -71,6 +80,10 @@ def convert_weights(
     data = safetensors.torch.save(weights, metadata)
     write_atomically(target, lambda file: file.write(data))
     return target
+
+
+def _halved(value: torch.Tensor) -> torch.Tensor:
+    return value.half() if value.ndim > 1 and value.is_floating_point() else value
 
 
 def _of_model(source: str, config_file: str) -> dict[str, str]:

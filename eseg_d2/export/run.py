@@ -31,6 +31,7 @@ from eseg_d2.export.verify import (
     label_agreement,
     require_agreement,
 )
+from eseg_d2.modeling.meta_arch.panoptic import PanopticRCNN
 from eseg_d2.utils.files import write_atomically
 from eseg_d2.utils.json_yaml import write_json
 
@@ -95,7 +96,7 @@ def export_model(
         "images": len(images),
     }
     exported = load_exported(path)
-    if isinstance(graph, PanopticGraph):
+    if isinstance(model, PanopticRCNN):
         info["merge"] = merge_settings(model)
         info["agreement"] = compare_panoptic(
             model, exported, graph.output_names, info["merge"], images
@@ -117,6 +118,7 @@ def _graph(cfg: CfgNode, model: nn.Module, kind: str, with_logits: bool) -> Imag
         )
     if with_logits:
         raise ValueError("--logits is for semantic models; a panoptic one outputs labels")
+    assert isinstance(model, PanopticRCNN)  # load_trained takes no third kind here
     return PanopticGraph(model)
 
 
