@@ -1,4 +1,4 @@
-"""A study: several configurations with several seeds are trained and compared."""
+"""Studies: train several configurations with several seeds, and compare them."""
 
 import json
 import os
@@ -27,16 +27,16 @@ __all__ = [
     "train_all",
 ]
 
-# Classes that look alike nearby and are distinguished by their surroundings
+# Classes that look alike up close and are distinguished by their surroundings
 CONTEXT_PAIRS = (("road", "sidewalk"), ("person", "rider"))
 POLL_SECONDS = 1.0
-# in the plot, by the name of the config
+# Labels in the plot, by the name of the config
 _TITLES = {
     "rsp_semantic_R50": "RSP",
     "semantic_fpn_R50": "Semantic FPN",
     "deeplab_v3_R50": "DeepLabV3",
 }
-# by their names in results.json
+# Metrics of panoptic models, by their names in results.json
 _PANOPTIC = {("panoptic_seg", name): name for name in ("PQ", "PQ_th", "PQ_st")}
 _PANOPTIC |= {("bbox", "AP"): "box AP", ("segm", "AP"): "mask AP"}
 # 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom
@@ -48,9 +48,9 @@ class Run:
     """One training.
 
     Attributes:
-        config: its YAML file.
+        config: YAML file.
         seed: SEED of the run.
-        output: folder of the study; that of the run is ``folder``.
+        output: folder of the study; the run's own is ``folder``.
     """
 
     config: Path
@@ -66,7 +66,7 @@ class Run:
         return self.output / self.name / f"seed{self.seed}"
 
     def is_done(self, overrides: Sequence[str]) -> bool:
-        """Whether its results exist; those of other overrides do not count.
+        """Return whether the run has results.
 
         Raises:
             ValueError: the folder holds a run with other overrides.
@@ -75,7 +75,7 @@ class Run:
         if noted.exists() and json.loads(noted.read_text()) != list(overrides):
             raise ValueError(
                 f"{self.folder} holds a run with the overrides {json.loads(noted.read_text())}, "
-                f"not {list(overrides)}: name another --output, or delete the folder"
+                f"not {list(overrides)}: choose another --output, or delete the folder"
             )
         return (self.folder / "results.json").exists() and noted.exists()
 
@@ -94,8 +94,11 @@ class Run:
             )
 
     def results(self) -> dict:
-        """Return the metrics in percent, None if undefined: those of panoptic models that have
-        them, mIoU, and "<a>/<b>" for each of CONTEXT_PAIRS that the data set has."""
+        """Return the metrics in percent, None if undefined.
+
+        They are the panoptic metrics and AP where the model has them, mIoU, and "<a>/<b>" for each
+        of CONTEXT_PAIRS that the data set has (see :func:`pair_accuracy`).
+        """
         results = json.loads((self.folder / "results.json").read_text())
         metrics = {
             name: results[task][metric]
@@ -112,7 +115,7 @@ class Run:
         return metrics
 
     def seconds(self) -> float | None:
-        """Return the median time of an iteration, None if the run was too short to tell."""
+        """Return the median time of an iteration; None if the run was too short."""
         lines = (self.folder / "metrics.json").read_text().splitlines()
         times = [row["time"] for row in map(json.loads, lines) if "time" in row]
         return float(np.median(times)) if times else None
@@ -128,17 +131,17 @@ def make_runs(configs: Sequence[Path], seeds: Sequence[int], output: Path) -> li
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
-            f"several configs are called {', '.join(twice)}, and a run's folder is named after its "
-            "config: give each once, or rename a copy"
+            f"several configs are called {', '.join(twice)}, but a run's folder is named after its "
+            "config: give each config once, or rename a copy"
         )
     return [Run(config, seed, output) for seed in seeds for config in configs]
 
 
 def pair_accuracy(confusion: np.ndarray, pair: Sequence[int]) -> float:
-    """Return how well two classes are distinguished, in percent; 50 is chance.
+    """Return how well two classes are told apart, in percent; 50 is chance level.
 
-    Of the pixels of a class that are predicted as one of the two, this is the share that is right,
-    averaged over both classes. NaN if no pixel of a class is predicted as either.
+    It is the share of correct pixels among those pixels of a class that are predicted as one of the
+    two, averaged over both classes; NaN if a class has no such pixels.
 
     Args:
         confusion: (N, N) pixel counts, truth by row and prediction by column.
@@ -154,12 +157,12 @@ def train_all(runs: Sequence[Run], train_net: Path, overrides: Sequence[str], *,
 
     Args:
         runs: all runs of the study.
-        train_net: the script that trains.
-        overrides: KEY VALUE of the command line, for all runs.
-        jobs: processes at a time; they share the CPUs.
+        train_net: the training script.
+        overrides: KEY VALUE ... for the command line of all runs.
+        jobs: number of processes at a time; they share the CPUs.
 
     Raises:
-        RuntimeError: a run failed; the others are stopped and can be continued.
+        RuntimeError: a run failed; the others are stopped, and can be resumed.
     """
     waiting = [run for run in runs if not run.is_done(overrides)]
     threads = max((os.cpu_count() or 1) // jobs, 1)
@@ -179,7 +182,7 @@ def train_all(runs: Sequence[Run], train_net: Path, overrides: Sequence[str], *,
                     if process.returncode:
                         raise RuntimeError(
                             f"{run.name}, seed {run.seed} failed with status {process.returncode}: "
-                            f"see {run.folder / 'console.txt'}. The same command continues."
+                            f"see {run.folder / 'console.txt'}. The same command resumes the study."
                         )
                     bar.update()
                 bar.set_postfix_str(", ".join(f"{r.name} {r.seed} {_iteration(r)}" for r in active))
@@ -190,18 +193,18 @@ def train_all(runs: Sequence[Run], train_net: Path, overrides: Sequence[str], *,
 
 
 def _iteration(run: Run) -> str:
-    """Return the last iteration in metrics.json, or "starts"."""
+    """Return the last iteration in metrics.json, or "starting"."""
     metrics = run.folder / "metrics.json"
     lines = metrics.read_text().splitlines() if metrics.exists() else []
-    return str(json.loads(lines[-1])["iteration"]) if lines else "starts"
+    return str(json.loads(lines[-1])["iteration"]) if lines else "starting"
 
 
 def report(runs: Sequence[Run], output: Path) -> str:
     """Write ``study.json``, ``study.md`` and ``study.png``.
 
     Returns:
-        Tables as Markdown: mean and sample standard deviation over the seeds; and what the first
-        config is ahead of each other one by, seed by seed.
+        Markdown tables: mean and sample standard deviation over the seeds; and the differences
+        between the first config and each other one, paired by seed.
     """
     rows = []
     for config in dict.fromkeys(run.config for run in runs):
@@ -231,7 +234,7 @@ def _image_size(run: Run) -> tuple[int, int]:
 
 
 def _mean_and_spread(values: Sequence[float | None]) -> str:
-    """Return mean and spread over the seeds that define the metric, and their number if not all."""
+    """Return mean and spread over the seeds that have the metric, and their number if not all."""
     known = [v for v in values if v is not None]
     if not known:
         return "-"
@@ -244,7 +247,7 @@ def paired_difference(first: Sequence[float | None], second: Sequence[float | No
     """Return the mean over the seeds of first - second, and its 95 % confidence interval.
 
     Args:
-        first, second: one value for each seed, in the same order; None is left out.
+        first, second: one value for each seed, in the same order; pairs with None are left out.
     """
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if None not in (a, b)]
     if not pairs:
@@ -285,7 +288,7 @@ def _table(rows: list[dict]) -> str:
 
 
 def _figure(rows: list[dict]):
-    """Return a matplotlib figure: a panel a metric, every seed a dot and the mean a line."""
+    """Return a matplotlib figure with a panel for each metric: seeds as dots, means as lines."""
     from matplotlib.figure import Figure
 
     metrics = [*rows[0]["results"]]
@@ -299,7 +302,7 @@ def _figure(rows: list[dict]):
             panel.plot([macs] * len(values), values, "o", label=label, color=color, alpha=0.6)
             if values:
                 panel.plot(macs, np.mean(values), "_", markersize=24, color=color)
-        # room for the means' lines
+        # leave room for the lines of the means
         panel.set_xlim(0, 1.15 * max(row["macs"] for row in rows) / 1e9)
         panel.set(xlabel="multiply-adds (G)", ylabel=f"{metric} (%)")
         panel.grid(alpha=0.3)

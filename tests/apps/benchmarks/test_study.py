@@ -110,7 +110,7 @@ def test_study_runs_reports_and_is_used_again(root, scenes, tmp_path):
     assert again.returncode == 0 and own[0].stat().st_mtime_ns == made
 
     other = study(root, tmp_path, *SMALL, "SOLVER.BASE_LR", "0.001")
-    assert other.returncode == 1 and "name another --output" in other.stderr
+    assert other.returncode == 1 and "choose another --output" in other.stderr
 
 
 def test_failed_run_is_named(tmp_path):
