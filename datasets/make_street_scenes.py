@@ -26,7 +26,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit status: 0 made or there already, 1 an error, 130 interrupted."""
+    """Return the exit status: 0 made or already there, 1 an error, 130 interrupted."""
     args = _parse(arguments)
     from eseg_d2.apps.scenes import generate_street_scenes
     from eseg_d2.utils.errors import exit_status

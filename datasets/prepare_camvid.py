@@ -27,7 +27,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit status: 0 all is there, 1 an error, 130 interrupted."""
+    """Return the exit status: 0 everything is there, 1 an error, 130 interrupted."""
     args = _parse(arguments)
     from eseg_d2.apps.convert.published import prepare_camvid
     from eseg_d2.data.datasets.builtin import dataset_root

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Make of Cityscapes' instanceIds pngs what Detectron2 reads: labelTrainIds pngs, and panoptic
-pngs with their json. Existing files are not made again, and an interrupted run continues."""
+"""Make the files that Detectron2 reads from Cityscapes' instanceIds pngs: labelTrainIds pngs, and
+panoptic pngs with their json. Existing files are not made again, and an interrupted run
+continues."""
 
 import argparse
 import sys
@@ -19,7 +20,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit status: 0 all is there, 1 an error, 130 interrupted."""
+    """Return the exit status: 0 everything is there, 1 an error, 130 interrupted."""
     args = _parse(arguments)
     from eseg_d2.apps.convert.published import prepare_cityscapes
     from eseg_d2.data.datasets.builtin import dataset_root

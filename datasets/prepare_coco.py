@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Checks that COCO's published files are in their places and complete. There is nothing to convert.
-Says what is missing and which archive holds it."""
+"""Check that COCO's published files are in place and complete. There is nothing to convert.
+It lists what is missing, and which archive holds it."""
 
 import argparse
 import sys
@@ -18,7 +18,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 all is there, 1 something is missing."""
+    """Return the exit status: 0 everything is there, 1 something is missing."""
     args = _parse(arguments)
     from eseg_d2.apps.convert.published import check_coco
     from eseg_d2.data.datasets.builtin import dataset_root

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make a data set in the COCO panoptic format of your own annotations, one split at a time:
+"""Convert your own annotations to the COCO panoptic format, one split at a time:
 OUTPUT/panoptic/*.png and OUTPUT/panoptic.json. Prints the lines for DATASETS.PANOPTIC.
 An interrupted run continues when the same command is given again. See docs/data.md."""
 
@@ -33,7 +33,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
                       help="pngs whose pixels are category ids")  # fmt: skip
     maps.add_argument("--instances", type=Path, metavar="DIR",
                       help="pngs whose pixels are instance numbers, unique within a class or "
-                      "within the image, 0 for none; needed if there are things")  # fmt: skip
+                      "within the image, 0 for none; required if there are things")  # fmt: skip
     maps.add_argument("--categories", type=Path, required=True, metavar="FILE",
                       help="json or yaml list of {id, name, isthing} and, if you like, color "
                       "[R, G, B]; without --instances isthing is 0 if left out")  # fmt: skip
@@ -48,18 +48,20 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
                       "json")  # fmt: skip
     for kind in maps, coco:
         kind.add_argument("--output", type=Path, required=True, metavar="DIR",
-                          help="made if missing")  # fmt: skip
+                          help="created if missing")  # fmt: skip
         kind.add_argument("--ignore", type=int, nargs="*", metavar="VALUE",
                           help="values of pixels without a class, which become void (default: 255; "
                           "none if nothing follows); of a json of stuff: ids of categories that "
                           "are left out (default: none)")  # fmt: skip
-        kind.add_argument("--name", help="of the data set (default: the output folder's)")
+        kind.add_argument(
+            "--name", help="name of the data set (default: that of the output folder)"
+        )
         kind.add_argument("--workers", type=int, metavar="W", help="processes (default: all CPUs)")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit status: 0 made or there already, 1 an error, 130 interrupted."""
+    """Return the exit status: 0 made or already there, 1 an error, 130 interrupted."""
     args = _parse(arguments)
     from eseg_d2.utils.errors import exit_status
 

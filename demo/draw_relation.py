@@ -25,7 +25,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def ask_for_pixel(image) -> tuple[int, int]:
-    """Show the image; the clicked (row, column)."""
+    """Show the image, and return the clicked (row, column)."""
     import matplotlib.pyplot as plt
 
     if plt.get_backend().lower() == "agg":

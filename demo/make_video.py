@@ -31,7 +31,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
 
 
 def make_video(path: Path, num_frames: int, seed: int) -> str:
-    """Write the video; returns what it is."""
+    """Write the video, and return a description of it."""
     import numpy as np
 
     from eseg_d2.apps.scenes.render import render_scene

@@ -91,7 +91,7 @@ def test_bad_files_are_named_and_left_out(root, data, tmp_path):
 
     process = train(root, tmp_path / "few", "DATALOADER.MAX_BAD_SAMPLES", 2, data=data)
     message = sentence(process)
-    assert "3 samples cannot be used, and DATALOADER.MAX_BAD_SAMPLES is 2" in message
+    assert "3 samples cannot be used, but DATALOADER.MAX_BAD_SAMPLES is 2" in message
     assert sum(str(path) in message for path in [*images, *labels]) >= 3
 
 
@@ -178,7 +178,7 @@ def test_weights_of_another_model_stop_before_the_data_is_read(root, data, tmp_p
     process = train(
         root, tmp_path / "other", *weights, *evaluation, data=data, flags=("--eval-only",)
     )
-    assert "the weights are not of this model" in sentence(process)
+    assert "the weights do not belong to this model" in sentence(process)
 
 
 def test_resuming_after_every_checkpoint_is_damaged(root, scenes, tmp_path):
@@ -219,7 +219,7 @@ def test_folder_that_is_deleted_loses_no_weights(root, endless, tmp_path):
     output = tmp_path / "run"
     output.rename(tmp_path / "away")
     message = sentence(ended(endless, tmp_path))
-    assert f"OUTPUT_DIR '{output}' was deleted while the run went on" in message
+    assert f"OUTPUT_DIR '{output}' was deleted during the run" in message
     name = (output / "last_checkpoint").read_text()
     assert str(output / name) in message
     done = int(name[6:13]) + 1

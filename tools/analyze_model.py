@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Parameters and multiply-adds of configured models, by parts, and their ratio to the first.
+"""Print parameters and multiply-adds of configured models by part, relative to the first one.
 
-One multiply-add counts as one, as in fvcore. Counted are convolutions, matrix products and the
-products of the pixel-to-region relation; what else computes is listed as not counted. Nothing is
-computed (meta tensors), so neither weights nor data nor memory for activations are needed.
+One multiply-add counts as one, as in fvcore. Convolutions, matrix products and the products of the
+pixel-to-region relation are counted; other operations are listed as not counted. Nothing is
+computed (meta tensors), so no weights, data or memory for activations are needed.
 
 python tools/analyze_model.py --config-file configs/cityscapes/deeplab_v3_R101.yaml \\
     --config-file configs/cityscapes/rsp_semantic_R101.yaml --size 1024x2048
@@ -29,9 +29,11 @@ def parse_args(argv=None):
         type=image_size,
         default=(1024, 2048),
         metavar="HxW",
-        help="of the image in pixels; default 1024x2048",
+        help="size of the image in pixels; default 1024x2048",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the numbers to this file"
+    )
     parser.add_argument(
         "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides for all configs"
     )

@@ -1,4 +1,4 @@
-"""Kinds of command line arguments that the tools share. Imports nothing heavy."""
+"""Types of command-line arguments that the tools share. This imports nothing heavy."""
 
 import argparse
 
@@ -6,7 +6,7 @@ __all__ = ["image_size"]
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """(height, width) of "HxW", such as "1024x2048"."""
+    """Return (height, width) of "HxW", such as "1024x2048"."""
     try:
         height, width = map(int, text.lower().split("x"))
         if height < 1 or width < 1:

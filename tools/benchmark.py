@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measures speed and memory of parts of the package on this machine.
+"""Measure the speed and memory of parts of the package on this machine.
 
 python tools/benchmark.py relation                       # the pixel-to-region relation
 python tools/benchmark.py relation --compile --json relation.json
@@ -30,7 +30,7 @@ def parse_args(argv=None):
     commands = parser.add_subparsers(dest="command", required=True)
     relation = commands.add_parser(
         "relation",
-        help="the pixel-to-region relation against upsampling and unfolding keys and values",
+        help="compare the pixel-to-region relation with upsampling and unfolding keys and values",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     relation.set_defaults(run=run_relation)
@@ -41,7 +41,7 @@ def parse_args(argv=None):
         nargs="+",
         default=[(128, 256), (256, 512)],
         metavar="HxW",
-        help="of the queries, in pixels",
+        help="size of the queries in pixels",
     )
     relation.add_argument("--region-sizes", type=int, nargs="+", default=[3, 5], metavar="K")
     relation.add_argument("--heads", type=int, default=8, help="number of heads")
@@ -50,9 +50,11 @@ def parse_args(argv=None):
     relation.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     relation.add_argument("--compile", action="store_true", help="also under torch.compile")
     relation.add_argument(
-        "--count", action="store_true", help="count kernels and bytes in place of timing"
+        "--count", action="store_true", help="count kernels and bytes instead of timing"
     )
-    relation.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    relation.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the numbers to this file"
+    )
     add_model_parsers(commands)
     add_data_parsers(commands)
     return parser.parse_args(argv)
@@ -61,13 +63,13 @@ def parse_args(argv=None):
 def add_model_parsers(commands):
     model = commands.add_parser(
         "model",
-        help="semantic or panoptic models from image to results, peers beside each other",
+        help="compare semantic or panoptic models, from image to results",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     model.set_defaults(run=run_model)
     training = commands.add_parser(
         "training",
-        help="an iteration of panoptic models on one image, peers beside each other",
+        help="compare a training iteration of panoptic models on one image",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     training.set_defaults(run=run_training)
@@ -98,7 +100,9 @@ def add_model_parsers(commands):
         parser.add_argument(
             "--objects", type=int, default=20, metavar="N", help="in the image, if panoptic"
         )
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
+        parser.add_argument(
+            "--json", type=Path, metavar="FILE", help="also write the numbers to this file"
+        )
     model.add_argument("--no-fuse", action="store_true", help="leave batch norms unfolded")
     model.add_argument(
         "--no-channels-last", action="store_true", help="memory format of convolutions"
@@ -106,15 +110,19 @@ def add_model_parsers(commands):
     model.add_argument("--autocast", choices=["bfloat16", "float16"], help="mixed precision")
     model.add_argument("--compile", action="store_true", help="torch.compile; CUDA graphs on a GPU")
     model.add_argument(
-        "--onnxruntime", action="store_true", help="also with the network in onnxruntime (CPU)"
+        "--onnxruntime", action="store_true", help="also run the network in onnxruntime (CPU)"
     )
-    model.add_argument("--profile", action="store_true", help="what takes the networks' time")
+    model.add_argument(
+        "--profile",
+        action="store_true",
+        help="show in which operations the networks spend their time",
+    )
 
 
 def add_data_parsers(commands):
     quality = commands.add_parser(
         "panoptic-quality",
-        help="panoptic quality against cityscapesscripts' pq_compute, on the same panoptic pngs",
+        help="compare panoptic quality with cityscapesscripts' pq_compute on the same pngs",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     quality.set_defaults(run=run_panoptic_quality)
@@ -124,7 +132,7 @@ def add_data_parsers(commands):
     quality.add_argument("--repeats", type=int, default=7, help="timed rounds")
     loader = commands.add_parser(
         "loader",
-        help="loading and augmenting against Detectron2's mapper on separate annotations",
+        help="compare loading and augmenting with Detectron2's mapper on separate annotations",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     loader.set_defaults(run=run_loader)

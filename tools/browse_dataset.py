@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Look at a data set as the model sees it in training: augmented images with their labels.
+"""Show a data set as the model sees it in training: augmented images with their labels.
 
-Writes one HTML file that needs no other, and a contact sheet beside it, FILE.png.
+It writes a self-contained HTML file, and a contact sheet beside it, FILE.png.
 
 python tools/browse_dataset.py --config-file configs/scenes/rsp_panoptic_R18_cityscapes.yaml \\
     --count 12 --output samples.html
@@ -20,10 +20,14 @@ def parse_args(argv=None):
     parser.add_argument(
         "--dataset", metavar="NAME", help="default: the first of the config's DATASETS.TRAIN"
     )
-    parser.add_argument("--count", type=int, default=12, metavar="N", help="images; default 12")
-    parser.add_argument("--seed", type=int, default=0, help="chooses and augments; default 0")
     parser.add_argument(
-        "--no-augmentation", action="store_true", help="show the images as their files have them"
+        "--count", type=int, default=12, metavar="N", help="number of images; default 12"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed that chooses and augments images; default 0"
+    )
+    parser.add_argument(
+        "--no-augmentation", action="store_true", help="show the images without augmentation"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.html")
     parser.add_argument(
@@ -40,7 +44,7 @@ def parse_args(argv=None):
 
 
 def run(args) -> list[Path]:
-    """Draw and write; returns the files."""
+    """Draw and write the samples; return the files."""
     from eseg_d2.apps.report import dataset_page, draw_samples
     from eseg_d2.engine import load_config
     from eseg_d2.utils.files import write_image

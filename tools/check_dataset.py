@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check panoptic data sets before training on them: jsons, images, pngs, train against val.
+"""Check panoptic data sets before training: jsons, images, pngs, and train against val.
 
 Every file is read. Exit status: 0 no errors, 1 errors, 2 wrong usage, 130 interrupted.
 
@@ -25,13 +25,19 @@ def parse_args(argv=None):
         "--dataset",
         action="append",
         metavar="NAME",
-        help="check this one; may be repeated. Names tell which are train and val of each other",
+        help="check this data set; may be repeated. Train and val are matched by their names",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: all CPUs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all findings here")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write them as a page")
     parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the config"
+        "--workers", type=int, metavar="N", help="number of processes; default: all CPUs"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write all findings to this file"
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write them as a page to this file"
+    )
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides for the config"
     )
     args = parser.parse_args(argv)
     if args.dataset and args.opts:
@@ -45,7 +51,7 @@ def parse_args(argv=None):
 
 
 def read_sources(args):
-    """The data sets to check; ValueError if there are none, or they cannot be told."""
+    """Return the data sets to check; raise ValueError if there are none, or they are unclear."""
     from eseg_d2.apps.doctor import sources_from_config, sources_from_names
     from eseg_d2.engine import merge_config
 
@@ -60,7 +66,7 @@ def read_sources(args):
 
 
 def run(args) -> int:
-    """Check, print and write; returns the exit status."""
+    """Check, print and write; return the exit status."""
     from eseg_d2.apps.doctor import check_datasets, format_page, format_report
     from eseg_d2.utils.json_yaml import write_json
 

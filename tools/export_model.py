@@ -30,22 +30,24 @@ def parse_args(argv=None):
     parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint")
     parser.add_argument("--format", required=True, choices=("onnx", "torchscript", "torch_export"))
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--size", type=image_size, metavar="HxW", help="default: that of the tests")
-    parser.add_argument("--dynamic", action="store_true", help="any H and W")
+    parser.add_argument(
+        "--size", type=image_size, metavar="HxW", help="default: the size of INPUT for testing"
+    )
+    parser.add_argument("--dynamic", action="store_true", help="allow any H and W")
     parser.add_argument("--logits", action="store_true", help="also output the logits")
     parser.add_argument(
-        "--image", action="append", default=[], metavar="FILE", help="also verify on it"
+        "--image", action="append", default=[], metavar="FILE", help="also verify on this image"
     )
-    parser.add_argument("--int8", action="store_true", help="in 8-bit integers, too (onnx)")
+    parser.add_argument("--int8", action="store_true", help="also export in 8-bit integers (onnx)")
     parser.add_argument(
-        "--calibration", type=Path, metavar="DIR", help="images like those that it will see"
+        "--calibration", type=Path, metavar="DIR", help="images like those that the model will see"
     )
     parser.add_argument(
         "--keep",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="convolutions that stay in fp32, by name or the start of it; the last option",
+        help="convolutions that stay in fp32, by name or its beginning; give this option last",
     )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args(argv)

@@ -38,7 +38,7 @@ MARKER = "detectron2/FIXES.txt"
 
 
 def say(text: str) -> None:
-    """Print a line of progress at once, also into a pipe."""
+    """Print a line of progress at once, even into a pipe."""
     print(f"install_detectron2: {text}", flush=True)
 
 
@@ -58,7 +58,7 @@ def run_pip(*args: object, **env: str) -> None:
 
 
 def import_error(*modules: str) -> str:
-    """Import modules in a new process; return the end of what it says, "" if all is well."""
+    """Import modules in a new process; return the end of its output, or "" if all is well."""
     with tempfile.TemporaryDirectory() as elsewhere:  # a ./detectron2 is not the installed one
         done = subprocess.run(
             [sys.executable, "-c", f"import {', '.join(modules)}"],
@@ -70,12 +70,12 @@ def import_error(*modules: str) -> str:
 
 
 def installed_state() -> tuple[str, str]:
-    """Look at the Detectron2 of this environment.
+    """Inspect the Detectron2 of this environment.
 
     Returns:
         state: "absent"; "foreign" (not built by this tool); "outdated" (by this tool, with
             another recipe, or half installed); "current".
-        version: its version, or what stands for it.
+        version: its version, or a substitute for it.
     """
     spec = importlib.util.find_spec("detectron2")
     if spec is None or spec.origin is None:  # no origin: an empty folder left by an uninstall
@@ -122,7 +122,7 @@ def fixed_files(sdist: Path) -> dict[str, bytes]:
 
 
 def describe_fixes() -> str:
-    """List the changed and the new files and why they changed, one a line."""
+    """List the changed and the new files and why they changed, one per line."""
     changed = [f"detectron2/{fix.file}: {fix.why}\n" for fix in recipe.FIXES]
     return "".join(changed + [f"detectron2/{file}: new\n" for file in recipe.NEW_FILES])
 
@@ -189,7 +189,7 @@ def download_sdist(folder: Path) -> Path:
 
 
 def install(wheel: Path) -> None:
-    """Install the wheel and what it requires, and see whether it works."""
+    """Install the wheel and its requirements, and check that it works."""
     # keep the torch that is there, whatever the other requirements say
     keep = wheel.parent / "keep.txt"
     versions = {name: importlib.metadata.version(name) for name in ("torch", "torchvision")}
@@ -222,7 +222,7 @@ def ensure_opencv() -> None:
 
 
 def is_settled() -> bool:
-    """Tell whether a Detectron2 that works is there; exit if a foreign one does not work."""
+    """Return whether a working Detectron2 is installed; exit if a foreign one does not work."""
     state, version = installed_state()
     if state == "absent":
         return False
@@ -243,10 +243,13 @@ def is_settled() -> bool:
 
 
 def main() -> None:
-    """Parse the command line and do what the top of this file says."""
+    """Parse the command line and install Detectron2."""
     parser = argparse.ArgumentParser(description="Install Detectron2 0.6 from PyPI.")
     parser.add_argument(
-        "--wheel-dir", type=Path, metavar="DIR", help="leave the wheel there and install nothing"
+        "--wheel-dir",
+        type=Path,
+        metavar="DIR",
+        help="put the wheel into this folder and install nothing",
     )
     wheel_dir = parser.parse_args().wheel_dir
     if importlib.util.find_spec("pip") is None:

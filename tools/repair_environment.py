@@ -1,6 +1,6 @@
 """Remove what a killed pip left half installed from the virtual environment that runs this.
 
-pip takes a distribution for installed as soon as its .dist-info folder is there, even if the
+pip considers a distribution installed as soon as its .dist-info folder exists, even if the
 installation was interrupted and files are missing. Such folders are deleted here, so that the
 next `pip install` installs these distributions again. Whole ones are left alone. What an
 interrupted upgrade had put aside (~names, they can be gigabytes) is deleted as well.
@@ -20,7 +20,7 @@ def is_whole(dist_info: Path) -> bool:
 
     pip copies the files, makes the scripts, and only then writes INSTALLER, so its absence means
     an interrupted installation; missing files mean an interrupted upgrade or uninstallation.
-    Compiled files do not count: Python makes them anew.
+    Compiled files do not count: Python makes them again.
 
     Args:
         dist_info: the distribution's .dist-info folder.

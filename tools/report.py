@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One HTML file about a run, or comparing several: curves, figures, classes, images, cost.
+"""Write one HTML file about a run, or comparing several: curves, metrics, classes, images, cost.
 
 The page needs no network and no other file. Predictions are kept in the run's folder, in
 report_images, and used again. A checkpoint can hold code that runs when it is loaded: for a run
@@ -24,7 +24,7 @@ def parse_args(argv=None):
         type=Path,
         required=True,
         metavar="OUTPUT_DIR",
-        help="of train_net.py; repeat it to compare runs",
+        help="folder of a run of train_net.py; repeat it to compare runs",
     )
     parser.add_argument(
         "--images",

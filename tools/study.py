@@ -52,7 +52,7 @@ def parse_args(argv=None):
         type=int,
         default=os.cpu_count(),
         metavar="N",
-        help="runs at a time; default: CPUs",
+        help="number of runs at a time; default: CPUs",
     )
     parser.add_argument(
         "--equal-time",

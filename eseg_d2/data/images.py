@@ -1,4 +1,4 @@
-"""Read any image as the models take it: the one place for this."""
+"""Read images for training, evaluation and inference."""
 
 import contextlib
 import os
@@ -22,14 +22,14 @@ __all__ = [
     "upright_rgb",
 ]
 
-DATASET_SUFFIXES = (".jpg", ".jpeg", ".png")  # of the images of a data set, in lower case
-# Suffixes of images that a model is asked about, and the decoders that may run. PIL has more, some
-# of which start other programs (EPS) or are not images.
+DATASET_SUFFIXES = (".jpg", ".jpeg", ".png")  # suffixes of a data set's images, in lower case
+# Suffixes of images for inference, and the decoders that may run. PIL has more, some of which
+# start other programs (EPS) or do not read images.
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".avif"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
-Image.init()  # a Pillow without JPEG 2000 or AVIF reads the others
+Image.init()  # Pillow may have been built without JPEG 2000 or AVIF
 _FORMATS = tuple(
     {"JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF"} & Image.OPEN.keys()
 )
@@ -45,22 +45,23 @@ def read_image(
     max_pixels: float = MAX_PIXELS,
     max_aspect: float = float("inf"),
 ) -> np.ndarray:
-    """Read the (H, W, 3) uint8 pixels of an image, as :func:`upright_rgb` makes them.
+    """Read the (H, W, 3) uint8 pixels of an image, converted by :func:`upright_rgb`.
 
-    Training, evaluation and inference all read images by this function, so that a model sees the
-    same pixels everywhere. Of an animation or several pages the first is taken.
+    Training, evaluation and inference all read images with this function, so that a model sees the
+    same pixels everywhere. Of an animation or a file with several pages, it reads the first image.
 
     Args:
         path: JPEG, PNG, BMP, TIFF, WebP, GIF, PPM/PGM/PBM, JPEG 2000 or AVIF, whatever its suffix.
         image_format: ``"BGR"``, ``"RGB"`` or another one of INPUT.FORMAT.
-        max_pixels: images with more are refused before they are decoded, as all of more than
-            Pillow's limit of 178 million are.
-        max_aspect: so are images whose longer side is more than this many times the shorter one.
+        max_pixels: images with more pixels are rejected before they are decoded, as are all images
+            above Pillow's limit of 178 million.
+        max_aspect: images whose longer side is more than this many times the shorter one are also
+            rejected.
 
     Raises:
-        FileNotFoundError: there is no such file, or it is a link to none.
-        BadSampleError: a folder, an empty file, no image, a broken one, one of too many pixels, or
-            one that is too long and thin. It is a ValueError.
+        FileNotFoundError: the file does not exist, or is a dangling link.
+        BadSampleError: it is a folder, empty, not an image, broken, or has too many pixels or too
+            extreme an aspect ratio. This error is a ValueError.
     """
     with opened(path) as image:
         _check_size(image, path, max_pixels, max_aspect)
@@ -70,7 +71,7 @@ def read_image(
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """Open an image; errors while it is open, of which decoders raise all kinds, name the file.
+    """Open an image; errors while it is open, of whatever kind, are raised with the file's name.
 
     Raises:
         FileNotFoundError, BadSampleError: see :func:`read_image`.
@@ -84,7 +85,7 @@ def opened(path: str | os.PathLike) -> Iterator[Image.Image]:
         raise BadSampleError(f"cannot read the image {name}: {e}") from e
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of PIL's own limit and of odd EXIF data
+            warnings.simplefilter("ignore")  # about PIL's own limit and odd EXIF data
             with Image.open(path, formats=_FORMATS) as image:
                 yield image
     except BadSampleError:
@@ -93,7 +94,7 @@ def opened(path: str | os.PathLike) -> Iterator[Image.Image]:
         raise BadSampleError(f"cannot read the image {name}: {e} Make it smaller.") from e
     except Image.UnidentifiedImageError as e:
         raise BadSampleError(
-            f"cannot read the image {name}: it is no image, or in a format unknown here"
+            f"cannot read the image {name}: it is not an image, or its format is not supported"
         ) from e
     except Exception as e:
         reason = str(e) or type(e).__name__
@@ -118,23 +119,23 @@ def _check_size(
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Return an image in RGB of 8 bits, the right way up.
+    """Return an image upright, in RGB with 8 bits per channel.
 
     - EXIF orientation is applied.
-    - Grey, palette and two-colour images become RGB.
-    - Transparent pixels are laid on white.
-    - Grey of 16 bits is divided by 257 and rounded, so that 0 .. 65535 become 0 .. 255. The
-      darkest and brightest values are not sought: equal pixels stay equal over files.
+    - Greyscale, palette and two-colour images become RGB.
+    - Transparent pixels are put on white.
+    - 16-bit greyscale is divided by 257 and rounded, so that 0 .. 65535 become 0 .. 255. It is not
+      stretched to the range of the image: equal pixels stay equal across files.
     - CMYK is converted without its colour profile; no profile is applied to RGB either.
 
     Args:
-        image: opened; the first frame of it is taken.
+        image: an opened image, of which the first frame is used.
 
     Raises:
         ValueError: it has floating-point pixels, or values of more than 16 bits.
-        OSError: it is damaged; other decoders raise other errors.
+        OSError: it is damaged; some decoders raise other errors.
     """
-    image.load()  # before the EXIF data, whose errors are not those of the pixels
+    image.load()  # before reading the EXIF data, whose errors are ignored
     with contextlib.suppress(Exception):  # broken EXIF data do not make the pixels unreadable
         image = ImageOps.exif_transpose(image)
     if image.mode in _SIXTEEN_BIT or image.mode == "I":
@@ -150,20 +151,20 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 def _from_sixteen_bit(values: np.ndarray) -> Image.Image:
     if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-        raise ValueError("it has 32 bits a pixel; expected 8 or 16")
+        raise ValueError("it has 32 bits per pixel; expected 8 or 16")
     grey = (values.astype(np.uint32) + 128) // 257
     return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
 
 
 def oriented_size(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the (width, height) of an image as :func:`upright_rgb` turns it.
+    """Return the (width, height) of an image after :func:`upright_rgb`.
 
     Args:
-        image: whose EXIF data count.
-        size: its (width, height) as stored.
+        image: image with the EXIF data.
+        size: (width, height) as stored.
     """
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-    except Exception:  # broken EXIF data turn nothing
+    except Exception:  # broken EXIF data rotate nothing
         return size
     return size[::-1] if turned else size

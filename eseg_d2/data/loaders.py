@@ -1,4 +1,4 @@
-"""The loaders of a config's data sets."""
+"""Build the loaders of a config's data sets."""
 
 from collections.abc import Iterator
 
@@ -25,14 +25,14 @@ __all__ = ["TestLoader", "build_test_loader", "build_train_loader"]
 
 
 class TestLoader:
-    """Batches of one sample, as many as the data set has for this process."""
+    """Yields this process's share of a data set, in batches of one sample."""
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a test for pytest
 
     def __init__(self, loader: DataLoader):
         """
         Args:
-            loader: Detectron2's, with an :class:`EvaluationMapper`.
+            loader: Detectron2's loader, with an :class:`EvaluationMapper`.
         """
         self._loader = loader
         self.dataset = loader.dataset
@@ -45,21 +45,21 @@ class TestLoader:
             for sample in batch:
                 if isinstance(sample, str):
                     raise RunError(
-                        f"{sample}\n  Evaluation needs every image: mend the file, or take it out "
-                        "of the data set (tools/check_dataset.py finds all that are broken)."
+                        f"{sample}\n  Evaluation needs every image: repair the file, or remove it "
+                        "from the data set (tools/check_dataset.py finds all that are broken)."
                     )
             yield batch
 
 
 def build_train_loader(cfg: CfgNode, *, seed: int) -> TrainLoader:
-    """Build the loader of DATASETS.TRAIN, of any kind that Detectron2 knows.
+    """Build the loader of DATASETS.TRAIN, for any kind of data set that Detectron2 supports.
 
     Args:
-        cfg: of the run.
-        seed: of order and augmentation, the same in all processes.
+        cfg: config of the run.
+        seed: seed of order and augmentation, equal in all processes.
 
     Raises:
-        ValueError: an unknown sampler, or a batch that does not divide.
+        ValueError: the sampler is unknown, or the batch does not divide.
     """
     name = cfg.DATASETS.TRAIN[0]
     if is_panoptic(name):
@@ -113,7 +113,7 @@ def _build_sampler(
         if "annotations" not in images[0]:
             raise ValueError(
                 "DATALOADER.SAMPLER_TRAIN is RepeatFactorTrainingSampler, which needs instance "
-                f"annotations, and {cfg.DATASETS.TRAIN[0]} has none: set it to TrainingSampler"
+                f"annotations, but {cfg.DATASETS.TRAIN[0]} has none: set it to TrainingSampler"
             )
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
             images, cfg.DATALOADER.REPEAT_THRESHOLD

@@ -1,4 +1,4 @@
-"""Map dataset dicts to what a model takes: in training, in evaluation, of any data set."""
+"""Map dataset dicts to model inputs, for training and for evaluation."""
 
 from collections.abc import Callable
 
@@ -23,17 +23,17 @@ from eseg_d2.utils.errors import BadSampleError
 
 __all__ = ["EvaluationMapper", "LabelCheckedMapper", "PanopticMapper"]
 
-_NO_LIMIT = float("inf")  # on a data set's images, beside Pillow's own of 178 million pixels
+_NO_LIMIT = float("inf")  # on a data set's images, besides Pillow's own limit of 178 million pixels
 _ANNOTATIONS = ("annotations", "sem_seg_file_name")
 
 
 class PanopticMapper:
     """Map a panoptic dataset dict to the model's training input.
 
-    Image and panoptic png go through the same augmentations; the semantic and the instance
-    targets are made from the png afterwards, so that no second annotation file is needed and
-    boxes always fit the masks that are left. (Our choice; Detectron2's Panoptic FPN reads a
-    semantic png and an instance json that are generated beforehand.)
+    Image and panoptic png go through the same augmentations. The semantic and the instance targets
+    are made from the png afterwards, so no second annotation file is needed, and boxes always fit
+    the remaining masks. (Detectron2's Panoptic FPN reads a semantic png and an instance json that
+    are generated beforehand.)
     """
 
     @configurable
@@ -48,9 +48,9 @@ class PanopticMapper:
         """
         Args:
             augmentations: Detectron2 augmentations, applied in this order.
-            image_format: ``"BGR"`` or ``"RGB"``, as the model wants it.
-            label_space: of the data set.
-            with_instances: make instance targets, too; a semantic model needs none.
+            image_format: ``"BGR"`` or ``"RGB"``, as the model expects.
+            label_space: label space of the data set.
+            with_instances: also make instance targets, which semantic models do not need.
         """
         self.with_instances = with_instances
         self.augmentations = T.AugmentationList(augmentations)
@@ -75,33 +75,34 @@ class PanopticMapper:
 
     @classmethod
     def for_validation(cls, cfg: CfgNode, dataset_name: str) -> "PanopticMapper":
-        """Return a mapper to training's targets, of whole images in the test's size."""
+        """Return a mapper to training targets, for whole images at test size."""
         arguments = cls.from_config(cfg, dataset_name)
         arguments["augmentations"] = detection_utils.build_augmentation(cfg, is_train=False)
         return cls(**arguments)
 
     def __call__(self, dataset_dict: dict) -> dict:
-        """
+        """Return a training sample.
+
         Args:
-            dataset_dict: of a panoptic data set, from our loader or Detectron2's own;
+            dataset_dict: dict of a panoptic data set, from our loader or Detectron2's own;
                 ``category_id`` are contiguous ids.
 
         Returns:
-            The dict's own keys and
+            The keys of the dict, and
 
             - ``image``: (3, H, W) uint8 tensor, H and W after augmentation;
             - ``sem_seg``: (H, W) int64 tensor of semantic train ids, or the ignored label where
               the png is void;
-            - ``instances``: Detectron2 ``Instances`` of the things that are left and no crowd,
-              with ``gt_classes`` (ROI classes), ``gt_boxes`` (x0, y0, x1, y1 in pixels) and
-              ``gt_masks`` (``BitMasks``). Possibly none; the key is there ``with_instances``.
+            - ``instances`` (``with_instances`` only): Detectron2 ``Instances`` of the remaining
+              things except crowds, possibly none, with ``gt_classes`` (ROI classes), ``gt_boxes``
+              (x0, y0, x1, y1 in pixels) and ``gt_masks`` (``BitMasks``).
 
         Raises:
             FileNotFoundError: the image or the png is missing.
-            BadSampleError: one cannot be read, or their sizes differ.
+            BadSampleError: one of them cannot be read, or their sizes differ.
             ValueError: the png has ids that its segments_info does not list.
         """
-        dataset_dict = dict(dataset_dict)  # nothing inside is changed
+        dataset_dict = dict(dataset_dict)  # a shallow copy: the values are not changed
         path = dataset_dict["pan_seg_file_name"]
         segments = dataset_dict["segments_info"]
         image = read_image(dataset_dict["file_name"], self.image_format, max_pixels=_NO_LIMIT)
@@ -152,7 +153,7 @@ class PanopticMapper:
 def _resize_and_crop(cfg: CfgNode) -> list:
     augmentations = detection_utils.build_augmentation(cfg, is_train=True)
     if cfg.INPUT.CROP.ENABLED:
-        # after the resizing, as in Detectron2's projects for segmentation: the model gets SIZE
+        # crop after resizing, as Detectron2's segmentation projects do: the model gets SIZE
         augmentations.insert(1, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
         if cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA != 1.0:
             raise ValueError(
@@ -164,10 +165,10 @@ def _resize_and_crop(cfg: CfgNode) -> list:
 
 
 def _to_bytes(panoptic: np.ndarray, segments: list[dict], path: str) -> np.ndarray:
-    """Return the places in ``segments``, from 1, as uint8, which Detectron2 resizes fast.
+    """Return 1-based indices into ``segments`` as uint8, which Detectron2 resizes fast.
 
-    One channel, or three if there are many segments. Void is 0, since transforms of Detectron2 0.6
-    pad with 0 (later ones with 255).
+    It has one channel, or three if there are many segments. Void is 0, because transforms of
+    Detectron2 0.6 pad with 0 (later versions with 255).
     """
     (ids,), lengths = find_runs(panoptic)
     labels = (look_up_segments(ids, segments, path) + 1) % (len(segments) + 1)
@@ -184,16 +185,16 @@ def _from_bytes(labels: np.ndarray, num_segments: int) -> np.ndarray:
 
 
 class LabelCheckedMapper:
-    """A mapper of Detectron2 whose labels are checked; those of the panoptic mapper are right.
+    """Checks the labels of a Detectron2 mapper; those of the panoptic mapper are always valid.
 
-    On a GPU a label out of range would only say "device-side assert".
+    On a GPU, a label out of range would only raise a "device-side assert".
     """
 
     def __init__(self, cfg: CfgNode, mapper: Callable[[dict], dict]):
         """
         Args:
             cfg: the numbers of classes and the ignored label are read.
-            mapper: gives ``sem_seg`` (semantic train ids) or ``instances`` (ROI classes).
+            mapper: returns ``sem_seg`` (semantic train ids) or ``instances`` (ROI classes).
         """
         self._mapper = mapper
         self._num_semantic = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
@@ -201,9 +202,10 @@ class LabelCheckedMapper:
         self._num_rois = cfg.MODEL.ROI_HEADS.NUM_CLASSES
 
     def __call__(self, dataset_dict: dict) -> dict:
-        """
+        """Return the mapper's sample.
+
         Raises:
-            ValueError: a label is no class of the model; names file and label.
+            ValueError: a label is not a class of the model; the message names file and label.
         """
         sample = self._mapper(dataset_dict)
         if "sem_seg" in sample:
@@ -228,10 +230,10 @@ class LabelCheckedMapper:
 
 
 class EvaluationMapper:
-    """Map a dataset dict to a model's input, as Detectron2's mapper does, with our image reader.
+    """Maps a dataset dict to a model's input like Detectron2's mapper, but with our image reader.
 
-    It returns the message in place of a sample that cannot be read: exceptions of worker
-    processes arrive as tracebacks.
+    For an image that cannot be read it returns the message instead of a sample, because exceptions
+    of worker processes arrive as tracebacks.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -244,12 +246,14 @@ class EvaluationMapper:
         self._image_format = cfg.INPUT.FORMAT
 
     def __call__(self, dataset_dict: dict) -> dict | str:
-        """
+        """Return the model's input.
+
         Args:
-            dataset_dict: with ``file_name``.
+            dataset_dict: dict with ``file_name``.
 
         Returns:
-            The dict without its annotations, with ``image`` (3, H, W) uint8; or why there is none.
+            The dict without its annotations and with ``image``, (3, H, W) uint8; or a message that
+            says why the image cannot be read.
         """
         kept = {k: v for k, v in dataset_dict.items() if k not in _ANNOTATIONS}
         try:

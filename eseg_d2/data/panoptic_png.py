@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 VOID = 0
-# What newer Detectron2s pad a panoptic png with: 255 in each channel.
+# The value with which newer versions of Detectron2 pad a panoptic png: 255 in each channel.
 PADDING = 0xFFFFFF
 
 
@@ -38,7 +38,7 @@ def rgb_to_segment_id(rgb: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) int32, R + 256 G + 65536 B.
     """
-    if rgb.size == 0:  # OpenCV takes no empty image
+    if rgb.size == 0:  # OpenCV does not accept empty images
         return np.zeros(rgb.shape[:2], np.int32)
     return _four_bytes_to_id(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2RGBA))
 
@@ -47,7 +47,7 @@ def segment_id_to_rgb(ids: np.ndarray) -> np.ndarray:
     """Return the pixels of a panoptic png: the reverse of :func:`rgb_to_segment_id`.
 
     Args:
-        ids: (...) integers, segment ids.
+        ids: (...) integer segment ids.
 
     Returns:
         (..., 3) uint8.
@@ -57,18 +57,18 @@ def segment_id_to_rgb(ids: np.ndarray) -> np.ndarray:
 
 def _four_bytes_to_id(rgba: np.ndarray) -> np.ndarray:
     ids = rgba.view("<i4")[..., 0]
-    ids &= 0xFFFFFF  # in place: a new map would cost as much again
+    ids &= 0xFFFFFF  # in place: a new map would take as long again
     return ids
 
 
 def read_panoptic_png(path: str) -> np.ndarray:
-    """Read the (H, W) int32 map of segment ids of a panoptic png, RGB or RGBA of 8 bits.
+    """Read the (H, W) int32 segment ids of a panoptic png, RGB or RGBA with 8 bits per channel.
 
-    Alpha is not looked at.
+    Alpha is ignored.
 
     Raises:
         FileNotFoundError: no such file.
-        BadSampleError: it cannot be decoded, is of another kind, or says that it has more pixels
+        BadSampleError: it cannot be decoded, has another format, or claims to have more pixels
             than Pillow accepts.
     """
     with opened(path):  # OpenCV would read a gigapixel from a file of a few bytes
@@ -77,14 +77,14 @@ def read_panoptic_png(path: str) -> np.ndarray:
         wrong = wrong_png_format(f.read(HEADER_BYTES))
     if wrong:
         raise BadSampleError(f"{path} is {wrong}")
-    bgr = cv2.imread(path, cv2.IMREAD_COLOR)  # half again as fast as PIL
+    bgr = cv2.imread(path, cv2.IMREAD_COLOR)  # 1.5 times as fast as PIL
     if bgr is None:
         raise BadSampleError(f"cannot read the image {path}. Is it complete?")
     return _four_bytes_to_id(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA))
 
 
 class PngHeader(NamedTuple):
-    """Bits of a channel, and the colour type of the PNG standard."""
+    """Bits per channel, and the colour type of the PNG standard."""
 
     depth: int
     color_type: int
@@ -96,37 +96,37 @@ _COLORS = {GREY: "grey", RGB: "RGB", PALETTE: "palette", 4: "grey and alpha", RG
 
 
 def png_header(head: bytes) -> PngHeader | None:
-    """Return what the first :data:`HEADER_BYTES` of a file say; None if it is no png."""
+    """Parse the first :data:`HEADER_BYTES` of a file; return None if it is not a png."""
     if len(head) < HEADER_BYTES or not head.startswith(b"\x89PNG\r\n\x1a\n"):
         return None
     return PngHeader(head[24], head[25])
 
 
 def wrong_png_format(head: bytes) -> str:
-    """Say why a file holds no segment ids; empty if it does.
+    """Return why a file cannot hold segment ids, or "" if it can.
 
     Args:
-        head: its first :data:`HEADER_BYTES`.
+        head: the first :data:`HEADER_BYTES` of the file.
     """
     header = png_header(head)
     if header is None:
-        return "no png; segment ids are stored as png"
+        return "not a png; segment ids are stored as png"
     if header.depth == 8 and header.color_type in (RGB, RGBA):
         return ""
     kind = _COLORS.get(header.color_type, header.color_type)
-    return f"a png with {kind} of {header.depth} bit, expected RGB of 8 bit"
+    return f"a png with {kind} of {header.depth} bits, expected RGB of 8 bits"
 
 
 def segment_index(segment_map: np.ndarray, segments_info: list[dict], path: str) -> np.ndarray:
-    """Return which of the listed segments each pixel belongs to.
+    """Return the index of the listed segment to which each pixel belongs.
 
     Args:
-        segment_map: (H, W) integers, segment ids.
+        segment_map: (H, W) integer segment ids.
         segments_info: the segments, each with its ``id``.
-        path: of the png, for the error.
+        path: path of the png, for the error message.
 
     Returns:
-        (H, W) int32: index into ``segments_info``; ``len(segments_info)`` where void.
+        (H, W) int32: index into ``segments_info``; ``len(segments_info)`` for void.
 
     Raises:
         ValueError: pixels have an id that is not listed, or two segments share an id.
@@ -137,12 +137,12 @@ def segment_index(segment_map: np.ndarray, segments_info: list[dict], path: str)
 
 
 def find_runs(*maps: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return the pixels in reading order, as runs in which no map changes.
+    """Split the pixels, in reading order, into runs in which no map changes.
 
-    Runs are far fewer than pixels.
+    There are far fewer runs than pixels.
 
     Args:
-        maps: integers, all of one shape.
+        maps: integer maps, all of the same shape.
 
     Returns:
         The (R,) values of each map, and the (R,) int64 lengths of the runs.
@@ -157,7 +157,7 @@ def find_runs(*maps: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def look_up_segments(ids: np.ndarray, segments_info: list[dict], path: str) -> np.ndarray:
-    """Return what :func:`segment_index` does, for (R,) segment ids."""
+    """Do the same as :func:`segment_index` for (R,) segment ids."""
     known_ids = np.array([s["id"] for s in segments_info], dtype=np.int64)
     order = np.argsort(known_ids)
     ascending = known_ids[order]
@@ -180,7 +180,7 @@ def look_up_segments(ids: np.ndarray, segments_info: list[dict], path: str) -> n
 
 
 class SegmentPixels(NamedTuple):
-    """What the pixels of one segment are: their number and the tight box (x, y, w, h)."""
+    """Number of pixels of a segment, and its tight box (x, y, w, h)."""
 
     area: int
     bbox: tuple[int, int, int, int]
@@ -189,13 +189,13 @@ class SegmentPixels(NamedTuple):
 def count_segments(segment_map: np.ndarray) -> dict[int, SegmentPixels]:
     """Return the area and the box of each value of a map.
 
-    Works on the runs of equal pixels in a row: far fewer than there are pixels.
+    It works on the runs of equal pixels in a row, of which there are far fewer than pixels.
 
     Args:
         segment_map: (H, W) integers.
 
     Returns:
-        By segment id, void (0) included.
+        The pixels of each segment by its id, including void (0).
     """
     height, width = segment_map.shape
     begins = np.ones((height, width), dtype=bool)

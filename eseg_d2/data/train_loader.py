@@ -1,4 +1,4 @@
-"""Training batches in a fixed order, with bad samples left out."""
+"""Load training batches in a reproducible order, and skip bad samples."""
 
 import itertools
 import logging
@@ -23,31 +23,31 @@ __all__ = ["BatchPlan", "PartSampler", "SampleKey", "TrainLoader"]
 logger = logging.getLogger(__name__)
 
 SKIPPED = "skipped_samples"
-ATTEMPTS = 10  # other images in place of a bad one
-# of one image's files; Detectron2's own mappers let Pillow's errors through
+ATTEMPTS = 10  # number of other images that are tried in place of a bad one
+# errors of an image's files; Detectron2's own mappers let Pillow's errors through
 _BAD = (BadSampleError, OSError, SyntaxError, SizeMismatchError, Image.DecompressionBombError)
 
 
 class SampleKey(NamedTuple):
-    """One sample of the endless stream: its place there, and the place of its image."""
+    """A sample of the endless stream: its position there, and the index of its image."""
 
     position: int
     image: int
 
 
 class BatchPlan:
-    """Whole batches, as all processes together see them.
+    """Plans whole batches, over all processes together.
 
-    Images of the same orientation share a batch if ``groups`` says which it is, as by Detectron2's
-    DATALOADER.ASPECT_RATIO_GROUPING; here for all processes at once.
+    With ``groups``, only images of the same orientation share a batch, as with Detectron2's
+    DATALOADER.ASPECT_RATIO_GROUPING; here in all processes at once.
     """
 
     def __init__(self, sampler, batch_size: int, groups: Sequence[int] | None = None):
         """
         Args:
             sampler: one of Detectron2's training samplers, with the same seed in all processes.
-            batch_size: samples of a batch, over all processes.
-            groups: for each image the group whose images may share a batch; None: all may.
+            batch_size: number of samples in a batch, over all processes.
+            groups: group of each image; a batch holds images of a single group. None for no groups.
         """
         self._sampler = sampler
         self._batch_size = batch_size
@@ -56,7 +56,7 @@ class BatchPlan:
         self._waiting: dict[int, list[SampleKey]] = {}
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        # Detectron2's samplers hand out their processes' shares; the whole stream is this one
+        # iterating over the sampler itself would give only this process's share of the stream
         indices = itertools.islice(self._sampler._infinite_indices(), self._position, None)
         for index in indices:
             group = self._groups[index] if self._groups else 0
@@ -68,7 +68,7 @@ class BatchPlan:
                 yield batch
 
     def state_dict(self) -> dict:
-        """Return where the stream is, and the samples that wait for their batch to become full."""
+        """Return the position in the stream, and the samples that wait for their batch to fill."""
         waiting = {group: [tuple(key) for key in keys] for group, keys in self._waiting.items()}
         return {"position": self._position, "waiting": waiting}
 
@@ -80,13 +80,13 @@ class BatchPlan:
 
 
 class PartSampler:
-    """A process's share of each batch, in one or several parts; for ``DataLoader(batch_sampler=)``.
+    """Yields a process's share of each batch, in one or several parts, to a ``DataLoader``.
 
-    Sample j of a batch is for process j modulo their number, so that the same samples, loaded in
-    the same way, are in a batch however many processes share it.
+    Sample j of a batch goes to process j modulo their number, so that a batch consists of the same
+    samples, loaded in the same way, however many processes share it.
 
     Attributes:
-        states: those of the plan after each batch, to be taken when the batch is used.
+        states: states of the plan after each batch; take one when its batch is used.
     """
 
     def __init__(self, plan: BatchPlan, *, rank: int, world_size: int, num_parts: int):
@@ -104,13 +104,13 @@ class PartSampler:
 
 
 class _Unusable(NamedTuple):
-    """What a worker gives in place of a sample, since its exceptions arrive as tracebacks."""
+    """Returned by a worker instead of a sample, because its exceptions arrive as tracebacks."""
 
     message: str
 
 
 class _Samples(Dataset):
-    """A sample is the same in whichever process and whenever it is loaded."""
+    """Loads samples that depend neither on the process nor on the time of loading."""
 
     def __init__(self, images: Sequence[dict], mapper: Callable[[dict], dict], seed: int):
         self._images, self._mapper, self._seed = images, mapper, seed
@@ -134,7 +134,7 @@ class _Samples(Dataset):
         return _Unusable(f"{len(skipped)} images in a row cannot be used:{_lines(skipped)}")
 
     def _candidates(self, first: int) -> Iterator[int]:
-        """Yield the image, then others to take its place, none twice."""
+        """Yield the index of the image, then of other images to replace it, without repetition."""
         yield first
         others = random.sample(range(len(self)), min(ATTEMPTS, len(self)))
         yield from (index for index in others if index != first)
@@ -143,11 +143,11 @@ class _Samples(Dataset):
 class TrainLoader:
     """Iterates over this process's parts of the batches, each a list of mapped samples.
 
-    The order, and every random augmentation, follow from the seed and the place in the stream: not
-    from the number of workers or processes, and not from where a run was interrupted.
+    The order and all random augmentations depend only on the seed and the position in the stream,
+    not on the number of workers or processes, nor on where a run was interrupted.
 
     Attributes:
-        bad_samples: what was left out so far: {file: why}.
+        bad_samples: reason for each file that was skipped so far.
     """
 
     def __init__(
@@ -167,21 +167,21 @@ class TrainLoader:
     ):
         """
         Args:
-            images: dataset dicts with ``file_name``; for the groups ``width`` and ``height``, too.
-            mapper: from such a dict to a sample. If it cannot read a file (BadSampleError, OSError
-                or an error of Pillow's), another image is taken; any other ValueError ends the run.
+            images: dataset dicts with ``file_name``, and for grouping ``width`` and ``height``.
+            mapper: maps such a dict to a sample. If it cannot read a file (BadSampleError, OSError
+                or an error of Pillow's), another image is used; any other ValueError ends the run.
             sampler: one of Detectron2's training samplers, with the same seed in all processes.
-            batch_size: of one update, over all processes.
-            num_parts: the batch of an update is handed out in so many parts.
-            group_by_orientation: a batch has wide or high images only.
-            num_workers: worker processes; 0 loads in this one.
-            prefetch: parts of batches that each worker loads ahead, 1 or more.
-            pin_memory: put them into page-locked memory, if there is a GPU.
-            seed: of the augmentations, 0 or more.
-            max_bad_samples: so many files may be bad; one more ends the run.
+            batch_size: number of samples in an update, over all processes.
+            num_parts: number of parts in which the batch of an update is yielded.
+            group_by_orientation: fill each batch with either wide or tall images.
+            num_workers: number of worker processes; 0 loads in this process.
+            prefetch: number of parts that each worker loads ahead, 1 or more.
+            pin_memory: put samples into page-locked memory if there is a GPU.
+            seed: seed of the augmentations, 0 or more.
+            max_bad_samples: how many files may be bad before the run ends.
 
         Raises:
-            ValueError: the batch does not divide by processes and parts.
+            ValueError: the batch is not divisible by processes and parts.
         """
         world_size = comm.get_world_size()
         if batch_size % (world_size * num_parts) or batch_size <= 0:
@@ -196,7 +196,7 @@ class TrainLoader:
             "world_size": world_size,
             "num_parts": num_parts,
         }
-        # serialised: workers then share its memory
+        # serialised, so that workers share its memory
         self._samples = _Samples(DatasetFromList(images, copy=False), mapper, seed)
         self._num_workers = num_workers
         self._prefetch = prefetch if num_workers else None
@@ -215,7 +215,7 @@ class TrainLoader:
             prefetch_factor=self._prefetch,
             pin_memory=self._pin_memory,
             collate_fn=_as_list,
-            generator=torch.Generator().manual_seed(0),  # or it draws from the process's own
+            generator=torch.Generator().manual_seed(0),  # keeps the process's generator untouched
         )
         for number, part in enumerate(explained(loader, self._num_workers), start=1):
             if number % self._parts["num_parts"] == 0:
@@ -223,26 +223,26 @@ class TrainLoader:
             yield [self._checked(sample) for sample in part]
 
     def state_dict(self) -> dict:
-        """Return where the stream is after the last batch that was handed out whole."""
+        """Return the position in the stream after the last batch that was yielded completely."""
         return {**self._used, "bad_samples": dict(self.bad_samples)}
 
     def load_state_dict(self, state: dict) -> None:
-        """Set the state; the next iterator goes on from there."""
+        """Set the state from which the next iterator continues."""
         self._used = {key: state[key] for key in ("position", "waiting")}
         self.bad_samples = dict(state["bad_samples"])
 
     def _checked(self, sample: dict | _Unusable) -> dict:
         if isinstance(sample, _Unusable):
-            raise RunError(f"{sample.message}\n  tools/check_dataset.py looks at all files.")
+            raise RunError(f"{sample.message}\n  tools/check_dataset.py checks all files.")
         for file, reason in sample.pop(SKIPPED, {}).items():
             self.count_bad_sample(file, reason)
         return sample
 
     def count_bad_sample(self, file: str, reason: str) -> None:
-        """Count a file that was left out, here or in another process; known ones count once.
+        """Count a file that was skipped, here or in another process; each file counts once.
 
         Raises:
-            RunError: they are too many.
+            RunError: too many files are bad.
         """
         if file in self.bad_samples:
             return
@@ -256,9 +256,9 @@ class TrainLoader:
         )
         if number > self._max_bad_samples:
             raise RunError(
-                f"{number} samples cannot be used, and DATALOADER.MAX_BAD_SAMPLES is "
-                f"{self._max_bad_samples}:{_lines(self.bad_samples)}\n  Mend or remove these files "
-                "(tools/check_dataset.py finds all), or allow more."
+                f"{number} samples cannot be used, but DATALOADER.MAX_BAD_SAMPLES is "
+                f"{self._max_bad_samples}:{_lines(self.bad_samples)}\n  Repair or remove these "
+                "files (tools/check_dataset.py finds all), or allow more."
             )
 
 
@@ -267,7 +267,7 @@ def _as_list(samples: list) -> list:
 
 
 def _orientations(images: Sequence[dict]) -> list[int]:
-    """Return 0 for wide images, 1 for high ones, as in Detectron2."""
+    """Return 0 for wide images and 1 for tall ones, as Detectron2 groups them."""
     return [0 if image.get("width", 1) > image.get("height", 0) else 1 for image in images]
 
 

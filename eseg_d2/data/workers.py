@@ -1,4 +1,4 @@
-"""Data workers that die: noticed where their batch is waited for, and explained."""
+"""Detect and explain the death of data workers, where the loader waits for their batch."""
 
 import multiprocessing
 import os
@@ -16,11 +16,11 @@ __all__ = ["explained"]
 
 
 def explained(loader: DataLoader, num_workers: int) -> Iterator[list]:
-    """Yield the loader's batches.
+    """Yield the loader's batches; explain it if a worker dies.
 
     Args:
-        loader: iterated over once.
-        num_workers: the loader's number of worker processes, for the message.
+        loader: loader to iterate over once.
+        num_workers: its number of worker processes, for the message.
 
     Raises:
         RunError: a worker process has died.
@@ -34,14 +34,14 @@ def explained(loader: DataLoader, num_workers: int) -> Iterator[list]:
         yield from batches
     except Exception as e:
         dead = [end for end in map(_end_of, workers) if end]
-        if not dead and "DataLoader worker" in str(e):  # died before the iterator was there
+        if not dead and "DataLoader worker" in str(e):  # died before the iterator existed
             dead = [str(e).rstrip(". ")]
         if not dead:
             raise
         raise RunError(
-            f"{' and '.join(dead)}. Mostly memory was full, or shared memory (df -h /dev/shm): "
+            f"{' and '.join(dead)}. Usually memory or shared memory (df -h /dev/shm) is full: "
             f"use fewer DATALOADER.NUM_WORKERS (now {num_workers}; 0 loads in the main process), "
-            "smaller images, or more shared memory (docker run --shm-size 8g). --resume goes on "
+            "smaller images, or more shared memory (docker run --shm-size 8g). --resume continues "
             "from the last checkpoint."
         ) from e
 
@@ -49,8 +49,8 @@ def explained(loader: DataLoader, num_workers: int) -> Iterator[list]:
 def _start(loader: DataLoader) -> Iterator[list]:
     """Return the loader's iterator, without PyTorch's handler of SIGCHLD.
 
-    The handler raises in whatever the main thread does when a worker dies: in backward, or while a
-    checkpoint is written. Without it the loader notices the death when it next waits for a batch.
+    When a worker dies, the handler raises in whatever the main thread is doing, such as a backward
+    pass or writing a checkpoint. Without it, the loader notices when it next waits for a batch.
     """
     previous = signal.getsignal(signal.SIGCHLD)
     if previous is None or getattr(previous, "__module__", "").startswith("torch."):
@@ -63,19 +63,19 @@ def _start(loader: DataLoader) -> Iterator[list]:
 
 
 def _end_of(worker: BaseProcess) -> str | None:
-    """Return how a worker has ended, or None if it lives."""
-    worker.join(0.1)  # its connections close shortly before it is seen to have ended
+    """Return how a worker ended, or None if it is alive."""
+    worker.join(0.1)  # its connections close shortly before its end is visible
     if worker.exitcode is None:
         return None
     if worker.exitcode < 0:
         how = f"was killed by {signal.Signals(-worker.exitcode).name}"
     else:
-        how = f"has ended with status {worker.exitcode}"
+        how = f"exited with status {worker.exitcode}"
     return f"data worker {worker.pid} {how}"
 
 
 def _leave_group(then: Callable[[int], None] | None, worker: int) -> None:
-    """Leave the group: Ctrl-C in a terminal, or a scheduler's signal, is for the training alone."""
+    """Leave the process group: Ctrl-C and a scheduler's signals are only for the training."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     if then:

@@ -53,9 +53,9 @@ def tag_file(folder: str) -> str:
 
 
 def find_checkpoints(folder: str) -> list[str]:
-    """Return paths of a run's checkpoints: the tagged one first, then from newest to oldest.
+    """Return the paths of a run's checkpoints: the tagged one first, then from newest to oldest.
 
-    The best checkpoints (``model_best_*.pth``) hold weights only and are not among them.
+    The best checkpoints (``model_best_*.pth``) hold only weights and are not among them.
     """
     if not os.path.isdir(folder):
         return []
@@ -78,20 +78,20 @@ def _tagged_name(folder: str) -> str | None:
 
 
 def what_is_kept(folder: str, kind: str = "last") -> str:
-    """Return a sentence on the checkpoint that a run which ends now can go on from."""
+    """Return a sentence that names the checkpoint from which a run that ends now can be resumed."""
     kept = find_checkpoints(folder)
     return f"The {kind} checkpoint is {kept[0]}." if kept else "There is no checkpoint yet."
 
 
 def load_weights(model: nn.Module, path: str) -> None:
-    """Load the weights that a model is to be evaluated with.
+    """Load weights into a model for evaluation.
 
     Args:
         model: changed in place.
-        path: a local file or what Detectron2's PathManager takes; "" loads nothing.
+        path: a local file or any path of Detectron2's PathManager; "" loads nothing.
 
     Raises:
-        ValueError: the file is damaged, holds more than weights, or is of another model.
+        ValueError: the file is damaged, holds more than weights, or belongs to another model.
     """
     summary = SafeCheckpointer(model).load_weights(path)
     if summary:
@@ -99,15 +99,15 @@ def load_weights(model: nn.Module, path: str) -> None:
 
 
 def load_trained(cfg: CfgNode, *, architectures: tuple[str, ...]) -> nn.Module:
-    """Build the model of a config, in evaluation mode, with MODEL.WEIGHTS ("" leaves random ones).
+    """Build the model of a config in evaluation mode with MODEL.WEIGHTS ("" keeps random weights).
 
     Args:
         cfg: not changed.
-        architectures: the MODEL.META_ARCHITECTURE that the caller can work with.
+        architectures: values of MODEL.META_ARCHITECTURE that the caller supports.
 
     Raises:
-        ValueError: the model has another architecture, or the weights are of another model.
-        FileNotFoundError: MODEL.WEIGHTS cannot be had.
+        ValueError: the model has another architecture, or the weights belong to another model.
+        FileNotFoundError: MODEL.WEIGHTS cannot be found or downloaded.
     """
     if cfg.MODEL.META_ARCHITECTURE not in architectures:
         raise ValueError(
@@ -122,17 +122,17 @@ def load_trained(cfg: CfgNode, *, architectures: tuple[str, ...]) -> nn.Module:
 
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer, which writes atomically and executes nothing that it reads.
+    """A checkpointer that writes atomically, and executes nothing in the files that it reads.
 
-    The main process reads, and the others get its content: only it needs to see the files.
+    The main process reads and sends the content to the others: only it needs access to the files.
     """
 
     def save(self, name: str, **extra: object) -> None:
-        """Write everything, as the file to resume from; a folder that was deleted is made anew.
+        """Write a checkpoint to resume from; a deleted folder is created again.
 
         Raises:
-            RunError: the file cannot be written, or the weights are not finite. What was there
-                before is untouched.
+            RunError: the file cannot be written, or the weights are not finite. Earlier files are
+                left untouched.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -142,7 +142,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.tag_last_checkpoint(file_name)
 
     def save_weights(self, name: str, **extra: object) -> None:
-        """Write the model's weights only, not to be resumed from; raises what :meth:`save` does."""
+        """Write only the model's weights, not to be resumed from; raises like :meth:`save`."""
         if self.save_dir and self.save_to_disk:
             self._write(f"{name}.pth", {"model": self.model.state_dict(), **extra})
 
@@ -154,7 +154,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise self._not_written(path, e, len(last_filename_basename)) from e
 
     def has_checkpoint(self) -> bool:
-        """Return whether the main process finds one. To be called in all processes."""
+        """Return whether the main process finds a checkpoint. Call it in all processes."""
         return bool(_of_main_process(find_checkpoints(self.save_dir)))
 
     def remove_leftovers(self) -> None:
@@ -162,20 +162,20 @@ class SafeCheckpointer(DetectionCheckpointer):
             remove_leftovers(self.save_dir)
 
     def resume(self) -> dict:
-        """Load the newest checkpoint that can be read, with the states of everything.
+        """Load the newest readable checkpoint into the model and all checkpointables.
 
         Returns:
-            The entries that were not loaded into anything, such as ``iteration``.
+            The remaining entries, such as ``iteration``.
 
         Raises:
-            RunError: none can be read.
-            ValueError: the checkpoint is of another model.
+            RunError: no checkpoint can be read.
+            ValueError: the checkpoint belongs to another model.
         """
         failures = []
         found = _of_main_process(find_checkpoints(self.save_dir))
         tagged = _tagged_name(self.save_dir)
         if found and tagged not in (None, os.path.basename(found[0])):
-            text = "%s names %r, which is no checkpoint of its folder: the newest one is taken"
+            text = "%s names %r, which is not a checkpoint in its folder: the newest one is used"
             logger.warning(text, tag_file(self.save_dir), tagged[:100])
         for path in found:
             try:
@@ -197,20 +197,20 @@ class SafeCheckpointer(DetectionCheckpointer):
         raise RunError(
             f"--resume, but no checkpoint in OUTPUT_DIR {self.save_dir!r} can be read:\n  "
             + "\n  ".join(failures or ["there is none"])
-            + "\n  Start anew in another OUTPUT_DIR, with a file that can be read as MODEL.WEIGHTS."
+            + "\n  Start a new run in another OUTPUT_DIR, with a readable file as MODEL.WEIGHTS."
         )
 
     def load_weights(self, path: str, cfg: CfgNode | None = None) -> WeightsSummary | None:
         """Load the model's weights; None if ``path`` is "".
 
         Args:
-            path: a local file, or what Detectron2's PathManager takes.
-            cfg: of a training that begins with them: images must be normalised as the weights
-                need it, if the file says how.
+            path: a local file, or any path of Detectron2's PathManager.
+            cfg: config of a training that starts from the weights; if the file states a
+                normalisation, the config must have the same.
 
         Raises:
             UnreadableWeightsError: the file is damaged, or holds more than weights.
-            ValueError: MODEL.PIXEL_MEAN or MODEL.PIXEL_STD are not those of the weights.
+            ValueError: MODEL.PIXEL_MEAN or MODEL.PIXEL_STD differ from those of the weights.
         """
         if not path:
             logger.info("MODEL.WEIGHTS is empty: the model starts from random weights.")
@@ -221,7 +221,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         return self._load_tensors(content, path)
 
     def _read(self, path: str) -> dict:
-        """Return the file's content in Detectron2's form, with "model" in it."""
+        """Return the content of the file in Detectron2's form, which has the key "model"."""
         content = error = None
         if comm.is_main_process():
             try:
@@ -237,30 +237,30 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _require_states(self, content: dict, path: str) -> None:
         if self.checkpointables and not self.checkpointables.keys() & content.keys():
-            raise UnreadableWeightsError(f"{path} holds weights only, nothing to go on with")
+            raise UnreadableWeightsError(f"{path} holds only weights, and no state to resume from")
 
     def _adapt_average(self, content: dict) -> None:
-        """Let a run go on with a moving average from a checkpoint without one, or vice versa."""
+        """Adapt a checkpoint without a moving average to a run that has one, or vice versa."""
         if TRAINING_MODEL in content and TRAINING_MODEL not in self.checkpointables:
             content["model"] = content.pop(TRAINING_MODEL)
             logger.warning(
-                "The checkpoint was written with MODEL_EMA.ENABLED True, and it is False now: the "
-                "run goes on with the weights in training, and their moving average is left out"
+                "The checkpoint was written with MODEL_EMA.ENABLED True, but it is False now: the "
+                "run continues with the trained weights, and their moving average is dropped"
             )
         elif TRAINING_MODEL in self.checkpointables and TRAINING_MODEL not in content:
             content[TRAINING_MODEL] = dict(content["model"])
             logger.warning(
-                "The checkpoint was written with MODEL_EMA.ENABLED False, and it is True now: the "
-                "moving average begins with the checkpoint's weights"
+                "The checkpoint was written with MODEL_EMA.ENABLED False, but it is True now: the "
+                "moving average starts from the checkpoint's weights"
             )
 
     def _load_tensors(self, content: dict, path: str) -> WeightsSummary:
         given = set(content["model"])
         try:
             incompatible = self._load_model(content)
-        except ValueError as e:  # of Detectron2's matching of names
+        except ValueError as e:  # raised when Detectron2 matches names
             raise ValueError(
-                f"the weights of {path} cannot be loaded: {e} They may be of another network."
+                f"the weights of {path} cannot be loaded: {e} They may belong to another network."
             ) from e
         summary = WeightsSummary(
             path,
@@ -314,7 +314,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
 
 def _of_main_process(value):
-    """Return the main process's value, in all processes."""
+    """Return the main process's value in all processes."""
     if comm.get_world_size() == 1:
         return value
     values = [value if comm.is_main_process() else None]
@@ -326,18 +326,18 @@ def _require_finite(weights: dict[str, torch.Tensor], path: str) -> None:
     for name, value in weights.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise RunError(
-                f"{path} is not written, since {name} is not finite: the training has diverged. "
-                "Go on from the last checkpoint (--resume) with a lower SOLVER.BASE_LR or "
+                f"{path} is not written because {name} is not finite: the training has diverged. "
+                "Continue from the last checkpoint (--resume) with a lower SOLVER.BASE_LR or "
                 "SOLVER.CLIP_GRADIENTS.ENABLED True."
             )
 
 
 def _size(content, counted: set[int]) -> int:
-    """Return about how many bytes ``torch.save`` will need: it writes shared memory once.
+    """Return roughly how many bytes ``torch.save`` needs, which writes shared memory once.
 
     Args:
         content: plain containers of tensors.
-        counted: addresses of the memory that has been counted; added to.
+        counted: addresses of the memory counted so far; updated in place.
     """
     if isinstance(content, torch.Tensor):
         storage = content.untyped_storage()

@@ -1,4 +1,4 @@
-"""What happens around the steps of a training: averages, measurements, checkpoints, evaluation."""
+"""Hooks around the training steps: moving average, measurements, checkpoints, evaluation."""
 
 import contextlib
 import logging
@@ -45,7 +45,7 @@ _EVALUATED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, Dr
 
 
 class EMAHook(HookBase):
-    """Updates the average after every iteration: parameters and running statistics.
+    """Updates the moving average of parameters and running statistics after every iteration.
 
     After n iterations the decay is at most (1 + n) / (10 + n), as in TensorFlow's moving averages:
     else the random initial weights would fill a fifth of the average after 800 of 1 / (1 - decay)
@@ -58,7 +58,7 @@ class EMAHook(HookBase):
     def __init__(self, trained: nn.Module, decay: float):
         """
         Args:
-            trained: the model in training, without a wrapper for several processes.
+            trained: the model in training, without a DistributedDataParallel around it.
             decay: w_ema <- decay * w_ema + (1 - decay) * w, at the end.
 
         Raises:
@@ -79,25 +79,26 @@ class EMAHook(HookBase):
         self._averaged.update_parameters(self._trained)
 
     def start_from_average(self) -> None:
-        """Give the trained model the average's weights, which were just loaded."""
+        """Copy the average's weights, which were just loaded, to the trained model."""
         self._trained.load_state_dict(self.model.state_dict())
 
     def continue_at(self, iteration: int) -> None:
-        """Go on averaging, after the average was loaded from a checkpoint of this iteration."""
+        """Continue averaging, after the average was loaded from a checkpoint of this iteration."""
         self._averaged.n_averaged.fill_(iteration)
 
 
 class ThroughputHook(HookBase):
     """Adds ``images_per_second``, ``data_share`` (0..1) and ``max_mem`` (MiB) to the scalars.
 
-    To be registered after Detectron2's ``IterationTimer``, whose times it uses.
+    Register it after Detectron2's ``IterationTimer``, whose times it uses.
     """
 
     def __init__(self, images_per_step: int, device: torch.device):
         """
         Args:
-            images_per_step: of one update, over all processes.
-            device: of the model. Memory is the GPU's, by PyTorch; without one the process's.
+            images_per_step: number of images in one update, over all processes.
+            device: device of the model. ``max_mem`` is PyTorch's peak on a GPU, and else that of
+                the process.
         """
         self._images = images_per_step
         self._device = device
@@ -106,7 +107,7 @@ class ThroughputHook(HookBase):
         storage = self.trainer.storage
         latest = storage.latest()
         if "time" not in latest or latest["time"][1] != self.trainer.iter:
-            return  # Detectron2 leaves the first iterations out
+            return  # Detectron2 skips the first iterations
         seconds = latest["time"][0]
         data = latest["data_time"][0] if "data_time" in latest else 0.0
         storage.put_scalar("images_per_second", self._images / seconds)
@@ -120,19 +121,19 @@ class ThroughputHook(HookBase):
 
 
 class CheckpointHook(HookBase):
-    """Saves ``model_<iteration>.pth`` every so often and ``model_final.pth`` at the end.
+    """Saves ``model_<iteration>.pth`` periodically and ``model_final.pth`` at the end.
 
-    To be registered in all processes, unlike Detectron2's ``PeriodicCheckpointer``: the states of
-    their random numbers go into the file.
+    Unlike Detectron2's ``PeriodicCheckpointer``, register it in all processes: the states of their
+    random number generators go into the file.
     """
 
     def __init__(self, checkpointer: SafeCheckpointer, period: int, keep: int):
         """
         Args:
             checkpointer: saves the trainer.
-            period: iterations from one to the next; 0 or less: only at the end.
-            keep: so many of the newest stay on the disk; 0 keeps all. Those of earlier runs in the
-                same folder are left alone.
+            period: number of iterations between checkpoints; 0 or less: only at the end.
+            keep: how many of the newest stay on the disk; 0 keeps all. Those of earlier runs in the
+                same folder are not touched.
 
         Raises:
             ValueError: ``keep`` is negative.
@@ -159,7 +160,7 @@ class CheckpointHook(HookBase):
             self.save()
 
     def save(self) -> None:
-        """Save the last iteration that was done, in all processes, unless it is saved already."""
+        """Save the last finished iteration unless it is already saved. Call it in all processes."""
         if self._is_saved:
             return
         self._is_saved = True
@@ -169,10 +170,11 @@ class CheckpointHook(HookBase):
             self._save("model_final" if is_last else f"model_{self.trainer.iter:07d}")
 
     def _save(self, name: str) -> None:
-        """
+        """Write the checkpoint and remove old ones.
+
         Raises:
-            RunError: after saving, if the folder has been deleted since the training began: log and
-                metrics still go into files that nobody can see.
+            RunError: after saving, if the folder was deleted during the training: log and metrics
+                still go to files that nobody can see.
         """
         is_deleted = self._has_run_file and not os.path.isfile(self._run_file)
         folder = self._checkpointer.save_dir
@@ -180,8 +182,8 @@ class CheckpointHook(HookBase):
         path = os.path.join(folder, f"{name}.pth")
         if is_deleted:
             raise RunError(
-                f"OUTPUT_DIR {folder!r} was deleted while the run went on: what was there is gone. "
-                f"{path} has been written anew: go on from it with --resume."
+                f"OUTPUT_DIR {folder!r} was deleted during the run: its content is gone. {path} "
+                "has been written again: continue from it with --resume."
             )
         self._remove_old(path)
 
@@ -195,12 +197,13 @@ class CheckpointHook(HookBase):
 
 
 class EvaluationHook(HookBase):
-    """Evaluates every so often and at the end, when Detectron2's ``EvalHook`` does.
+    """Evaluates periodically and at the end, like Detectron2's ``EvalHook``.
 
     All evaluations go to ``OUTPUT_DIR/evaluations.json``, a list of {"iteration", "results"}, and
-    the weights of the best one by each metric to ``model_best_<metric>.pth``. (Detectron2's
-    ``BestCheckpointer`` would have a run go on from these, and forgets them there.) A run that was
-    killed while it evaluated, or is to stop before, does so when it is resumed.
+    the best weights by each metric to ``model_best_<metric>.pth``. (Detectron2's
+    ``BestCheckpointer`` would resume runs from these files, and forgets the best metric on
+    resuming.) An evaluation that was interrupted, or skipped because the run was to stop, is done
+    when the run is resumed.
     """
 
     def __init__(
@@ -213,10 +216,10 @@ class EvaluationHook(HookBase):
     ):
         """
         Args:
-            evaluate: gives Detectron2's results.
-            checkpointer: of the evaluated model.
-            period: iterations from one evaluation to the next; 0: only at the end.
-            best_metrics: "task/metric"; higher is better. Those that results lack are ignored.
+            evaluate: returns Detectron2's results.
+            checkpointer: checkpointer of the evaluated model.
+            period: number of iterations between evaluations; 0: only at the end.
+            best_metrics: "task/metric", where higher is better; ignored if results lack it.
         """
         self._evaluate = evaluate
         self._checkpointer = checkpointer
@@ -234,7 +237,7 @@ class EvaluationHook(HookBase):
         if start and (self._is_due(start) or start >= self.trainer.max_iter):
             self.trainer.storage.iter = start - 1
             if last["iteration"] != start - 1:
-                logger.info("Evaluating what iteration %d had left to be evaluated", start - 1)
+                logger.info("Running the evaluation that iteration %d did not finish", start - 1)
                 self._run(start - 1)
             elif comm.is_main_process():
                 self._put(flatten_results_dict(last["results"]))
@@ -262,11 +265,11 @@ class EvaluationHook(HookBase):
             self._keep_best(flat, iteration)
             self._history.append({"iteration": iteration, "results": plain_results(results)})
             write_json_atomically(self._path, self._history)
-        # the others do not go on before all is evaluated
+        # the other processes wait until everything is evaluated
         comm.synchronize()
 
     def _put(self, flat: dict[str, float | None]) -> None:
-        """Put results into the scalars, without NaN: metrics.json stays strict json."""
+        """Add results to the scalars, without NaN so that metrics.json stays strict json."""
         finite = {k: v for k, v in flat.items() if v is not None and math.isfinite(v)}
         self.trainer.storage.put_scalars(smoothing_hint=False, **finite)
 
@@ -284,7 +287,7 @@ class EvaluationHook(HookBase):
 
 
 def _is_history(content) -> bool:
-    """Return whether this is a list of {"iteration", "results"}."""
+    """Return whether content is a list of {"iteration", "results"}."""
     return isinstance(content, list) and all(
         isinstance(entry, dict)
         and isinstance(entry.get("iteration"), int)
@@ -294,31 +297,31 @@ def _is_history(content) -> bool:
 
 
 class ValidationLossHook(HookBase):
-    """Adds ``validation/<loss>`` and ``validation/total_loss`` to the scalars, every so often.
+    """Adds ``validation/<loss>`` and ``validation/total_loss`` to the scalars periodically.
 
-    The losses are computed as in training on whole images of DATASETS.TEST in the test's size,
+    The losses are computed as in training, but on whole images of DATASETS.TEST at test size,
     without random augmentation: norms use their running statistics, dropout is off, and the random
-    choices that losses make (of proposals) on the CPU are the same each time.
+    choices of the losses (of proposals) on the CPU are the same each time.
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module, period: int, num_images: int):
         """
         Args:
-            cfg: of the run.
-            model: that is evaluated, without a wrapper for several processes.
-            period: iterations from one time to the next, and at the end.
-            num_images: the first so many images of each data set; 0: all.
+            cfg: config of the run.
+            model: the evaluated model, without a DistributedDataParallel around it.
+            period: number of iterations between evaluations; there is always one at the end.
+            num_images: number of images of each data set, the first ones; 0 for all.
 
         Raises:
-            ValueError: a data set of DATASETS.TEST is not a panoptic one.
+            ValueError: DATASETS.TEST is empty, or a data set in it is not panoptic.
         """
         if not cfg.DATASETS.TEST:
             raise ValueError("TEST.VALIDATION_LOSS.ENABLED is True, but DATASETS.TEST is empty")
         for name in cfg.DATASETS.TEST:
             if not is_panoptic(name):
                 raise ValueError(
-                    f"TEST.VALIDATION_LOSS.ENABLED is for panoptic data sets, and {name} is none: "
-                    "set it to False"
+                    f"TEST.VALIDATION_LOSS.ENABLED needs panoptic data sets, but {name} is not "
+                    "panoptic: set it to False"
                 )
         self._cfg, self._model = cfg, model
         self._period, self._num_images = period, num_images
@@ -369,19 +372,19 @@ class ValidationLossHook(HookBase):
 
 
 def build_hooks(trainer, checkpoints: CheckpointHook) -> list[HookBase]:
-    """Build the hooks of a :class:`~eseg_d2.engine.Trainer`, in the order of their calls.
+    """Build the hooks of a :class:`~eseg_d2.engine.Trainer`, in the order in which they run.
 
     Args:
-        trainer: built, but for its hooks.
-        checkpoints: its own, which also saves when a signal ends the run.
+        trainer: the trainer, complete except for its hooks.
+        checkpoints: its checkpoint hook, which also saves when a signal ends the run.
 
     Raises:
-        ValueError: a key has a value that its hook refuses.
+        ValueError: a key has a value that its hook rejects.
     """
     cfg = trainer.cfg
     device = next(trainer.model.parameters()).device
     built = [
-        trainer.ema,  # first: what follows evaluates and saves it
+        trainer.ema,  # first, because the hooks below evaluate and save it
         hooks.IterationTimer(),
         ThroughputHook(trainer.images_per_update, device),
         hooks.LRScheduler(),
@@ -411,12 +414,12 @@ def build_hooks(trainer, checkpoints: CheckpointHook) -> list[HookBase]:
 
 def _precise_bn(trainer) -> HookBase | None:
     cfg = trainer.cfg
-    model = trainer.evaluated_model  # its statistics are those that are used
+    model = trainer.evaluated_model  # the model whose statistics are used
     if not (cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(model)):
         return None
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.DATALOADER.NUM_WORKERS = 0  # it is used rarely
+    cfg.DATALOADER.NUM_WORKERS = 0  # the loader is rarely used
     loader = trainer.build_train_loader(cfg)
     return hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
 

@@ -1,4 +1,4 @@
-"""Starts a run in one process or in many, on GPUs or CPUs, on one machine or several."""
+"""Start a run in one process or in many, on GPUs or CPUs, on one machine or several."""
 
 import argparse
 import errno
@@ -28,8 +28,8 @@ __all__ = ["launch"]
 
 logger = logging.getLogger(__name__)
 
-# For one exchange between processes that all give signs of life: the first may evaluate for long
-# while the others wait.
+# Timeout of a collective among processes that all send heartbeats: the first may evaluate for a
+# long time while the others wait.
 TIMEOUT = timedelta(minutes=60)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -37,20 +37,20 @@ Run = Callable[[argparse.Namespace, CfgNode], None]
 
 
 def launch(run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
-    """Call ``run(args, cfg)`` in every process of the run, this one or those that it starts.
+    """Call ``run(args, cfg)`` in every process of the run: this one, or those that it starts.
 
-    Like Detectron2's ``launch``, but also on CPUs (by gloo), and under torchrun and Slurm's srun,
-    which start the processes themselves. SIGINT, SIGTERM and SIGUSR1 reach all processes.
+    Unlike Detectron2's ``launch`` it also works on CPUs (with gloo), and under torchrun and Slurm's
+    srun, which start the processes themselves. SIGINT, SIGTERM and SIGUSR1 reach all processes.
 
     Args:
-        run: a function of a module, so that other processes can import it.
-        args: of Detectron2's command line: ``num_gpus`` (processes of this machine),
-            ``num_machines``, ``machine_rank``, ``dist_url``; ``resume`` and ``eval_only``.
+        run: a function defined in a module, so that other processes can import it.
+        args: arguments of Detectron2's command line: ``num_gpus`` (processes on this machine),
+            ``num_machines``, ``machine_rank``, ``dist_url``, ``resume`` and ``eval_only``.
         cfg: MODEL.DEVICE, OUTPUT_DIR, DATASETS and LAUNCH are read.
 
     Raises:
-        SystemExit: with the sentence that ended the run, and status 1; or 128 and the number of the
-            signal that ended it.
+        SystemExit: with a message and status 1 if an error ended the run; with status 128 plus the
+            number of the signal that ended it.
     """
     place = place_from_environment() if args.num_gpus * args.num_machines <= 1 else None
     if args.num_gpus == 1 and args.num_machines > 1:
@@ -70,7 +70,7 @@ def launch(run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
 
 
 def _start(run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
-    """Start the processes of this machine, and wait for them."""
+    """Start the processes of this machine and wait for them."""
     size = args.num_gpus
     url = args.dist_url if args.dist_url != "auto" else f"tcp://127.0.0.1:{_free_port()}"
     places = [
@@ -110,25 +110,25 @@ def _start(run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
 
 def _how_it_ended(error: torch_multiprocessing.ProcessExitedException, output_dir: str) -> str:
     if number := requested():
-        return f"{signal.Signals(number).name} has ended the run before it had begun."
+        return f"{signal.Signals(number).name} ended the run before it had started."
     if error.signal_name:
         how = f"was killed by {error.signal_name}"
         if error.signal_name == "SIGKILL":
-            how += " (often the system's, when memory is full)"
+            how += " (often sent by the system when memory runs out)"
     else:
-        how = f"has ended with status {error.exit_code}"
+        how = f"exited with status {error.exit_code}"
     return (
-        f"process {error.error_index} {how}, so the others were ended, too. The last checkpoint in "
-        f"{output_dir} is kept: --resume goes on from there."
+        f"process {error.error_index} {how}, so the others were stopped. The last checkpoint in "
+        f"{output_dir} is kept: --resume continues from there."
     )
 
 
 def _child(index: int, places: list[Place], run: Run, args, cfg, sentences) -> None:
     if hasattr(os, "setpgrp"):
-        os.setpgrp()  # Ctrl-C in a terminal is for the parent, which forwards it once
+        os.setpgrp()  # only the parent gets Ctrl-C in a terminal, and forwards it once
     if cfg.MODEL.DEVICE == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max((os.cpu_count() or 1) // len(places), 1))
-    # torch has Linux send SIGINT when the parent is gone, and the parent may ignore SIGINT
+    # torch makes Linux send SIGINT when the parent is gone, and the parent may ignore SIGINT
     with stop_signals(even_ignored=True):
         try:
             if (parent := multiprocessing.parent_process()) and parent.is_alive():
@@ -145,7 +145,7 @@ def _child(index: int, places: list[Place], run: Run, args, cfg, sentences) -> N
 
 
 def _end_with_sentence(function: Callable, *args) -> None:
-    """Call a function; an error that says all there is to say ends the process, untraced."""
+    """Call a function; errors with a complete message end the process without a traceback."""
     try:
         function(*args)
     except RunError as e:
@@ -154,13 +154,13 @@ def _end_with_sentence(function: Callable, *args) -> None:
         if e.errno not in _DISK_ERRORS:
             raise
         sys.exit(
-            f"train_net.py: cannot write: {e}. The last checkpoint is kept; make room or the "
-            "folder writable, then go on with --resume."
+            f"train_net.py: cannot write: {e}. The last checkpoint is kept; free disk space or "
+            "make the folder writable, then continue with --resume."
         )
 
 
 def _in_place(place: Place, run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
-    """Join the others, and run."""
+    """Join the other processes, and run."""
     on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(place.local_rank)
@@ -178,9 +178,9 @@ def _in_place(place: Place, run: Run, args: argparse.Namespace, cfg: CfgNode) ->
         if isinstance(e, RunError):
             raise
         raise RunError(
-            f"process {place.rank} of {place.world_size} has not met the others at {place.url}: {e}"
+            f"process {place.rank} of {place.world_size} cannot join the others at {place.url}: {e}"
         ) from e
-    # Detectron2 0.6 has no public way to its groups of a machine's processes, and no need of them
+    # Detectron2 0.6 has no public function for the groups of a machine's processes, nor needs them
     if hasattr(comm, "create_local_process_group") and place.world_size % place.local_size == 0:
         comm.create_local_process_group(place.local_size)
     stopped = None

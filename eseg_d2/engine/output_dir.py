@@ -1,4 +1,4 @@
-"""The folder of a run: one run at a time writes to it, and nothing in it is lost."""
+"""The folder of a run: only one run at a time writes to it, and nothing in it is lost."""
 
 import datetime
 import errno
@@ -29,7 +29,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-RECORDS = ("metrics.json", "evaluations.json", "run.json")  # what a run adds to as it goes on
+RECORDS = ("metrics.json", "evaluations.json", "run.json")  # files to which a run keeps adding
 LOCK_FILE = "run.lock"
 _WRITTEN = (*RECORDS, LOCK_FILE, "results.json", "last_checkpoint", "config.yaml", "log.txt")
 
@@ -37,10 +37,10 @@ _held: dict[str, TextIO] = {}  # a lock lasts as long as its file is open
 
 
 def require_output_dir(folder: str) -> None:
-    """Make OUTPUT_DIR, and check that the files of a run can be written there.
+    """Create OUTPUT_DIR, and check that the files of a run can be written there.
 
     Raises:
-        OSError: they cannot, or something else has the name of one.
+        OSError: they cannot be written, or something else has the name of one of them.
     """
     try:
         os.makedirs(folder, exist_ok=True)
@@ -54,20 +54,20 @@ def require_output_dir(folder: str) -> None:
     for entry in os.scandir(folder):
         is_checkpoint = entry.name.startswith("model_") and entry.name.endswith(".pth")
         if (is_checkpoint or entry.name in _WRITTEN) and os.path.exists(entry) != entry.is_file():
-            kind = "a folder" if entry.is_dir() else "no regular file"
+            kind = "a folder" if entry.is_dir() else "not a regular file"
             raise OSError(
-                f"{entry.path} is {kind}, and a run writes a file of this name: move it away, or "
+                f"{entry.path} is {kind}, but a run writes a file of this name: move it away, or "
                 "give another OUTPUT_DIR"
             )
 
 
 def lock_output_dir(folder: str) -> None:
-    """Keep other runs out of OUTPUT_DIR until this process ends, in whatever way.
+    """Lock OUTPUT_DIR against other runs until this process ends, however it ends.
 
-    To be called in all processes of a run; the main one holds the lock.
+    Call it in all processes of a run; the main one holds the lock.
 
     Raises:
-        RunError: another run uses the folder. Raised in all processes.
+        RunError: in all processes, if another run uses the folder.
     """
     refusal = comm.all_gather(_lock(folder) if comm.is_main_process() else None)[0]
     if refusal:
@@ -75,26 +75,26 @@ def lock_output_dir(folder: str) -> None:
 
 
 def _lock(folder: str) -> str | None:
-    """Return why the folder is not to be used, or None."""
+    """Return why the folder must not be used, or None."""
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(os.path.realpath(folder), LOCK_FILE)
     if path in _held:
         return None
     file = open(path, "a+")  # noqa: SIM115, open until the process ends
     try:
-        # a lock of this process alone: with flock, data workers that outlive it would keep it
+        # lockf locks for this process alone: with flock, data workers that outlive it would keep it
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
         with file:
             file.seek(0)
-            holder = file.read().strip() or "a process that does not say which"
+            holder = file.read().strip() or "an unknown process"
         if e.errno not in (errno.EACCES, errno.EAGAIN):
             logger.warning(
-                "OUTPUT_DIR %s cannot be locked (%s): no other run may write there.", folder, e
+                "OUTPUT_DIR %s cannot be locked (%s): let no other run write there.", folder, e
             )
             return None
         return (
-            f"OUTPUT_DIR {folder!r} is in use by {holder}. Wait for it or end it, or give another "
+            f"OUTPUT_DIR {folder!r} is in use by {holder}. Wait for it, end it, or give another "
             "OUTPUT_DIR."
         )
     file.truncate(0)
@@ -106,12 +106,12 @@ def _lock(folder: str) -> str | None:
 
 
 def set_aside(folder: str, names: Sequence[str], why: str) -> None:
-    """Rename files to their name with the next free number, and log it.
+    """Append the next free number to the names of files, and log it.
 
     Args:
-        folder: of the run.
-        names: of files in it; those that are not there, or empty, are left out.
-        why: what is said about them.
+        folder: folder of the run.
+        names: names of files in it; missing and empty ones are skipped.
+        why: reason, for the log.
     """
     paths = [os.path.join(folder, name) for name in names]
     paths = [path for path in paths if os.path.isfile(path) and os.path.getsize(path)]
@@ -126,11 +126,11 @@ def set_aside(folder: str, names: Sequence[str], why: str) -> None:
 
 
 def read_record(path: str, is_valid: Callable[[object], bool]):
-    """Return the content of a json file of a run, or None.
+    """Return the content of a json file of a run; None if it is missing or damaged.
 
     Args:
-        path: of the file. If it is damaged it is set aside, so that it is not overwritten.
-        is_valid: whether content is what the file should hold.
+        path: path of the file. A damaged file is set aside, so that it is not overwritten.
+        is_valid: returns whether content is what the file should hold.
     """
     content = read_json_or_none(path)
     if content is not None and is_valid(content):
@@ -152,10 +152,5 @@ def plain_results(results: dict) -> dict:
 
 
 def write_results(results: dict, path: str) -> None:
-    """Write Detectron2's dictionary of results as strict json: NaN becomes null.
-
-    Args:
-        results: nested dicts of numbers.
-        path: of the json file.
-    """
+    """Write Detectron2's nested results as strict json: NaN becomes null."""
     write_json_atomically(path, plain_results(results))

@@ -1,4 +1,4 @@
-"""What is checked before a run starts: command line, machine, folder, data, weights."""
+"""Checks before a run starts: command line, machine, folder, data, weights."""
 
 import argparse
 import os
@@ -19,13 +19,13 @@ __all__ = ["check_launch", "prepare_run", "require_inputs"]
 
 
 def prepare_run(args: argparse.Namespace) -> CfgNode:
-    """Return the config of a command line, checked against machine, data and weights; frozen.
+    """Return the frozen config of a command line, checked against machine, data and weights.
 
     Args:
-        args: of train_net.py.
+        args: arguments of train_net.py.
 
     Raises:
-        ValueError, FileNotFoundError: as the functions that it calls.
+        ValueError, FileNotFoundError: see :func:`check_launch` and :func:`require_inputs`.
     """
     place = place_from_environment()
     world_size = place.world_size if place else max(args.num_gpus * args.num_machines, 1)
@@ -44,29 +44,29 @@ def check_launch(cfg: CfgNode, args: argparse.Namespace, world_size: int) -> Non
         cfg: MODEL.DEVICE, MODEL.WEIGHTS, OUTPUT_DIR, LAUNCH and SOLVER are read.
         args: with ``num_gpus``, ``num_machines``, ``machine_rank``, ``dist_url``, ``resume`` and
             ``eval_only``.
-        world_size: processes of all machines.
+        world_size: number of processes on all machines.
 
     Raises:
-        ValueError: more GPUs than there are, no address to meet at, a limit that is not positive,
-            a batch that does not divide, nothing to evaluate, or checkpoints of a run that this one
-            does not resume.
+        ValueError: there are not enough GPUs, no address to meet at, a timeout that is not
+            positive, a batch that does not divide, nothing to evaluate, or checkpoints of a run
+            that this one does not resume.
     """
     found = torch.cuda.device_count()
     if args.num_gpus < 1 or not 0 <= args.machine_rank < args.num_machines:
         raise ValueError(
             f"--num-gpus {args.num_gpus} --num-machines {args.num_machines} --machine-rank "
-            f"{args.machine_rank}; expected 1 or more of both, and a rank from 0 to one less than "
-            "the machines"
+            f"{args.machine_rank}; expected at least 1 GPU and 1 machine, and a rank from 0 to one "
+            "less than the number of machines"
         )
     if cfg.MODEL.DEVICE != "cpu" and args.num_gpus > found:
         raise ValueError(
-            f"--num-gpus {args.num_gpus}, but this machine has {found}. Give no more than these, "
-            "or MODEL.DEVICE cpu for so many processes without GPUs."
+            f"--num-gpus {args.num_gpus}, but this machine has {found}. Give at most that many, or "
+            "MODEL.DEVICE cpu for as many processes without GPUs."
         )
     if args.num_machines > 1 and args.dist_url == "auto":
         raise ValueError(
             f"--num-machines {args.num_machines} needs --dist-url tcp://FIRST_MACHINE:PORT, the "
-            "same on all: the address of the machine with --machine-rank 0, and a free port of it"
+            "same on all machines: the address of --machine-rank 0 and a free port on it"
         )
     if cfg.LAUNCH.TIMEOUT_SECONDS < 1:
         raise ValueError(
@@ -74,8 +74,8 @@ def check_launch(cfg: CfgNode, args: argparse.Namespace, world_size: int) -> Non
         )
     if cfg.SOLVER.IMS_PER_BATCH % world_size:
         raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {world_size} processes "
-            "cannot share equally: make it a multiple of their number"
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which is not divisible by the "
+            f"number of processes, {world_size}: make it a multiple of that"
         )
     _check_resume(cfg, args)
 
@@ -95,27 +95,27 @@ def _check_resume(cfg: CfgNode, args: argparse.Namespace) -> None:
             )
     elif found and not args.resume:
         raise ValueError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} holds checkpoints of an earlier run, {found[0]} among "
-            "them: go on with it by --resume, or give another OUTPUT_DIR for a new run"
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} holds checkpoints of an earlier run, such as "
+            f"{found[0]}: continue it with --resume, or give another OUTPUT_DIR for a new run"
         )
     elif args.resume and not found and os.path.isfile(tag := tag_file(cfg.OUTPUT_DIR)):
         raise ValueError(
-            f"--resume, but the checkpoint that {tag} names is gone, and there is no other: bring "
-            "it back, or remove that file to start anew"
+            f"--resume, but the checkpoint that {tag} names is gone, and there is no other: "
+            "restore it, or remove that file to start a new run"
         )
 
 
 def require_inputs(cfg: CfgNode, *, eval_only: bool) -> None:
-    """Check that the data sets and the initial weights can be had, before anything is built.
+    """Check that the data sets and the initial weights are available, before anything is built.
 
     Args:
-        cfg: DATASETS, MODEL.WEIGHTS and TEST.AUG are read.
-        eval_only: then only DATASETS.TEST is needed.
+        cfg: DATASETS, MODEL and TEST.AUG are read.
+        eval_only: check only DATASETS.TEST.
 
     Raises:
         FileNotFoundError: a data set or the weights are missing.
-        ValueError: a data set is not registered, or TEST.AUG or CLASS_WEIGHTS are not for this
-            model.
+        ValueError: a data set is not registered, or the model does not support TEST.AUG or
+            CLASS_WEIGHTS.
     """
     head = cfg.MODEL.SEM_SEG_HEAD
     if head.CLASS_WEIGHTS and not issubclass(SEM_SEG_HEADS_REGISTRY.get(head.NAME), SemanticHead):
@@ -126,7 +126,7 @@ def require_inputs(cfg: CfgNode, *, eval_only: bool) -> None:
     if cfg.TEST.AUG.ENABLED and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
         raise ValueError(
             "TEST.AUG.ENABLED is for semantic models (MODEL.META_ARCHITECTURE SemanticSegmentor), "
-            f"and this is {cfg.MODEL.META_ARCHITECTURE}: set it to False"
+            f"but this is {cfg.MODEL.META_ARCHITECTURE}: set it to False"
         )
     require_datasets(cfg.DATASETS.TEST if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     fetch_weights(cfg.MODEL.WEIGHTS)

@@ -1,4 +1,4 @@
-"""What a run was made of: code, environment, data."""
+"""Record what a run was made from: code, environment, data."""
 
 import datetime
 import hashlib
@@ -36,15 +36,15 @@ _PACKAGES = (
 def record_start(cfg: CfgNode, start_iter: int) -> list[str]:
     """Write ``OUTPUT_DIR/run.json``; a resumed run adds to it.
 
-    It holds the command, the commit, versions, a fingerprint of each data set, and when the run
-    was started at which iteration with how many processes. The full config is in config.yaml.
+    The file holds the command, the commit, versions, a fingerprint of each data set, and for each
+    start of the run its time, iteration and number of processes. The config is in config.yaml.
 
     Args:
-        cfg: of the run.
-        start_iter: 0 for a new one.
+        cfg: config of the run.
+        start_iter: first iteration; 0 for a new run.
 
     Returns:
-        Sentences on what differs from how the run began.
+        Sentences that describe what has changed since the run began.
     """
     path = os.path.join(cfg.OUTPUT_DIR, RUN_FILE)
     earlier = (read_record(path, _is_run) if start_iter else None) or {}
@@ -68,7 +68,7 @@ def record_start(cfg: CfgNode, start_iter: int) -> list[str]:
 
 
 def plain_config(cfg: CfgNode) -> dict:
-    """Return a config as nested dicts of plain values, to be kept in a checkpoint."""
+    """Return a config as nested dicts of plain values, to store in a checkpoint."""
     return yaml.safe_load(cfg.dump())
 
 
@@ -76,9 +76,8 @@ def changed_keys(before: dict, now: dict, prefix: str = "") -> list[str]:
     """Return "KEY old -> new" for each key in which two configs differ.
 
     Args:
-        before: of :func:`plain_config`.
-        now: likewise.
-        prefix: goes before each key.
+        before, now: configs from :func:`plain_config`.
+        prefix: prefix of each key.
     """
     changes = []
     for key in sorted(before.keys() | now.keys()):
@@ -91,10 +90,10 @@ def changed_keys(before: dict, now: dict, prefix: str = "") -> list[str]:
 
 
 def dataset_fingerprint(name: str) -> dict:
-    """Return a checksum of a data set's annotations, and of its other files' names and sizes.
+    """Return a checksum of a data set's annotations, and of the names and sizes of its files.
 
     Args:
-        name: of a registered data set that is there.
+        name: name of a registered data set whose files exist.
 
     Returns:
         ``{"fingerprint": hex digest, "images": number of image files}``. Pixels are not read.
@@ -112,7 +111,7 @@ def dataset_fingerprint(name: str) -> dict:
 def annotation_digest(name: str) -> str:
     """Return a short checksum of the annotation files of a registered data set.
 
-    Those that are not there, or not named by its metadata, are left out.
+    Files that do not exist, or that its metadata does not name, are left out.
     """
     return f"version {_annotations(name).hexdigest()[:12]}"
 
@@ -129,7 +128,7 @@ def _annotations(name: str):
 
 
 def _files(root: str) -> list[tuple[str, int]]:
-    """Return the path below ``root`` and the size of each file."""
+    """Return the relative path and the size of each file below ``root``."""
     return [
         (os.path.relpath(entry.path, root), entry.stat().st_size)
         for folder, _, _ in os.walk(root)
@@ -139,7 +138,7 @@ def _files(root: str) -> list[tuple[str, int]]:
 
 
 def _is_run(content) -> bool:
-    """Return whether this is what record_start writes, as far as it is read again."""
+    """Return whether content has the parts of :func:`record_start`'s file that are read again."""
     kinds = {"starts": list, "datasets": dict, "environment": dict}
     return isinstance(content, dict) and all(
         isinstance(content.get(key), kind) for key, kind in kinds.items()
@@ -147,7 +146,7 @@ def _is_run(content) -> bool:
 
 
 def _git() -> dict | None:
-    """Return the state of this package's folder, if it is a checkout."""
+    """Return the commit of this package's folder, and whether it is dirty; None if no checkout."""
     folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
     def git(*words: str) -> str:

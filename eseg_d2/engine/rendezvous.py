@@ -1,4 +1,4 @@
-"""Where the processes of a run stand, how they meet, and whether they are about to do the same."""
+"""The ranks of a run's processes, how they meet, and the check that they all do the same."""
 
 import argparse
 import hashlib
@@ -29,20 +29,20 @@ __all__ = ["Place", "compare", "meet", "place_from_environment", "what_must_be_e
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 10.0  # seconds of waiting before it is said, for the first time
-# What may differ from process to process: no result depends on it.
+PATIENCE = 10.0  # seconds of waiting before the first message
+# Keys that may differ between processes, because no result depends on them.
 _LOCAL_KEYS = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "LAUNCH.TIMEOUT_SECONDS")
 
 
 class Place(NamedTuple):
-    """Where a process stands among those of its run.
+    """The place of a process among those of its run.
 
     Attributes:
-        rank: among all, from 0.
-        world_size: number of all.
-        local_rank: among those of its machine, from 0.
-        local_size: number of those.
-        url: where they meet, as ``init_process_group`` takes it.
+        rank: rank among all processes, from 0.
+        world_size: number of all processes.
+        local_rank: rank among the processes of its machine, from 0.
+        local_size: number of processes on its machine.
+        url: where they meet, in the form of ``init_process_group``.
     """
 
     rank: int
@@ -53,13 +53,13 @@ class Place(NamedTuple):
 
 
 def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """Return the place that torchrun or Slurm's srun has given to this process, or None.
+    """Return the place that torchrun or Slurm's srun assigned to this process, or None.
 
     Args:
-        environment: variables of the process.
+        environment: environment variables of the process.
 
     Raises:
-        ValueError: some of the variables are there and others not.
+        ValueError: only some of torchrun's variables are set.
     """
     if {"RANK", "WORLD_SIZE"} <= environment.keys():
         return _torchrun(environment)
@@ -74,7 +74,7 @@ def _torchrun(environment: Mapping[str, str]) -> Place:
     if missing:
         raise ValueError(
             f"RANK and WORLD_SIZE are set in the environment, but not {', '.join(missing)}: start "
-            "with torchrun, which sets all, or unset RANK and WORLD_SIZE"
+            "with torchrun, which sets all of them, or unset RANK and WORLD_SIZE"
         )
     rank, world_size, local_rank, local_size = (int(environment[name]) for name in names)
     return Place(rank, world_size, local_rank, local_size, "env://")
@@ -89,13 +89,13 @@ def _slurm(environment: Mapping[str, str]) -> Place:
     local_size = int(re.split(r"\D", per_node)[0])  # "4(x2)": 4 on each of 2 nodes
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
     host = environment.get("MASTER_ADDR") or _first_host(nodes)
-    # a port that all processes of the job know, and other jobs mostly do not take
+    # a port that all processes of the job can compute, and that other jobs rarely use
     port = environment.get("MASTER_PORT") or 20000 + int(environment.get("SLURM_JOB_ID", 0)) % 20000
     return Place(rank, world_size, local_rank, local_size, f"tcp://{host}:{port}")
 
 
 def _first_host(nodes: str) -> str:
-    """Return the first host of Slurm's list, "node[03-07,9],other" say."""
+    """Return the first host of Slurm's list, such as "node[03-07,9],other"."""
     if not nodes:
         return "127.0.0.1"
     try:
@@ -106,15 +106,15 @@ def _first_host(nodes: str) -> str:
 
 
 def meet(place: Place, own: Mapping[str, str], limit: float) -> Store:
-    """Wait for all processes of the run; every now and then say for whom.
+    """Wait for all processes of the run, and log from time to time which are missing.
 
     Args:
-        place: of this process.
+        place: place of this process.
         own: see :func:`what_must_be_equal`.
-        limit: seconds to wait.
+        limit: timeout in seconds.
 
     Returns:
-        PyTorch's key-value store that they share.
+        The key-value store of PyTorch that they share.
 
     Raises:
         RunError: in all processes, if they are not about to do the same; some have not come; or
@@ -124,15 +124,15 @@ def meet(place: Place, own: Mapping[str, str], limit: float) -> Store:
     store = _open_store(place, waiting)
     if store.add(f"place/{place.rank}", 1) > 1:
         raise RunError(
-            f"two processes are number {place.rank} of {place.world_size} at {place.url}: give "
-            "each machine another --machine-rank, from 0 on."
+            f"two processes have rank {place.rank} of {place.world_size} at {place.url}: give "
+            "each machine its own --machine-rank, from 0 on."
         )
     store.set(f"own/{place.rank}", json.dumps({**own, "host": socket.gethostname()}))
     keys = [f"own/{rank}" for rank in range(place.world_size)]
     while missing := [rank for rank, key in enumerate(keys) if not store.check([key])]:
         come = place.world_size - len(missing)
         waiting.wait(
-            f"{come} of {place.world_size} processes have come to {place.url}, not yet: "
+            f"{come} of {place.world_size} processes have joined at {place.url}, missing: "
             f"{', '.join(map(str, missing))}"
         )
     if place.rank == 0:
@@ -140,7 +140,7 @@ def meet(place: Place, own: Mapping[str, str], limit: float) -> Store:
     difference = store.get("difference").decode()
     waiting, readers = _Waiting(place, limit), store.add("readers", 1)
     while place.rank == 0 and readers < place.world_size:  # the store ends with this process
-        waiting.wait(f"{readers} of {place.world_size} processes have read what differs")
+        waiting.wait(f"{readers} of {place.world_size} processes have read the comparison")
         readers = store.add("readers", 0)
     if difference:
         raise RunError(difference)
@@ -150,12 +150,12 @@ def meet(place: Place, own: Mapping[str, str], limit: float) -> Store:
 def what_must_be_equal(
     cfg: CfgNode, args: argparse.Namespace, *, with_data: bool
 ) -> dict[str, str]:
-    """Return what a process is about to do: its config, command, code, versions and data, as text.
+    """Return what must be equal in all processes, as text: config, command, code, versions, data.
 
     Args:
         cfg: OUTPUT_DIR, DATALOADER.NUM_WORKERS, LAUNCH.TIMEOUT_SECONDS, the number of the device
             and the folders of DATASETS.PANOPTIC are left out: they may differ.
-        args: of train_net.py: ``resume`` and ``eval_only``.
+        args: arguments of train_net.py, with ``resume`` and ``eval_only``.
         with_data: also read the annotation files of the data sets.
     """
     equal = {key: repr(value_of(cfg, key)) for key in _leaves(cfg) if key not in _LOCAL_KEYS}
@@ -176,11 +176,11 @@ def compare(processes: Sequence[Mapping[str, str]]) -> str:
     """Compare what processes are about to do.
 
     Args:
-        processes: of each, by rank: :func:`what_must_be_equal`, and its "host". What one of two
-            does not state is not compared.
+        processes: result of :func:`what_must_be_equal` and "host" of each process, by rank. What
+            only one of two processes states is not compared.
 
     Returns:
-        A sentence that names what differs, with both values; "" if nothing does.
+        A message that names what differs, with both values; "" if nothing does.
     """
     first = processes[0]
     for rank, other in enumerate(processes):
@@ -188,15 +188,14 @@ def compare(processes: Sequence[Mapping[str, str]]) -> str:
         if keys:
             words = "; ".join(f"{key} is {first[key]} and {other[key]}" for key in keys)
             return (
-                f"process 0 (on {first['host']}) and process {rank} (on {other['host']}) are not "
-                f"about to do the same: {words}. Start all with the same command, config, code and "
-                "data."
+                f"process 0 (on {first['host']}) and process {rank} (on {other['host']}) differ: "
+                f"{words}. Start all processes with the same command, config, code and data."
             )
     return ""
 
 
 class _Waiting:
-    """Waits a moment at a time, for so long in all; says now and then for whom."""
+    """Waits in short steps up to a limit, and logs from time to time what is missing."""
 
     def __init__(self, place: Place, limit: float):
         self._place, self._limit = place, limit
@@ -220,14 +219,14 @@ class _Waiting:
 
 def _open_store(place: Place, waiting: _Waiting) -> Store:
     url = urlparse(place.url)
-    if url.scheme != "tcp":  # of torchrun, whose processes have met already
+    if url.scheme != "tcp":  # torchrun's, whose processes have already met
         return next(distributed.rendezvous(place.url, place.rank, place.world_size))[0]
     if url.hostname is None or url.port is None:
         raise RunError(
             f"--dist-url {place.url}: expected tcp://FIRST_MACHINE:PORT, the address of the "
             "machine with --machine-rank 0, and a free port of it"
         )
-    while place.rank > 0:  # TCPStore would try with a stack trace for each failure
+    while place.rank > 0:  # TCPStore itself would print a stack trace for each failure
         try:
             socket.create_connection((url.hostname, url.port), timeout=PATIENCE).close()
             break
@@ -243,7 +242,7 @@ def _open_store(place: Place, waiting: _Waiting) -> Store:
             wait_for_workers=False,
         )
     except RuntimeError as e:
-        raise RunError(f"process {place.rank} cannot meet the others at {place.url}: {e}") from e
+        raise RunError(f"process {place.rank} cannot join the others at {place.url}: {e}") from e
 
 
 def _leaves(cfg: CfgNode) -> list[str]:

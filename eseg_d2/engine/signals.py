@@ -1,4 +1,4 @@
-"""Signals that end a run: a training finishes its iteration and writes a checkpoint first."""
+"""Signals that end a run: a training first finishes its iteration and writes a checkpoint."""
 
 import contextlib
 import os
@@ -18,21 +18,21 @@ __all__ = [
     "stop_signals",
 ]
 
-# Of Ctrl-C, of job schedulers that end a job, and of Slurm's --signal=USR1@60 before the time is up
+# From Ctrl-C, from job schedulers that end a job, and from Slurm's --signal=USR1@60 before timeout
 _NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
 
-# Handlers belong to the process, and so does what they note.
+# Handlers belong to the process, and so does what they record.
 _first = 0
 _training = False
 
 
 class Stopped(SystemExit):
-    """A signal has ended the run. The exit status is 128 and the signal's number.
+    """A signal has ended the run. The exit status is 128 plus the signal's number.
 
     Attributes:
-        signal: the number.
-        sentence: for the user.
-        agreed: whether all processes of the run stop, at the same place.
+        signal: number of the signal.
+        sentence: message for the user.
+        agreed: whether all processes of the run stop at the same point.
     """
 
     def __init__(self, number: int, sentence: str = "", *, agreed: bool = False):
@@ -41,7 +41,7 @@ class Stopped(SystemExit):
 
 
 def requested() -> int:
-    """Return the first signal that has asked this process to stop, or 0."""
+    """Return the first signal that asked this process to stop, or 0."""
     return _first
 
 
@@ -54,21 +54,21 @@ def is_training() -> bool:
 def stop_signals(
     forward: Callable[[int], None] | None = None, *, even_ignored: bool = False
 ) -> Iterator[None]:
-    """Handle SIGINT, SIGTERM and SIGUSR1 within the context; a second SIGINT ends at once.
+    """Handle SIGINT, SIGTERM and SIGUSR1 in this context; a second SIGINT ends the process at once.
 
-    The first signal raises :class:`Stopped`, or is only noted within :func:`finish_iterations`.
-    Nothing is handled outside of the main thread, where Python allows no handlers.
+    The first signal raises :class:`Stopped`, or is only recorded within :func:`finish_iterations`.
+    In threads other than the main one nothing is handled, because Python allows no handlers there.
 
     Args:
-        forward: called with the number of each signal, in place of raising.
-        even_ignored: handle SIGINT also if the process was started with it ignored, as shells do
+        forward: called with the number of each signal instead of raising.
+        even_ignored: also handle SIGINT if the process was started with it ignored, as shells do
             for commands in the background.
     """
     owner = os.getpid()
 
     def handle(number: int, frame) -> None:
         global _first
-        if os.getpid() != owner:  # a worker that was forked: what ends it is not for the run
+        if os.getpid() != owner:  # a forked worker, whose end is not that of the run
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
@@ -79,12 +79,12 @@ def stop_signals(
             forward(number)
         elif is_first and not _training:
             name = signal.Signals(number).name
-            raise Stopped(number, f"{name} has ended the run while nothing was in training.")
+            raise Stopped(number, f"{name} ended the run while nothing was being trained.")
 
     before = {}
     if threading.current_thread() is threading.main_thread():
         for name in _NAMES:
-            number = getattr(signal, name, None)  # not all systems have all
+            number = getattr(signal, name, None)  # some systems lack some of them
             ignored = number == signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN
             if number and (even_ignored or not ignored):
                 before[number] = signal.signal(number, handle)
@@ -97,7 +97,7 @@ def stop_signals(
 
 @contextlib.contextmanager
 def finish_iterations() -> Iterator[None]:
-    """Only note signals within the context: whoever trains asks :func:`requested`."""
+    """Only record signals within the context: the training asks :func:`requested`."""
     global _training
     _training = True
     try:
@@ -107,7 +107,7 @@ def finish_iterations() -> Iterator[None]:
 
 
 class StoppableEvaluator(DatasetEvaluator):
-    """Evaluates as another evaluator does, and ends early in all processes if one is to stop."""
+    """Wraps an evaluator, and stops early in all processes if one of them is asked to stop."""
 
     def __init__(self, evaluator: DatasetEvaluator):
         self._evaluator = evaluator
@@ -121,14 +121,15 @@ class StoppableEvaluator(DatasetEvaluator):
         self._evaluator.process(inputs, outputs)
 
     def evaluate(self) -> dict | None:
-        """
+        """Return the results of the evaluator.
+
         Raises:
-            Stopped: in all processes, if one of them has got a signal.
+            Stopped: in all processes, if one of them received a signal.
         """
         self._stop_if_one_does()
         return self._evaluator.evaluate()
 
     def _stop_if_one_does(self) -> None:
-        """Each process calls this once: when it is told to stop, or after its last image."""
+        """Raise if one is to stop; each process calls this once, then or after its last image."""
         if number := max(comm.all_gather(requested())):
             raise Stopped(number, agreed=True)

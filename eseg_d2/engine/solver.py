@@ -20,11 +20,11 @@ Clipping = Callable[[list[nn.Parameter]], None]
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Build Detectron2's optimizer with one group for all parameters of equal settings.
+    """Build Detectron2's optimizer, with one group for all parameters of equal settings.
 
-    Detectron2 0.6 makes a group of each parameter, and PyTorch updates group by group: hundreds of
-    small calls in place of a few. Gradients are not clipped here, but all at once, see
-    :func:`build_clipping`. The groups name their parameters ("param_names"), and so do checkpoints.
+    Detectron2 0.6 makes a group for each parameter, and PyTorch updates group by group: hundreds of
+    small calls instead of a few. It does not clip gradients; see :func:`build_clipping`. The groups
+    name their parameters ("param_names"), and so do checkpoints.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -50,11 +50,11 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
 def build_clipping(cfg: CfgNode) -> Clipping | None:
     """Return the clipping that SOLVER.CLIP_GRADIENTS asks for, or None.
 
-    "value" and "norm" (of each parameter) are Detectron2's, a hundred small steps faster;
+    "value" and "norm" (of each parameter) equal Detectron2's, but clip all parameters at once;
     "full_model" clips the norm of all gradients together, as most projects on Detectron2 do.
 
     Raises:
-        ValueError: an unknown CLIP_TYPE.
+        ValueError: CLIP_TYPE is unknown.
     """
     options = cfg.SOLVER.CLIP_GRADIENTS
     if not options.ENABLED:
@@ -83,18 +83,18 @@ _KINDS = {"value": _by_value, "norm": _by_norm, "full_model": _by_full_norm}
 
 
 class ConfiguredRates:
-    """Puts the configuration's rates back after a checkpoint was loaded.
+    """Restores the config's learning rates after a checkpoint was loaded.
 
-    Checkpoints hold the rates, decays and the schedule of the run that wrote them, and PyTorch
-    takes these: a SOLVER.BASE_LR that was changed for the resumed run would do nothing, and a
-    larger SOLVER.MAX_ITER would lead beyond the end of a polynomial schedule.
+    Checkpoints hold the rates, decays and schedule of the run that wrote them, which PyTorch would
+    use: a SOLVER.BASE_LR that was changed for the resumed run would have no effect, and a larger
+    SOLVER.MAX_ITER would lead beyond the end of a polynomial schedule.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, scheduler: LRScheduler):
         """
         Args:
-            optimizer: new, with the configuration's settings.
-            scheduler: of its learning rates, with ``base_lrs`` and ``last_epoch``.
+            optimizer: a new optimizer, with the config's settings.
+            scheduler: scheduler of its learning rates, with ``base_lrs`` and ``last_epoch``.
         """
         self._optimizer, self._scheduler = optimizer, scheduler
         state = copy.deepcopy(scheduler.state_dict())
@@ -105,10 +105,7 @@ class ConfiguredRates:
         ]
 
     def restore(self, iteration: int) -> None:
-        """
-        Args:
-            iteration: that comes next; from here the schedule goes on.
-        """
+        """Set the rates and the schedule for the next iteration."""
         before = [group["lr"] for group in self._optimizer.param_groups]
         for group, settings in zip(self._optimizer.param_groups, self._settings, strict=True):
             group.update(settings)
@@ -118,7 +115,7 @@ class ConfiguredRates:
             group["lr"] = rate
         if rates != before:
             logger.warning(
-                "The learning rate is %.5g from here on, by this configuration; the checkpoint's "
+                "The learning rate is %.5g from here on, as this config says; the checkpoint's "
                 "was %.5g",
                 rates[0],
                 before[0],

@@ -1,4 +1,4 @@
-"""One update of the weights: parts of a batch, mixed precision, losses that are not finite."""
+"""One update of the weights: accumulation, mixed precision, and losses that are not finite."""
 
 import contextlib
 import logging
@@ -22,12 +22,13 @@ __all__ = ["NotFiniteError", "NotFiniteGuard", "TrainStep"]
 logger = logging.getLogger(__name__)
 
 Losses = Mapping[str, torch.Tensor]
-# Steps in mixed precision that overflow halve it from 65536; below this they never stopped.
+# Every step that overflows in mixed precision halves the scale from 65536; below this value the
+# overflow is not the scale's fault.
 MIN_SCALE = 2.0**-14
 
 
 class NotFiniteError(FloatingPointError):
-    """A loss or gradient is NaN or infinite; the weights are as before.
+    """A loss or gradient is NaN or infinite; the weights are unchanged.
 
     Attributes:
         metrics: the losses of this process by name, or the norm of the gradients.
@@ -39,17 +40,17 @@ class NotFiniteError(FloatingPointError):
 
 
 class NotFiniteGuard:
-    """Leaves out a bounded number of steps, then ends the run; says which images it was.
+    """Skips a limited number of steps, then ends the run; names the images of each step.
 
     Attributes:
-        skipped: steps that were left out so far.
+        skipped: number of steps skipped so far.
     """
 
     def __init__(self, output_dir: str, max_skipped: int):
         """
         Args:
-            output_dir: of the run, with its checkpoints.
-            max_skipped: so many steps may be left out in the whole run.
+            output_dir: folder of the run, with its checkpoints.
+            max_skipped: how many steps may be skipped in the whole run.
         """
         self._output_dir = output_dir
         self._max_skipped = max_skipped
@@ -58,16 +59,16 @@ class NotFiniteGuard:
     def handle(
         self, error: NotFiniteError, parts: Sequence[list[dict]], *, iteration: int, lr: float
     ) -> None:
-        """Called in all processes, after the weights were left as they were.
+        """Log a step that was skipped, or end the run. Call it in all processes.
 
         Args:
-            error: of this process.
+            error: error of this process.
             parts: its share of the batch.
-            iteration: from 0.
-            lr: the learning rate.
+            iteration: iteration, from 0.
+            lr: learning rate.
 
         Raises:
-            RunError: too many steps have been left out.
+            RunError: too many steps have been skipped.
         """
         files = [sample.get("file_name", "?") for part in parts for sample in part]
         reports = comm.all_gather((str(error), files))
@@ -80,7 +81,7 @@ class NotFiniteGuard:
         self.skipped += 1
         if self.skipped <= self._max_skipped:
             logger.warning(
-                "%s\n  The step is left out, %d of SOLVER.MAX_SKIPPED_STEPS %d",
+                "%s\n  The step is skipped, %d of SOLVER.MAX_SKIPPED_STEPS %d",
                 message,
                 self.skipped,
                 self._max_skipped,
@@ -89,9 +90,9 @@ class NotFiniteGuard:
         last = what_is_kept(self._output_dir, "last good")
         raise RunError(
             f"{message}\n  {last} Look at these images (tools/check_dataset.py, "
-            "tools/browse_dataset.py), or lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS, set "
-            "SOLVER.CLIP_GRADIENTS.ENABLED True; then go on with --resume. "
-            f"SOLVER.MAX_SKIPPED_STEPS (now {self._max_skipped}) lets a run leave such steps out."
+            "tools/browse_dataset.py), or lower SOLVER.BASE_LR, raise SOLVER.WARMUP_ITERS, or set "
+            "SOLVER.CLIP_GRADIENTS.ENABLED True; then continue with --resume. "
+            f"SOLVER.MAX_SKIPPED_STEPS (now {self._max_skipped}) lets a run skip such steps."
         )
 
 
@@ -100,7 +101,7 @@ class TrainStep:
 
     Attributes:
         model, optimizer: as given.
-        stop_signal: that one of the processes has got, the same in all after each update, or 0.
+        stop_signal: signal that one of the processes received, or 0; equal in all processes.
     """
 
     def __init__(
@@ -116,13 +117,13 @@ class TrainStep:
     ):
         """
         Args:
-            model: gives a dict of losses in training; possibly a DistributedDataParallel.
-            optimizer: of its parameters.
-            device: that it is on.
-            clipping: of the gradients, before the update.
-            autocast: torch.float16 or torch.bfloat16 computes in mixed precision.
-            ignore_value: pixels of ``sem_seg`` that do not count.
-            can_skip: after a NotFiniteError the model's running statistics are as before, too.
+            model: returns a dict of losses in training; may be a DistributedDataParallel.
+            optimizer: optimizer of its parameters.
+            device: device of the model.
+            clipping: clips the gradients before the update.
+            autocast: torch.float16 or torch.bfloat16 for mixed precision.
+            ignore_value: value of the pixels of ``sem_seg`` that do not count.
+            can_skip: also restore the model's running statistics after a NotFiniteError.
         """
         model.train()
         self.model, self.optimizer = model, optimizer
@@ -138,7 +139,8 @@ class TrainStep:
         self._scaler = torch.amp.GradScaler(device.type, enabled=scaled)
 
     def run(self, parts: Sequence[list[dict]]) -> dict[str, float]:
-        """
+        """Update the weights once.
+
         Args:
             parts: this process's share of the batch, in one or several lists of samples.
 
@@ -166,20 +168,21 @@ class TrainStep:
         return metrics
 
     def state_dict(self) -> dict:
-        """Of the optimizer and the gradient scaler."""
+        """Return the states of the optimizer and the gradient scaler."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "grad_scaler": self._scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """
+        """Load the states of the optimizer and the gradient scaler.
+
         Raises:
-            ValueError: the optimizer that was saved has other groups of parameters.
+            ValueError: the saved optimizer has other groups of parameters.
         """
         groups = [_names(of["param_groups"]) for of in (state["optimizer"], vars(self.optimizer))]
         if None not in groups[0] and groups[0] != groups[1]:
-            raise ValueError("the optimizer's groups hold other parameters")
+            raise ValueError("its groups hold other parameters")
         self.optimizer.load_state_dict(state["optimizer"])
         if state.get("grad_scaler"):
             self._scaler.load_state_dict(state["grad_scaler"])
@@ -205,7 +208,7 @@ class TrainStep:
     def _update(self) -> float:
         self._scaler.unscale_(self.optimizer)
         norm = float(gradient_norm(self._parameters))
-        if not self._scaler.is_enabled():  # else it leaves such a step out, and scales less
+        if not self._scaler.is_enabled():  # an enabled scaler skips the step and lowers its scale
             self._require_finite({"grad_norm": norm})
         if self._clipping:
             self._clipping(self._parameters)
@@ -216,13 +219,13 @@ class TrainStep:
         return norm
 
     def _synchronized(self, is_last: bool) -> contextlib.AbstractContextManager:
-        """Gradients are exchanged once, with the last part."""
+        """Return a context in which gradients are exchanged only with the last part."""
         if is_last or not isinstance(self.model, DistributedDataParallel):
             return contextlib.nullcontext()
         return self.model.no_sync()
 
     def _require_finite(self, metrics: Mapping[str, float]) -> None:
-        """Raise if a process has a value that is not finite; learn whether one is to stop, too."""
+        """Raise if a value is not finite in any process; also update ``stop_signal``."""
         finite, self.stop_signal = math.isfinite(sum(metrics.values())), requested()
         if comm.get_world_size() > 1:
             shared = torch.tensor([not finite, self.stop_signal], device=self._device)
@@ -233,7 +236,7 @@ class TrainStep:
             raise NotFiniteError(metrics)
 
     def _mean_pixel_count(self, parts: Sequence[list[dict]]) -> float | None:
-        """Over all parts and processes; None where a part is all there is."""
+        """Return the mean number of valid pixels over all parts and processes; None if only one."""
         world_size = comm.get_world_size()
         maps = [sample["sem_seg"] for part in parts for sample in part if "sem_seg" in sample]
         if (world_size == 1 and len(parts) == 1) or not maps:

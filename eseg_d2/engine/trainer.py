@@ -1,4 +1,4 @@
-"""One run of training: what is done in which order, and what is kept of it."""
+"""The trainer: what a training run does in which order, and what it keeps."""
 
 import contextlib
 import inspect
@@ -52,31 +52,31 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer(TrainerBase):
-    """Trains any configured model on any panoptic data set (or Detectron2's own kinds).
+    """Trains any configured model on any panoptic data set, or any other kind of Detectron2's.
 
-    Used like Detectron2's ``DefaultTrainer``: ``Trainer(cfg)``, ``resume_or_load``, ``train``; and
-    the same class methods say what a run is made of, to be overridden. It is a ``TrainerBase``,
-    since what is between them differs. A run that was killed and resumed gives on a CPU the same
-    losses as an undisturbed one: checkpoints hold the states of optimizer, schedule, gradient
-    scaler, moving average, random numbers and data order. With MODEL_EMA.ENABLED the moving average
-    of the weights is evaluated and is the "model" of the checkpoints, so that whoever loads one
-    gets it; the weights in training are "training_model".
+    Use it like Detectron2's ``DefaultTrainer``: call ``Trainer(cfg)``, ``resume_or_load`` and
+    ``train``, and override the same class methods to change its parts. It derives from
+    ``TrainerBase``, because the rest differs. On a CPU, a run that was killed and resumed gives the
+    same losses as an uninterrupted one: checkpoints hold the states of the optimizer, schedule,
+    gradient scaler, moving average, random numbers and data order. With MODEL_EMA.ENABLED, the
+    moving average of the weights is evaluated and stored as the "model" of the checkpoints, so that
+    loading one gives the average; the trained weights are stored as "training_model".
 
     Attributes:
-        cfg: as given.
-        scheduler: of the learning rates.
-        checkpointer: of the evaluated model and of all that is needed to go on.
+        cfg: the given config.
+        scheduler: scheduler of the learning rates.
+        checkpointer: saves the evaluated model and everything that a resumed run needs.
         ema: the hook that averages the weights, or None.
-        last_results: of the last evaluation; empty before there is one.
+        last_results: results of the last evaluation; empty before the first one.
     """
 
     def __init__(self, cfg: CfgNode):
         """
         Args:
-            cfg: of :func:`~eseg_d2.config.load_config`.
+            cfg: config from :func:`~eseg_d2.config.load_config`.
 
         Raises:
-            ValueError: a value cannot be, or SOLVER.REFERENCE_WORLD_SIZE was not resolved.
+            ValueError: a value is invalid, or SOLVER.REFERENCE_WORLD_SIZE was not resolved.
         """
         super().__init__()
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
@@ -132,15 +132,15 @@ class Trainer(TrainerBase):
         return build_writers(self.cfg, self.start_iter, self.max_iter)
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the last checkpoint in OUTPUT_DIR, or start with MODEL.WEIGHTS.
+        """Continue from the last checkpoint in OUTPUT_DIR, or start from MODEL.WEIGHTS.
 
         Args:
-            resume: go on, if there is a checkpoint; it is logged if there is none.
+            resume: continue from a checkpoint if there is one; log it if there is none.
 
         Raises:
-            ValueError: the weights are of another model, or the checkpoint is of another optimizer.
-            RunError: there are checkpoints to resume from, but none can be read, or another run
-                uses OUTPUT_DIR.
+            ValueError: the weights belong to another model, or the checkpoint has another
+                optimizer.
+            RunError: none of the checkpoints can be read, or another run uses OUTPUT_DIR.
         """
         lock_output_dir(self.cfg.OUTPUT_DIR)
         self.checkpointer.remove_leftovers()
@@ -153,8 +153,8 @@ class Trainer(TrainerBase):
         else:
             if has_checkpoint:
                 logger.warning(
-                    "OUTPUT_DIR %s holds checkpoints of an earlier run, which this new one will "
-                    "overwrite as it goes on. (--resume goes on with it.)",
+                    "OUTPUT_DIR %s holds checkpoints of an earlier run, which this new run will "
+                    "gradually overwrite. (--resume would continue the earlier run.)",
                     self.cfg.OUTPUT_DIR,
                 )
             elif resume:
@@ -166,15 +166,15 @@ class Trainer(TrainerBase):
         self._loader = self._build_data()
 
     def _scaled(self, iteration: int) -> int:
-        """Return the iteration for this run's number of images an update, if that is scaled."""
+        """Return the iteration scaled to this run's number of images per update."""
         now = self.images_per_update
         before = self._images_per_update_then or now
         if before == now or not self.cfg.SOLVER.REFERENCE_WORLD_SIZE:
             return iteration
         scaled = round(iteration * before / now)
         logger.warning(
-            "Updates had %d images and have %d: iteration %d becomes %d, with the learning rate by "
-            "the linear rule",
+            "Updates had %d images and now have %d: iteration %d becomes %d, and the learning rate "
+            "is scaled linearly",
             before,
             now,
             iteration,
@@ -196,10 +196,10 @@ class Trainer(TrainerBase):
         return loader
 
     def train(self) -> None:
-        """Train to MAX_ITER, evaluating on the way; says so if there is nothing left to train.
+        """Train to MAX_ITER and evaluate; log it if there is nothing left to train.
 
         Raises:
-            Stopped: in all processes, if one of them has got a signal; a checkpoint is written.
+            Stopped: in all processes, if one of them received a signal; a checkpoint is written.
         """
         if self._loader is None:
             self._loader = self._build_data()
@@ -222,7 +222,7 @@ class Trainer(TrainerBase):
         except Stopped as e:
             name = signal.Signals(e.signal).name
             kept = what_is_kept(self.cfg.OUTPUT_DIR)
-            sentence = f"{name} has ended the run. {kept} --resume goes on from there."
+            sentence = f"{name} ended the run. {kept} --resume continues from there."
             e.sentence = comm.all_gather(sentence)[0]  # the main process has written it
             logger.warning("%s", e.sentence)
             raise
@@ -258,7 +258,7 @@ class Trainer(TrainerBase):
         self._record(metrics, data_time)
 
     def _record(self, metrics: dict[str, float], data_time: float) -> None:
-        """Store the means over the processes, and the longest of their waits for data."""
+        """Store the means over the processes, and the longest time that one waited for data."""
         loader = self._loader
         assert loader is not None  # it has given the batch
         shares = comm.gather((metrics, data_time, loader.bad_samples))
@@ -274,7 +274,7 @@ class Trainer(TrainerBase):
                 self.storage.put_scalar(name, mean)
 
     def evaluate(self) -> dict:
-        """Evaluate the model as it is now, see :meth:`test`."""
+        """Evaluate the model in its current state; see :meth:`test`."""
         self.last_results = self.test(self.cfg, self.evaluated_model)
         return self.last_results
 
@@ -290,7 +290,7 @@ class Trainer(TrainerBase):
 
     @property
     def images_per_update(self) -> int:
-        """The number of images of all processes and accumulated parts."""
+        """The number of images over all processes and accumulated parts."""
         return self.cfg.SOLVER.IMS_PER_BATCH * self.cfg.SOLVER.ACCUMULATE_STEPS
 
     def state_dict(self) -> dict:
@@ -308,7 +308,7 @@ class Trainer(TrainerBase):
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
-        state_dict.get("hooks", {}).pop("EMAHook", None)  # of an earlier version: weights twice
+        state_dict.get("hooks", {}).pop("EMAHook", None)  # duplicate weights of an earlier version
         super().load_state_dict(state_dict)
         now = plain_config(self.cfg)
         changes = changed_keys(state_dict.get("config", now), now)
@@ -319,14 +319,14 @@ class Trainer(TrainerBase):
         except ValueError as e:
             keys = [key for key in changes if key.startswith(("MODEL.", "SOLVER."))]
             raise ValueError(
-                f"the checkpoint's optimizer is not the one of this config: {e}. Of MODEL and "
-                f"SOLVER these keys have changed: {', '.join(keys) or 'unknown'}. Set back those "
-                "by which parameters are frozen or grouped (FREEZE_AT, NORM, WEIGHT_DECAY_NORM, "
-                "BIAS_LR_FACTOR and the like), or start a new run in another OUTPUT_DIR with the "
-                "checkpoint as MODEL.WEIGHTS."
+                f"the checkpoint's optimizer does not match this config: {e}. These keys of MODEL "
+                f"and SOLVER have changed: {', '.join(keys) or 'unknown'}. Restore those that "
+                "decide which parameters are frozen or grouped (such as FREEZE_AT, NORM, "
+                "WEIGHT_DECAY_NORM, BIAS_LR_FACTOR), or start a new run in another OUTPUT_DIR with "
+                "the checkpoint as MODEL.WEIGHTS."
             ) from e
         if "data" not in state_dict:  # written by an earlier version of this project
-            logger.warning("The checkpoint does not say which images came next: a new order begins")
+            logger.warning("The checkpoint holds no data order: the images come in a new order")
             return
         self.data_seed = state_dict["data"]["seed"]
         self._data_state = state_dict["data"]["order"]
@@ -338,7 +338,7 @@ class Trainer(TrainerBase):
         rank = comm.get_rank()
         if len(self.random_states) != comm.get_world_size():
             logger.warning(
-                "The run had %d processes and has %d: its random numbers begin anew",
+                "The run had %d processes and now has %d: its random numbers start again",
                 len(self.random_states),
                 comm.get_world_size(),
             )
@@ -347,7 +347,7 @@ class Trainer(TrainerBase):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Build Detectron2's model, with MODEL.CHANNELS_LAST, TF32 and GRADIENT_CHECKPOINTING."""
+        """Build Detectron2's model, and apply MODEL.CHANNELS_LAST, TF32, GRADIENT_CHECKPOINTING."""
         set_precision(cfg)
         model = build_model(cfg)
         switches = cfg.MODEL.GRADIENT_CHECKPOINTING
@@ -362,12 +362,12 @@ class Trainer(TrainerBase):
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
-        """Build Detectron2's schedules, or "WarmupPolyLR" of its DeepLab project."""
+        """Build one of Detectron2's schedules, or "WarmupPolyLR" of its DeepLab project."""
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
-        """Build the loader of a new run; the trainer itself makes one that goes on where it was."""
+        """Build the loader of a new run; a resumed trainer sets its state itself."""
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         return build_train_loader(cfg, seed=seed)
 
@@ -383,13 +383,16 @@ class Trainer(TrainerBase):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
         """Evaluate on each of DATASETS.TEST; the main process writes ``results.json``.
 
-        It needs no instance. With ``evaluators`` None they are those of :meth:`build_evaluator`.
+        Args:
+            cfg: config of the run.
+            model: model to evaluate.
+            evaluators: one, or one for each data set; None builds them (:meth:`build_evaluator`).
 
         Returns:
-            Detectron2's results by task; by data set and task if there are several.
+            Detectron2's results by task, or by data set and task if there are several data sets.
 
         Raises:
-            Stopped: in all processes, if one of them has got a signal.
+            Stopped: in all processes, if one of them received a signal.
         """
         if evaluators is None:
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
@@ -409,10 +412,11 @@ class Trainer(TrainerBase):
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict:
-        """Evaluate a semantic model with test-time augmentation, by the keys of TEST.AUG.
+        """Evaluate a semantic model with the test-time augmentation of TEST.AUG.
 
         Returns:
-            What :meth:`test` does, each task named "<task>_TTA". Files go to ``OUTPUT_DIR/TTA``.
+            The results of :meth:`test`, with tasks named "<task>_TTA". Files go to
+            ``OUTPUT_DIR/TTA``.
         """
         cfg = cfg.clone()
         cfg.defrost()
@@ -426,13 +430,13 @@ def _require_scaled(cfg: CfgNode) -> None:
     written_for, size = cfg.SOLVER.REFERENCE_WORLD_SIZE, comm.get_world_size()
     if written_for not in (0, size):
         raise ValueError(
-            f"SOLVER.REFERENCE_WORLD_SIZE is {written_for}, and there are {size} processes: make "
-            f"the config by load_config(..., world_size={size}), which scales it to them"
+            f"SOLVER.REFERENCE_WORLD_SIZE is {written_for}, but the number of processes is {size}: "
+            f"load the config with load_config(..., world_size={size}), which scales it"
         )
 
 
 def _data_parallel(model: nn.Module) -> nn.Module:
-    """Wrap the model by DistributedDataParallel if there are several processes."""
+    """Wrap the model in DistributedDataParallel if there are several processes."""
     device = next(model.parameters()).device
     # PyTorch is renaming the argument
     known = inspect.signature(DistributedDataParallel).parameters
@@ -443,13 +447,13 @@ def _data_parallel(model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def _explained_errors_without_traceback() -> Iterator[None]:
-    """Let Detectron2's loop log the sentence of an error that says all, and no traceback."""
+    """Make Detectron2's loop log errors with a complete message without their traceback."""
 
     def shorten(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, RunError):
             record.msg, record.args, record.exc_info = str(error), (), None
-        return error is None or not is_connection_error(error)  # another process says what it was
+        return error is None or not is_connection_error(error)  # another process logs the cause
 
     loop = logging.getLogger("detectron2.engine.train_loop")
     loop.addFilter(shorten)

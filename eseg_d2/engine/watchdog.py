@@ -1,8 +1,8 @@
-"""Each process of a run learns when another one ends too early, or is stopped.
+"""Detect in each process of a run that another one has died or hangs.
 
-Without it, those that wait for such a process wait for half an hour (NCCL) or end with an error
-that does not say why (gloo). Every process keeps a TCP connection to the first one. The kernel
-closes it when its process ends in whatever way, and both sides send a sign of life now and then.
+Without it, processes that wait for such a process wait for half an hour (NCCL), or end with an
+error that does not name the cause (gloo). Every process keeps a TCP connection to the first one.
+The kernel closes it however the process ends, and both sides send heartbeats.
 """
 
 import contextlib
@@ -24,23 +24,23 @@ logger = logging.getLogger(__name__)
 
 ALIVE, DONE = b"a", b"d"
 GRACE = 10.0  # seconds
-PERIOD = 5.0  # seconds from one sign of life to the next
-UNREACHABLE = 45000  # milliseconds until a machine that is gone without a word counts as ended
+PERIOD = 5.0  # seconds between heartbeats
+UNREACHABLE = 45000  # milliseconds until a machine that vanished silently counts as dead
 
 
 class Watchdog:
-    """Ends this process when another one of the run is gone; a context manager around the run.
+    """A context manager around the run that ends this process when another one is gone.
 
-    If a process ends before it has left the context without an exception, or gives no sign of
-    life, the others say so and end with status 1, whatever they are doing.
+    If a process ends before it has left the context without an exception, or sends no heartbeats,
+    the others log it and exit with status 1, whatever they are doing.
     """
 
     def __init__(self, url: str, output_dir: str, limit: float):
         """
         Args:
-            url: where the processes met; its host is the first one's.
-            output_dir: of the run, for the message.
-            limit: seconds without a sign of life.
+            url: where the processes met; its host is that of the first process.
+            output_dir: folder of the run, for the message.
+            limit: seconds without a heartbeat after which a process counts as gone.
         """
         self._host = urlparse(url).hostname or os.environ.get("MASTER_ADDR", "127.0.0.1")
         self._output_dir = output_dir
@@ -70,8 +70,8 @@ class Watchdog:
     def __exit__(self, kind, error, traceback) -> None:
         if kind is not None and not (isinstance(error, Stopped) and error.agreed):
             if issubclass(kind, RuntimeError) and is_connection_error(error):
-                time.sleep(GRACE)  # the end of another process has caused it: let that be said
-            return  # the connections close with the process, and the others learn it
+                time.sleep(GRACE)  # caused by the end of another process: give time to log that
+            return  # the connections close with the process, which tells the others
         self._leaving.set()
         self._send(DONE)
 
@@ -92,7 +92,7 @@ class Watchdog:
                 connection.sendall(sign)
 
     def _listen(self, connection: socket.socket, peer: int) -> None:
-        silent = 0.0  # counted, not read from a clock: this process may be the one that is stopped
+        silent = 0.0  # counted, not read from a clock, as this process may be the suspended one
         while silent < self._limit:
             try:
                 received = connection.recv(64)
@@ -106,19 +106,19 @@ class Watchdog:
             if not received:
                 self._end(
                     f"process {peer} of this run has ended too early (its own output says why; if "
-                    "it says nothing, it was killed)"
+                    "there is none, it was killed)"
                 )
             silent = 0.0
         self._end(
             f"process {peer} of this run has given no sign of life for {self._limit} s "
-            "(LAUNCH.TIMEOUT_SECONDS): it is stopped, or its machine hangs or cannot be reached"
+            "(LAUNCH.TIMEOUT_SECONDS): it is suspended, or its machine hangs or is unreachable"
         )
 
     def _end(self, reason: str) -> None:
-        if requested() and not is_training():  # the signal has ended the others, too
+        if requested() and not is_training():  # the same signal has ended the others
             os._exit(128 + requested())
         message = (
-            f"{reason}, so process {comm.get_rank()} ends, too. The last checkpoint in "
+            f"{reason}, so process {comm.get_rank()} ends as well. The last checkpoint in "
             f"{self._output_dir} is kept: start all processes again with --resume."
         )
         logger.error(message)
@@ -128,6 +128,6 @@ class Watchdog:
 
 
 def is_connection_error(error: BaseException) -> bool:
-    """Return whether an exchange between the processes has failed, as when one of them ends."""
+    """Return whether communication between the processes failed, as when one of them ends."""
     words = ("closed by peer", "reset by peer", "gloo", "NCCL", "Broken pipe")
     return comm.get_world_size() > 1 and any(word in str(error) for word in words)

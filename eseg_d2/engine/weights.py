@@ -1,4 +1,4 @@
-"""Files of weights: where they are, their form, their input, and what a model took of them."""
+"""Weights files: fetch them, check their form and normalisation, and report what was loaded."""
 
 import json
 import os
@@ -16,17 +16,17 @@ from eseg_d2.utils.weights_file import UnreadableWeightsError
 
 __all__ = ["WeightsSummary", "check_normalization", "fetch_weights", "in_detectron2_form"]
 
-_NORMALIZATION_TOLERANCE = 1.0  # of 0 .. 255: means and deviations are often written rounded
-# Detectron2's loader fills these in, or they are counted anew
+_NORMALIZATION_TOLERANCE = 1.0  # of 0 .. 255: means and deviations are often rounded
+# Detectron2's loader fills these in, or they are computed again
 _NOT_NEEDED = ("pixel_mean", "pixel_std", "running_mean", "running_var", "num_batches_tracked")
 
 
 def fetch_weights(weights: str) -> str:
-    """Return the local path of MODEL.WEIGHTS, which is downloaded into a cache if it is a URL.
+    """Return the local path of MODEL.WEIGHTS, after downloading it to a cache if it is a URL.
 
     Args:
-        weights: a file, or what Detectron2's PathManager takes: "detectron2://...",
-            "timm://NAME.TAG", "https://..."; "" is returned as it is.
+        weights: a file, or any path of Detectron2's PathManager: "detectron2://...",
+            "timm://NAME.TAG", "https://..."; "" is returned unchanged.
 
     Raises:
         FileNotFoundError: there is no such file, or the URL cannot be reached.
@@ -48,17 +48,18 @@ def fetch_weights(weights: str) -> str:
 
 
 def in_detectron2_form(content, path: str) -> dict:
-    """Bring the content of a file into the form that Detectron2's checkpointer loads.
+    """Convert the content of a file to the form that Detectron2's checkpointer loads.
 
     Args:
         content: see :func:`eseg_d2.utils.weights_file.read_weights_file`.
-        path: of the file, whose suffix and content tell Detectron2's zoo, Caffe2 and pycls apart.
+        path: path of the file; its suffix and content tell Detectron2's zoo, Caffe2 and pycls
+            apart.
 
     Returns:
-        A dict with "model", tensors or arrays by name, and what else is in the file.
+        A dict with "model", tensors or arrays by name, and the other entries of the file.
 
     Raises:
-        UnreadableWeightsError: there are no weights in it.
+        UnreadableWeightsError: there are no weights in the file.
     """
     if not isinstance(content, dict):
         raise UnreadableWeightsError(
@@ -75,14 +76,14 @@ def in_detectron2_form(content, path: str) -> dict:
 
 
 def _tensors_in(weights, path: str, but: str | None = None) -> dict:
-    """Return the weights, without those whose names end with ``but``.
+    """Return the weights without those whose names end with ``but``.
 
     Raises:
-        UnreadableWeightsError: they are no dict of tensors or arrays of numbers.
+        UnreadableWeightsError: they are not a dict of tensors or arrays of numbers.
     """
     if not isinstance(weights, dict) or not weights:
         kind = type(weights).__name__ if weights else "nothing"
-        raise UnreadableWeightsError(f"{path} holds no weights: {kind} in place of tensors by name")
+        raise UnreadableWeightsError(f"{path} holds no weights: {kind} instead of tensors by name")
     for name, value in weights.items():
         is_array = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
         if not (isinstance(name, str) and (is_array or isinstance(value, torch.Tensor))):
@@ -93,16 +94,16 @@ def _tensors_in(weights, path: str, but: str | None = None) -> dict:
 
 
 def check_normalization(content: Mapping, path: str, cfg: CfgNode) -> None:
-    """Check that images are normalised as the weights were trained.
+    """Check that images are normalised as in the training of the weights.
 
     Args:
-        content: of the file. Its "normalization", if it is there, is ``{"mean", "std"}`` of red,
-            green and blue, 0 .. 255, or the same as json.
-        path: of the file, for the message.
+        content: content of the file. Its "normalization", if present, is ``{"mean", "std"}`` of
+            red, green and blue, 0 .. 255, or the same as json.
+        path: path of the file, for the message.
         cfg: MODEL.PIXEL_MEAN, MODEL.PIXEL_STD and INPUT.FORMAT are read.
 
     Raises:
-        ValueError: it is another normalisation; the message says which keys to set to what.
+        ValueError: the normalisation differs; the message says how to set the keys.
     """
     theirs = content.get("normalization")
     if theirs is None:
@@ -128,15 +129,15 @@ def check_normalization(content: Mapping, path: str, cfg: CfgNode) -> None:
 
 
 class WeightsSummary:
-    """What a model took of a file of weights.
+    """What a model loaded from a weights file.
 
     Attributes:
-        loaded: number of tensors that the model took.
+        loaded: number of tensors that were loaded.
         missing: names of the model's tensors that the file lacks.
         unexpected: names of the file's tensors that the model lacks.
         mismatched: (name, shape in the file, shape in the model).
-        is_partial: whether the model took a part of the file, the blocks of a network say, without
-            some of its tensors: it computes otherwise than what the weights were trained in.
+        is_partial: whether the model loaded only some tensors of a part of the file, such as a
+            network's blocks, so that it computes something else than in the weights' training.
     """
 
     def __init__(
@@ -151,10 +152,10 @@ class WeightsSummary:
     ):
         """
         Args:
-            path: of the file, for the messages.
-            model: that was loaded.
+            path: path of the file, for the messages.
+            model: the model after loading.
             given: names of the tensors in the file.
-            missing, unexpected, mismatched: as fvcore's ``Checkpointer`` gives them.
+            missing, unexpected, mismatched: as returned by fvcore's ``Checkpointer``.
         """
         self.path = path
         self._model = model
@@ -181,27 +182,27 @@ class WeightsSummary:
         return "; ".join(parts)
 
     def require_same_model(self) -> None:
-        """Check that all of the model was loaded, as evaluating and resuming need it.
+        """Check that the whole model was loaded, as evaluation and resuming require.
 
         Raises:
             ValueError: a tensor is missing or has another shape.
         """
         if self.missing or self.mismatched:
             raise ValueError(
-                f"the weights are not of this model. {self}.\n  "
+                f"the weights do not belong to this model. {self}.\n  "
                 f"{self._hint()}Give the config that they were trained with, or other weights."
             )
 
     def require_similar_model(self) -> None:
-        """Check that a training may begin with the weights: only heads may be new.
+        """Check that a training can start from the weights: only heads may be new.
 
         Raises:
-            ValueError: most of the file does not fit, or the bottom-up is another one.
+            ValueError: most of the file does not fit, or the bottom-up differs.
         """
         given = self.loaded + len(self.unexpected) + len(self.mismatched)
         if 2 * self.loaded < given:
             raise ValueError(
-                f"the weights are of another network. {self}.\n  Most of the file does not fit: "
+                f"the weights belong to another network. {self}.\n  Most of the file does not fit: "
                 "give weights of this architecture, or MODEL.WEIGHTS '' to start from random ones."
             )
         prefix = "backbone.bottom_up."
@@ -210,9 +211,9 @@ class WeightsSummary:
         if missing and len(missing) < len(parameters):
             raise ValueError(
                 f"MODEL.WEIGHTS {self.path} lacks {len(missing)} of the {len(parameters)} "
-                f"parameters of backbone.bottom_up ({listing(missing)}): they are of another "
-                "depth or kind. Set the bottom-up's keys (MODEL.RESNETS.DEPTH and the like) to "
-                "those of the weights, or give other weights."
+                f"parameters of backbone.bottom_up ({listing(missing)}): the depth or kind "
+                "differs. Set the keys of the bottom-up (such as MODEL.RESNETS.DEPTH) to those of "
+                "the weights, or give other weights."
             )
 
     def _shapes(self) -> str:
@@ -225,12 +226,12 @@ class WeightsSummary:
             if len(of_file) == len(own) and of_file[1:] == own[1:] and "predict" in name:
                 return (
                     f"{name} has {of_file[0]} outputs in the file and {own[0]} in the model: the "
-                    "numbers of classes differ, which this project takes from the data set. "
+                    "numbers of classes, which come from the data sets, differ. "
                 )
         return ""
 
 
 def _groups(names: Collection[str]) -> str:
-    """Return the first parts of names, with the number of names of each."""
+    """Return the first two parts of names, with the number of names that begin with them."""
     counts = Counter(".".join(name.split(".")[:2]) for name in names)
     return listing([f"{group}.*: {count}" for group, count in counts.most_common()], limit=5)

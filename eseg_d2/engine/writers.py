@@ -1,4 +1,4 @@
-"""Where the metrics of a run go: console and log file, metrics.json, TensorBoard, W&B."""
+"""Write the metrics of a run to the console, log file, metrics.json, TensorBoard and W&B."""
 
 import contextlib
 import datetime
@@ -37,11 +37,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 20  # iterations that medians are taken over
+WINDOW = 20  # number of iterations over which medians are taken
 
 
 class ConsoleWriter(EventWriter):
-    """Writes one line a period to the console and log.txt."""
+    """Writes one line per period to the console and log.txt."""
 
     def __init__(self, max_iter: int):
         self._max_iter = max_iter
@@ -50,7 +50,7 @@ class ConsoleWriter(EventWriter):
         storage = get_event_storage()
         histories = storage.histories()
         if storage.iter >= self._max_iter or "total_loss" not in histories:
-            return  # after the training, or nothing was trained yet
+            return  # after the training, or before its first iteration
         losses = [name for name in histories if "loss" in name and "/" not in name]
         losses.sort(key=lambda name: name != "total_loss")
         words = [f"iter {storage.iter + 1}/{self._max_iter}"]
@@ -100,7 +100,7 @@ class WandbWriter(EventWriter):
 
 
 def log_to(output_dir: str) -> None:
-    """Send this project's messages to the console of the first process, and to log.txt."""
+    """Send this package's log messages to the console of the first process, and to log.txt."""
     own = logging.getLogger("eseg_d2")
     for handler in own.handlers[:]:
         own.removeHandler(handler)
@@ -108,9 +108,10 @@ def log_to(output_dir: str) -> None:
 
 
 def require_wandb(cfg: CfgNode) -> None:
-    """
+    """Check that wandb is installed if LOGGING.WANDB is True.
+
     Raises:
-        ValueError: LOGGING.WANDB is True, and wandb is not installed.
+        ValueError: it is not installed.
     """
     if not cfg.LOGGING.WANDB:
         return
@@ -128,14 +129,14 @@ def build_writers(cfg: CfgNode, start_iter: int, max_iter: int) -> list[EventWri
     writers = [
         ConsoleWriter(max_iter),
         JSONWriter(os.path.join(cfg.OUTPUT_DIR, "metrics.json"), window_size=WINDOW),
-        # events of a killed run that are written again are hidden
+        # purge_step hides the events of a killed run that are written again
         TensorboardXWriter(cfg.OUTPUT_DIR, window_size=WINDOW, purge_step=start_iter),
     ]
     return [*writers, WandbWriter(cfg)] if cfg.LOGGING.WANDB else writers
 
 
 class WriterHook(HookBase):
-    """Calls the writers every so often, when something was evaluated, and at the end."""
+    """Calls the writers periodically, after every evaluation, and at the end."""
 
     def __init__(
         self,
@@ -146,9 +147,9 @@ class WriterHook(HookBase):
     ):
         """
         Args:
-            build: makes the writers when the training starts.
-            period: iterations from one writing to the next.
-            eval_period: of the evaluations; 0 for none.
+            build: builds the writers when the training starts.
+            period: number of iterations between writes.
+            eval_period: number of iterations between evaluations; 0 for none.
 
         Raises:
             ValueError: ``period`` is not positive.
@@ -162,7 +163,7 @@ class WriterHook(HookBase):
     def before_train(self) -> None:
         self._writers = self._build()
         start = self.trainer.start_iter
-        if start and self._is_due(start):  # the line that HistoryHook has taken out
+        if start and self._is_due(start):  # the line that HistoryHook removed
             self.trainer.storage.iter = start - 1
             self._write()
             self.trainer.storage.iter = start
@@ -181,22 +182,22 @@ class WriterHook(HookBase):
         return done % self._period == 0 or evaluated or done == self.trainer.max_iter
 
     def _write(self) -> None:
-        # TensorBoard opens its file each time; that the folder was deleted, CheckpointHook says
+        # TensorBoard opens its file each time; CheckpointHook reports that the folder was deleted
         os.makedirs(self.trainer.cfg.OUTPUT_DIR, exist_ok=True)
         for writer in self._writers[:]:
             try:
                 writer.write()
-            except FileNotFoundError as e:  # it was deleted at this very moment
-                logger.error("%s writes no more: %s", type(writer).__name__, e)
+            except FileNotFoundError as e:  # the folder was deleted at this very moment
+                logger.error("%s stops writing: %s", type(writer).__name__, e)
                 self._writers.remove(writer)
 
 
 class HistoryHook(HookBase):
     """Keeps the last values of every scalar in the checkpoints.
 
-    On resuming, the lines of iterations that are now done again, and broken ones, leave
-    metrics.json. The line of the checkpoint's own iteration does, too: a run may be killed between
-    a checkpoint and that line. :class:`WriterHook` writes it again.
+    On resuming, it removes from metrics.json broken lines and those of iterations that are done
+    again. It also removes the line of the checkpoint's own iteration, because a run may be killed
+    between a checkpoint and that line; :class:`WriterHook` writes it again.
     """
 
     def __init__(self, metrics_file: str):
@@ -214,7 +215,7 @@ class HistoryHook(HookBase):
             self._drop_lines_from(start - 1)
 
     def state_dict(self) -> dict:
-        if not hasattr(self.trainer, "storage"):  # it has not begun to train
+        if not hasattr(self.trainer, "storage"):  # training has not started
             return {}
         storage = self.trainer.storage
         return {
@@ -223,7 +224,7 @@ class HistoryHook(HookBase):
                 "values": [(float(value), int(at)) for value, at in history.values()[-WINDOW:]],
             }
             for name, history in storage.histories().items()
-            if storage.latest()[name][1] == self.trainer.iter  # else it is written already
+            if storage.latest()[name][1] == self.trainer.iter  # else it is already written
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -235,7 +236,7 @@ class HistoryHook(HookBase):
         # a run that was killed may have left half of its last line
         if any(iteration is None for iteration, _ in lines[:-1]):
             folder, name = os.path.split(self._path)
-            set_aside(folder, [name], f"{name} is damaged; its whole lines are taken over")
+            set_aside(folder, [name], f"{name} is damaged; its intact lines are copied")
         kept = [line for iteration, line in lines if iteration is not None and iteration < start]
         write_atomically(self._path, lambda f: f.write("".join(kept).encode()))
 
@@ -249,7 +250,7 @@ def _iteration(line: str) -> float | None:
 
 
 class ProgressHook(HookBase):
-    """Shows a progress bar below the log lines, where standard error is a terminal."""
+    """Shows a progress bar below the log lines if standard error is a terminal."""
 
     def __init__(self):
         self._shown = contextlib.ExitStack()

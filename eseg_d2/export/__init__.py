@@ -1,1 +1,1 @@
-"""Models as files that run without Detectron2."""
+"""Export models to files that run without Detectron2."""

@@ -1,4 +1,4 @@
-"""Model files: written by PyTorch's exporters, read by what runs them."""
+"""Write model files with PyTorch's exporters, and load them in their runtimes."""
 
 import collections
 import contextlib
@@ -25,22 +25,22 @@ def export_graph(
     """Write a model file; its input is "image", its outputs are the graph's.
 
     Args:
-        graph: on the CPU.
-        folder: made if it is not there.
-        kind: of FORMATS.
+        graph: the model to export, on the CPU.
+        folder: created if missing.
+        kind: one of FORMATS.
         example: (1, 3, H, W) float32, an image of the size that the file is for.
-        dynamic: H and W may be any from the model's divisibility on.
+        dynamic: allow any H and W, from the model's divisibility on.
 
     Returns:
-        The file's path.
+        The path of the file.
 
     Raises:
-        ValueError: this model cannot be exported so.
+        ValueError: this model cannot be exported in this way.
     """
     if dynamic and kind == "torch_export":
         raise ValueError(
             "torch_export with --dynamic: torch.export ties the sizes of a pyramid to those of the "
-            "example. Take --format onnx, or a fixed --size."
+            "example. Use --format onnx, or a fixed --size."
         )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FORMATS[kind]
@@ -69,7 +69,7 @@ def export_graph(
 
 @contextlib.contextmanager
 def _without_warnings():
-    """Exporters warn of every branch that a trace keeps; here the file is verified instead."""
+    """Silence exporters, which warn of every branch in a trace: the file is verified instead."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -91,9 +91,9 @@ def _export_onnx(
 
 
 def _argmax_over_last_axis(path: Path) -> None:
-    """Resize the logits, and take their best class, channels last: twice as fast in onnxruntime.
+    """Resize the logits and take the argmax channels last, twice as fast in onnxruntime.
 
-    Nothing is changed where the resized logits have another use, too.
+    Nothing changes where the resized logits are also used otherwise.
     """
     import onnx
 
@@ -120,13 +120,13 @@ def _argmax_over_last_axis(path: Path) -> None:
 
 
 def onnx_session(module: nn.Module, example: torch.Tensor):
-    """An onnxruntime session of a module with one input, "image", and one output.
+    """Return an onnxruntime session of a module with one input, "image", and one output.
 
     It runs on the CPU with as many threads as PyTorch.
 
     Args:
-        module: in evaluation mode, on the CPU.
-        example: its input, of the shape that the session is for.
+        module: module in evaluation mode, on the CPU.
+        example: input of the shape that the session is for.
 
     Raises:
         ValueError: onnxruntime is not installed.
@@ -145,21 +145,23 @@ def _open_session(model: str | bytes):
         raise ValueError(message) from e
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # it warns of constants that its own optimiser leaves over
+    options.log_severity_level = 3  # no warnings of constants that its own optimiser leaves behind
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def load_onnx(model: str | bytes) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """Like :func:`load_exported`, for the name or the content of an ONNX file."""
+    """Do the same as :func:`load_exported` for the path or the content of an ONNX file."""
     session = _open_session(model)
     return lambda image: session.run(None, {"image": image})
 
 
 def load_exported(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """Return a function from an image, (1, 3, H, W) float32, to the model's outputs, on the CPU.
+    """Return a function that runs a model file on the CPU.
+
+    It maps an image, (1, 3, H, W) float32, to the list of the model's outputs.
 
     Args:
-        path: what :func:`export_graph` wrote.
+        path: file that :func:`export_graph` wrote.
 
     Raises:
         ValueError: onnxruntime is not installed.

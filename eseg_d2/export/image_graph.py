@@ -1,4 +1,4 @@
-"""What exported graphs share: normalisation, padding, folded norms."""
+"""The common part of exported graphs: normalisation, padding, folded norms."""
 
 import torch
 import torch.nn.functional as F
@@ -12,15 +12,15 @@ __all__ = ["ImageGraph"]
 
 
 class ImageGraph(nn.Module):
-    """A model as a function of tensors, from one image to what ``output_names`` lists.
+    """A model as a function of tensors, from one image to the outputs in ``output_names``.
 
     Batch norms are folded into convolutions; see
     :func:`~eseg_d2.modeling.fuse.fuse_conv_norm`.
 
     Attributes:
-        output_names: of the outputs, in their order.
-        instance_outputs: those of one row an instance.
-        divisibility: sides of images are padded to multiples of it inside.
+        output_names: names of the outputs, in order.
+        instance_outputs: names of the outputs with one row for each instance.
+        divisibility: the graph pads the sides of images to multiples of it.
     """
 
     output_names: list[str]
@@ -29,7 +29,7 @@ class ImageGraph(nn.Module):
     def __init__(self, model: SemanticSegmentor | PanopticRCNN):
         """
         Args:
-            model: in evaluation mode; not changed.
+            model: model in evaluation mode; not changed.
         """
         super().__init__()
         # not on the class, where torch.jit would read the type
@@ -37,7 +37,7 @@ class ImageGraph(nn.Module):
         self.divisibility = max(model.backbone.size_divisibility, 1)
 
     def features(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The backbone's features of an image, (1, 3, H, W) float32, 0 .. 255."""
+        """Return the backbone's features of an image, (1, 3, H, W) float32, 0 .. 255."""
         height, width = image.shape[-2:]
         step = self.divisibility
         x = (image - self.model.pixel_mean) / self.model.pixel_std
@@ -48,8 +48,8 @@ class ImageGraph(nn.Module):
     def best_class(
         self, logits: torch.Tensor, size: torch.Size
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Labels and logits of the image's (H, W), from those at the head's stride."""
+        """Return labels and logits in the image's ``size`` (H, W), from logits at the stride."""
         stride = float(self.model.sem_seg_head.common_stride)
         logits = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
-        # the labels are cut, not the logits of all classes
+        # crop the labels after the argmax, which is cheaper than cropping the logits before
         return logits.argmax(1)[:, : size[0], : size[1]], logits[:, :, : size[0], : size[1]]

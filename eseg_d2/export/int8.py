@@ -1,4 +1,4 @@
-"""ONNX files in 8-bit integers, by onnxruntime's static quantisation."""
+"""Quantise ONNX files to 8-bit integers with onnxruntime's static quantisation."""
 
 import contextlib
 import copy
@@ -18,7 +18,7 @@ _RELATION = "/relation/"  # stays in fp32: its border is -inf, and it has no con
 
 
 class Quantizer:
-    """Quantises one model, with different layers kept in fp32 if need be, after one calibration.
+    """Quantises a model after one calibration, any number of times with other layers in fp32.
 
     Weights are int8 with a scale for each output channel, activations uint8, in the QDQ format.
 
@@ -30,12 +30,12 @@ class Quantizer:
         """
         Args:
             path: an ONNX file with the input "image".
-            images: each (3, H, W) float32, 0 .. 255; the ranges of the activations are those that
-                occur in them.
-            count: of the images, for the progress bar.
+            images: each (3, H, W) float32, 0 .. 255; the ranges of the activations are taken from
+                them.
+            count: number of images, for the progress bar.
 
         Raises:
-            ValueError: onnxruntime, or onnx, is not installed.
+            ValueError: onnxruntime or onnx is not installed.
         """
         try:
             import onnx
@@ -46,7 +46,7 @@ class Quantizer:
             raise ValueError(message) from e
         with tempfile.TemporaryDirectory() as folder, _quiet():
             prepared = Path(folder) / "prepared.onnx"
-            # symbolic shapes are known from the trace, and onnx's inference suffices
+            # the shapes are known from the trace, so onnx's own inference suffices
             quant_pre_process(path, prepared, skip_symbolic_shape=True)
             calibrator = quantization.create_calibrator(
                 prepared, _OPERATIONS, str(Path(folder) / "augmented.onnx")
@@ -57,7 +57,7 @@ class Quantizer:
             self._model = onnx.load(prepared)
         nodes = self._model.graph.node
         self.layers = [node.name for node in nodes if node.op_type == "Conv"]
-        # the resize of the logits stays in fp32, too: between two classes small differences count
+        # the resize of the logits also stays in fp32: small differences decide between classes
         last_resize = [node.name for node in nodes if node.op_type == "Resize"][-1:]
         self._fp32 = [node.name for node in nodes if _RELATION in node.name] + last_resize
 
@@ -65,7 +65,7 @@ class Quantizer:
         """Return the quantised model as the content of an ONNX file.
 
         Args:
-            keep: convolutions that stay in fp32, each by its name or by the start of it.
+            keep: convolutions that stay in fp32, each by its name or the beginning of it.
 
         Raises:
             ValueError: no convolution has such a name.
@@ -78,8 +78,8 @@ class Quantizer:
             if not any(layer.startswith(name) for layer in kept):
                 similar = difflib.get_close_matches(name, self.layers, n=3, cutoff=0)
                 raise ValueError(
-                    f"--keep {name}: no convolution of the model has a name that starts so; "
-                    f"similar ones are {', '.join(similar)}"
+                    f"--keep {name}: no convolution of the model has a name that begins with it; "
+                    f"similar names are {', '.join(similar)}"
                 )
         quantizer = QDQQuantizer(
             copy.deepcopy(self._model),
@@ -99,7 +99,7 @@ class Quantizer:
 
 
 class _OneImage:
-    """A calibration data reader of onnxruntime."""
+    """A calibration data reader for onnxruntime with a single image."""
 
     def __init__(self, image: np.ndarray):
         self._inputs = iter([{"image": image[None]}])
@@ -110,7 +110,7 @@ class _OneImage:
 
 @contextlib.contextmanager
 def _quiet():
-    """onnxruntime logs advice that is followed already."""
+    """Silence onnxruntime, which logs advice that is already followed."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

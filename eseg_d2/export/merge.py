@@ -1,4 +1,4 @@
-"""Raw predictions of an exported panoptic model to one panoptic map. Needs numpy alone.
+"""Merge the raw predictions of an exported panoptic model to a panoptic map, with numpy alone.
 
 This file may be copied to where the exported model runs.
 """
@@ -9,18 +9,20 @@ __all__ = ["merge_panoptic", "paste_mask"]
 
 
 def merge_panoptic(raw: dict[str, np.ndarray], settings: dict) -> tuple[np.ndarray, list[dict]]:
-    """Panoptic FPN's heuristic: instances by descending score, then stuff where nothing is yet.
+    """Merge predictions by Panoptic FPN's heuristic.
+
+    Instances are placed in order of descending score, then stuff where nothing is yet.
 
     Args:
-        raw: the outputs of the exported model, by name: "semantic" (H, W), "boxes" (N, 4),
+        raw: outputs of the exported model by name: "semantic" (H, W), "boxes" (N, 4),
             "scores" (N,), "classes" (N,) and "masks" (N, M, M).
-        settings: "merge" of the ``model.json`` beside the exported model. Its
+        settings: "merge" in the ``model.json`` beside the exported model. Its
             "score_threshold", "overlap_threshold" and "stuff_area_limit" may be changed.
 
     Returns:
-        The (H, W) int32 map of segment ids (0 is void), and one dict a segment: "id",
+        The (H, W) int32 map of segment ids (0 is void), and a dict for each segment: "id",
         "category_id" (contiguous id, an index into settings["names"]), "isthing", "area" (pixels),
-        and for things "score" and "instance_id", the row of ``raw``.
+        and for things "score" and "instance_id", the row in ``raw``.
     """
     semantic = raw["semantic"]
     panoptic = np.zeros(semantic.shape, np.int32)
@@ -56,15 +58,15 @@ def merge_panoptic(raw: dict[str, np.ndarray], settings: dict) -> tuple[np.ndarr
 def paste_mask(
     mask: np.ndarray, box: np.ndarray, image_size: tuple[int, int]
 ) -> tuple[slice, slice, np.ndarray]:
-    """Resize an instance's mask to its box, bilinearly, and cut it at 0.5.
+    """Resize an instance's mask to its box bilinearly, and threshold it at 0.5.
 
     Args:
         mask: (M, M) float32, 0 .. 1.
-        box: x0, y0, x1, y1 in pixels; of an empty box nothing is pasted.
+        box: x0, y0, x1, y1 in pixels; an empty box gives an empty mask.
         image_size: (H, W) in pixels.
 
     Returns:
-        Rows and columns of the image, and the (rows, columns) bool mask in them.
+        The rows and columns of the image that the box covers, and the bool mask of these.
     """
     x0, y0, x1, y1 = box.astype(np.float32)
     if not (x1 > x0 and y1 > y0):
@@ -75,7 +77,7 @@ def paste_mask(
 
 
 def _hat_weights(start, end, length: int, cells: int) -> tuple[slice, np.ndarray]:
-    """Bilinear weights (pixels, cells) of the pixel centres near [start, end]; zero outside."""
+    """Return the pixels near [start, end], and their bilinear weights (pixels, cells)."""
     first = max(int(np.floor(start)) - 1, 0)
     last = min(int(np.ceil(end)) + 1, length)
     pixels = np.arange(first, last, dtype=np.float32) + 0.5

@@ -11,9 +11,9 @@ __all__ = ["PanopticGraph", "merge_settings"]
 
 
 class PanopticGraph(ImageGraph):
-    """All that is learned of a PanopticRCNN.
+    """The learned part of a PanopticRCNN.
 
-    :func:`~eseg_d2.export.merge.merge_panoptic` makes one panoptic map of its outputs.
+    :func:`~eseg_d2.export.merge.merge_panoptic` merges its outputs to a panoptic map.
     """
 
     instance_outputs = ["boxes", "scores", "classes", "masks"]
@@ -30,21 +30,22 @@ class PanopticGraph(ImageGraph):
         self.register_buffer("roi_to_contiguous", contiguous, persistent=False)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """
+        """Return the raw predictions for an image.
+
         Args:
-            image: (1, 3, H, W) float32, 0 .. 255, channels as INPUT.FORMAT says.
+            image: (1, 3, H, W) float32, 0 .. 255, with its channels in the order of INPUT.FORMAT.
 
         Returns:
             - semantic: (H, W) int64, semantic train ids;
             - boxes: (N, 4) float32, x0, y0, x1, y1 in pixels;
             - scores: (N,) float32, 0 .. 1, descending;
             - classes: (N,) int64, contiguous ids;
-            - masks: (N, M, M) float32, 0 .. 1, the instance inside its box.
+            - masks: (N, M, M) float32, 0 .. 1, relative to the box.
         """
         model, size = self.model, image.shape[-2:]
         features = self.features(image)
         labels, _ = self.best_class(logits_at_stride(model.sem_seg_head, features), size)
-        # the model pads, too, and clips its boxes to the image
+        # as in the model: its features are padded, and its boxes are clipped to the image
         images = ImageList(image, [(size[0], size[1])])
         proposals, _ = model.proposal_generator(images, features, None)
         detections, _ = model.roi_heads(images, features, proposals, None)
@@ -54,10 +55,10 @@ class PanopticGraph(ImageGraph):
 
 
 def merge_settings(model: PanopticRCNN) -> dict:
-    """What :func:`~eseg_d2.export.merge.merge_panoptic` must know beside the raw predictions.
+    """Return the settings of :func:`~eseg_d2.export.merge.merge_panoptic` for a model.
 
     Returns:
-        Plain numbers and lists, for a json file.
+        A dict of plain numbers and lists, for a json file.
     """
     space = model.label_space
     return {

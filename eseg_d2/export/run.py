@@ -1,4 +1,4 @@
-"""From a config and its weights to a verified model file."""
+"""Export a model from its config and weights to a verified file."""
 
 import statistics
 import time
@@ -39,8 +39,8 @@ __all__ = ["INT8_FILE", "MAX_MIOU_LOSS", "export_int8", "export_model"]
 
 INT8_FILE = "model_int8.onnx"
 MAX_MIOU_LOSS = 1.0  # in points
-CALIBRATION_IMAGES = 100  # more widen the ranges by single outliers only
-_TRIAL_IMAGES, _TOP_LAYERS = 4, 8  # of the search for the layers that int8 costs most
+CALIBRATION_IMAGES = 100  # more would only widen the ranges by single outliers
+_TRIAL_IMAGES, _TOP_LAYERS = 4, 8  # in the search for the layers that lose most in int8
 _SPEED_ROUNDS = 15
 
 
@@ -60,18 +60,18 @@ def export_model(
 
     Args:
         cfg: MODEL.WEIGHTS is loaded; MODEL.DEVICE must be "cpu".
-        folder: made if it is not there.
+        folder: created if missing.
         kind: "onnx", "torchscript" or "torch_export".
         size: (H, W) of the images, in pixels; by default INPUT.MIN_SIZE_TEST x MAX_SIZE_TEST.
-        dynamic: H and W may be any; then the file is verified at several sizes.
-        with_logits: of semantic models: output the logits, too.
-        image_files: verify on these images, too, besides random ones.
+        dynamic: allow any H and W; the file is then verified at several sizes.
+        with_logits: also output the logits; for semantic models only.
+        image_files: images on which to verify the file, in addition to random ones.
 
     Returns:
-        The model file and the content of ``model.json``.
+        The path of the model file, and the content of ``model.json``.
 
     Raises:
-        ValueError: the model cannot be exported so, or the file says something else.
+        ValueError: the model cannot be exported in this way, or the file disagrees with the model.
         FileNotFoundError: the weights or an image are missing.
     """
     model = load_trained(cfg, architectures=("SemanticSegmentor", "PanopticRCNN"))
@@ -86,7 +86,7 @@ def export_model(
         _photo(file, cfg.INPUT.FORMAT, _stretch(None if dynamic else size))
         for file in image_files or []
     ]
-    # of the example a trace keeps some branches: an image in which things may be found
+    # a trace keeps the branches that its example takes: use an image that may contain things
     path = export_graph(graph, folder, kind, images[-1][None], dynamic=dynamic)
     info = {
         "input": {"name": "image", "shape": [1, 3, *(["H", "W"] if dynamic else size)]},
@@ -114,7 +114,7 @@ def _graph(cfg: CfgNode, model: nn.Module, kind: str, with_logits: bool) -> Imag
     if kind == "torch_export":
         raise ValueError(
             "torch.export cannot follow a panoptic model, whose number of boxes depends on the "
-            "image. Take --format onnx or torchscript."
+            "image. Use --format onnx or torchscript."
         )
     if with_logits:
         raise ValueError("--logits is for semantic models; a panoptic one outputs labels")
@@ -127,7 +127,7 @@ def _random_image(size: tuple[int, int]) -> np.ndarray:
 
 
 def _stretch(size: tuple[int, int] | None) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that brings (H, W, 3) uint8 images to a size, or leaves them alone."""
+    """Return a function that resizes (H, W, 3) uint8 images, or does nothing without a size."""
     if size is None:
         return lambda image: image
     return lambda image: np.asarray(
@@ -153,30 +153,30 @@ def export_int8(
 ) -> tuple[Path, dict]:
     """Export a semantic model as ONNX, in fp32 and in int8, and compare the two.
 
-    Writes what :func:`export_model` writes and ``model_int8.onnx``; ``model.json`` says under
-    "int8" how well the two agree.
+    Writes the files of :func:`export_model` and ``model_int8.onnx``; "int8" in ``model.json`` tells
+    how well the two agree.
 
     Args:
-        cfg, folder, size, dynamic, with_logits, image_files: of :func:`export_model`.
-        calibration: a folder; the ranges of the activations are taken from its images, at most 100,
-            evenly spread.
+        cfg, folder, size, dynamic, with_logits, image_files: see :func:`export_model`.
+        calibration: folder of images from which the ranges of the activations are taken; at most
+            100 of them are used, evenly spread.
         keep: convolutions that stay in fp32; see :meth:`~eseg_d2.export.int8.Quantizer.quantize`.
 
     Returns:
-        The file in int8 and the content of ``model.json``. ``info["int8"]`` has "labels", the share
-        of pixels of the same label in both (on the validation set, else on four images of the
-        calibration); "mIoU", of both, in percent, or None if the first of DATASETS.TEST is not
-        there; and "milliseconds" of an image in both, medians of calls in turns.
+        The path of the int8 file, and the content of ``model.json``. Its "int8" has "labels", the
+        share of pixels with the same label in both (on the validation set, or else on four images
+        of the calibration); "mIoU" of both in percent, or None if the first of DATASETS.TEST does
+        not exist; and "milliseconds" of both for an image, medians of calls in turns.
 
     Raises:
-        ValueError: as :func:`export_model`; the model is panoptic; an image cannot be read; or the
-            mIoU falls by more than 1.0: then there is no file in int8.
-        FileNotFoundError: as :func:`export_model`, or there is no image in the folder.
+        ValueError: see :func:`export_model`; or the model is panoptic, an image cannot be read, or
+            the mIoU falls by more than 1.0, in which case no int8 file is written.
+        FileNotFoundError: see :func:`export_model`; or there is no image in the folder.
     """
     if cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
         raise ValueError(
-            f"--int8 is for semantic models, and this is a {cfg.MODEL.META_ARCHITECTURE}: the "
-            "boxes and masks of a panoptic model are not supported. Leave --int8 out."
+            f"--int8 is for semantic models, but this is a {cfg.MODEL.META_ARCHITECTURE}: the "
+            "boxes and masks of a panoptic model are not supported. Omit --int8."
         )
     files = _calibration_files(calibration)
     path = folder / INT8_FILE
@@ -208,8 +208,8 @@ def export_int8(
             layers = _costly_layers(quantizer, keep, runs["fp32"], trial)
             raise ValueError(
                 f"in int8 the mIoU on {cfg.DATASETS.TEST[0]} falls from {miou['fp32']:.1f} to "
-                f"{miou['int8']:.1f}, by more than {MAX_MIOU_LOSS}, and {path} is not written. "
-                "Calibrate on more or other images, or keep in fp32 the layers that cost most:\n"
+                f"{miou['int8']:.1f}, by more than {MAX_MIOU_LOSS}, so {path} is not written. "
+                "Calibrate on more or other images, or keep the layers that lose most in fp32:\n"
                 f"  --keep {' '.join([*keep, *layers])}"
             )
     else:
@@ -242,14 +242,14 @@ def _calibration_files(folder: Path) -> list[str]:
     files = sorted(x for x in folder.rglob("*") if x.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise FileNotFoundError(
-            f"--calibration {folder}: no image in it, nor in the folders below; expected files "
-            f"such as .jpg or .png. A few dozen like those that the model will see are enough"
+            f"--calibration {folder}: no image in it or in its subfolders; expected files such as "
+            f".jpg or .png. A few dozen images like those that the model will see are enough"
         )
     return [str(file) for file in files[:: -(-len(files) // CALIBRATION_IMAGES)]]
 
 
 def _validation_set(cfg: CfgNode) -> GroundTruth | None:
-    """The first of DATASETS.TEST, if it is a panoptic data set and there."""
+    """Return the first of DATASETS.TEST if it is a panoptic data set that exists, else None."""
     for name in cfg.DATASETS.TEST[:1]:
         try:
             require_datasets([name])
@@ -263,7 +263,7 @@ def _validation_set(cfg: CfgNode) -> GroundTruth | None:
 def _costly_layers(
     quantizer: Quantizer, keep: Sequence[str], fp32: Callable, images: list[np.ndarray]
 ) -> list[str]:
-    """Return the convolutions with which in fp32, one at a time, most labels agree with fp32."""
+    """Return the convolutions that gain most agreement when one at a time is kept in fp32."""
     labels = _labels(fp32, images)
     agreement = {}
     for layer in tqdm(quantizer.layers, desc="looking for costly layers", unit="layer"):
@@ -276,7 +276,7 @@ def _costly_layers(
 
 
 def _milliseconds(runs: dict[str, Callable], image: np.ndarray) -> dict[str, float]:
-    """Medians of calls in turns, so that other load on the machine falls on all."""
+    """Return medians of calls in turns, so that other load on the machine affects all of them."""
     spent: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(_SPEED_ROUNDS):
         for name, run in runs.items():

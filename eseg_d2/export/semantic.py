@@ -10,24 +10,26 @@ __all__ = ["SemanticGraph"]
 
 
 class SemanticGraph(ImageGraph):
-    """Normalises, pads, runs the model, upsamples and takes the best class."""
+    """A graph that normalises, pads, runs the model, upsamples, and takes the argmax."""
 
     def __init__(self, model: SemanticSegmentor, *, with_logits: bool):
         """
         Args:
             model: in evaluation mode; not changed.
-            with_logits: return the logits, too.
+            with_logits: also return the logits.
         """
         super().__init__(model)
         self.output_names = ["labels", "logits"] if with_logits else ["labels"]
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """
+        """Return the labels of an image.
+
         Args:
-            image: (1, 3, H, W) float32, 0 .. 255, channels as INPUT.FORMAT says.
+            image: (1, 3, H, W) float32, 0 .. 255, with its channels in the order of INPUT.FORMAT.
 
         Returns:
-            (1, H, W) int64 labels; with logits a tuple of them and (1, num_classes, H, W) float32.
+            (1, H, W) int64 labels; with logits, a tuple of these and (1, num_classes, H, W)
+            float32.
         """
         logits = logits_at_stride(self.model.sem_seg_head, self.features(image))
         outputs = self.best_class(logits, image.shape[-2:])

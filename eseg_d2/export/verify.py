@@ -1,4 +1,4 @@
-"""Whether an exported model says what the model says."""
+"""Verify that an exported model agrees with the model in eager mode."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -20,23 +20,23 @@ __all__ = [
     "require_agreement",
 ]
 
-MIN_AGREEMENT = 0.9999  # of the labels; of the pixels of panoptic maps
-MAX_ERROR = 1e-3  # of the logits, relative to their largest
+MIN_AGREEMENT = 0.9999  # share of equal labels, or of equal pixels in panoptic maps
+MAX_ERROR = 1e-3  # difference of the logits, relative to the largest
 
 
 def compare_outputs(
     model: nn.Module, exported: Callable, images: Iterable[np.ndarray]
 ) -> dict[str, float]:
-    """Detectron2's model in eager mode beside the exported one, on the same images.
+    """Compare an exported semantic model with the model in eager mode on the same images.
 
     Args:
         model: a SemanticSegmentor in evaluation mode, on the CPU.
-        exported: of :func:`~eseg_d2.export.files.load_exported`.
+        exported: function from :func:`~eseg_d2.export.files.load_exported`.
         images: each (3, H, W) float32, 0 .. 255.
 
     Returns:
-        "labels": the share of pixels with the same label; "logits", if they are exported: the
-        largest difference, relative to the largest logit.
+        "labels", the share of pixels with the same label; and "logits", if they are exported, the
+        largest difference relative to the largest logit.
     """
     same = pixels = 0
     error = None
@@ -65,18 +65,18 @@ def compare_panoptic(
     settings: dict,
     images: Iterable[np.ndarray],
 ) -> dict[str, float]:
-    """As :func:`compare_outputs`, for the panoptic maps that are merged of the raw predictions.
+    """Compare the panoptic maps of an exported model with those of the model in eager mode.
 
     Args:
         model: a PanopticRCNN in evaluation mode, on the CPU.
-        exported: of :func:`~eseg_d2.export.files.load_exported`.
-        output_names: of its outputs.
-        settings: of :func:`~eseg_d2.export.panoptic.merge_settings`.
+        exported: function from :func:`~eseg_d2.export.files.load_exported`.
+        output_names: names of its outputs.
+        settings: settings from :func:`~eseg_d2.export.panoptic.merge_settings`.
         images: each (3, H, W) float32, 0 .. 255.
 
     Returns:
-        "labels": the share of pixels of the same segment (its place in the list) and category;
-        "instances": how many things the model found on all images.
+        "labels", the share of pixels with the same segment (its place in the list) and category;
+        and "instances", the number of things that the model found in all images.
     """
     same = pixels = instances = 0
     for image in images:
@@ -95,12 +95,12 @@ def compare_panoptic(
 def label_agreement(
     run: Callable, images: Sequence[np.ndarray], labels: Sequence[np.ndarray]
 ) -> float:
-    """Return the share of pixels of the same label, 0 .. 1.
+    """Return the share of pixels with the same label, 0 .. 1.
 
     Args:
-        run: of :func:`~eseg_d2.export.files.load_exported`, of a semantic model.
+        run: function from :func:`~eseg_d2.export.files.load_exported` for a semantic model.
         images: each (3, H, W) float32, 0 .. 255.
-        labels: of each image (H, W) integers.
+        labels: (H, W) integers for each image.
     """
     same = [run(image[None])[0][0] == of for image, of in zip(images, labels, strict=True)]
     return float(sum(x.sum() for x in same) / sum(x.size for x in same))
@@ -109,16 +109,17 @@ def label_agreement(
 def compare_labels(
     runs: dict[str, Callable], truth: GroundTruth, load: Callable[[str], np.ndarray]
 ) -> dict[str, float]:
-    """Compare exported semantic models with the truth, and the last with the first one.
+    """Compare exported semantic models with the ground truth, and the last one with the first.
 
     Args:
-        runs: by name, of :func:`~eseg_d2.export.files.load_exported`.
-        truth: of a data set; all of its images are taken.
-        load: from a file's name to the image, (3, H, W) float32, 0 .. 255. The labels are brought
-            to the truth's size (nearest).
+        runs: functions from :func:`~eseg_d2.export.files.load_exported` by name.
+        truth: ground truth of a data set; all of its images are used.
+        load: maps a file's name to the image, (3, H, W) float32, 0 .. 255. The labels are resized
+            to the size of the truth (nearest neighbour).
 
     Returns:
-        The mIoU of each by name, in percent; and "labels", the share of pixels of the same label.
+        The mIoU of each by name, in percent; and "labels", the share of pixels with the same label
+        in the first and the last.
     """
     names = truth.label_space.semantic_names
     confusion = {name: np.zeros((len(names), len(names)), np.int64) for name in runs}
@@ -139,17 +140,18 @@ def compare_labels(
 
 
 def require_agreement(result: dict[str, float], where: str) -> None:
-    """
+    """Check that an exported model agrees with the model.
+
     Args:
-        result: of :func:`compare_outputs` or :func:`compare_panoptic`.
-        where: the file, for the error.
+        result: result of :func:`compare_outputs` or :func:`compare_panoptic`.
+        where: file that the error names.
 
     Raises:
         ValueError: labels or logits differ by more than rounding.
     """
     if result["labels"] < MIN_AGREEMENT or result.get("logits", 0.0) > MAX_ERROR:
         raise ValueError(
-            f"{where} does not say what the model says: {result['labels']:.4%} of the labels agree "
+            f"{where} does not agree with the model: {result['labels']:.4%} of the labels agree "
             f"(expected {MIN_AGREEMENT:.2%}), logits differ by {result.get('logits', 0.0):.1e} of "
             f"the largest (expected at most {MAX_ERROR:.0e}). Do not use it; please report this."
         )

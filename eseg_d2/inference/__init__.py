@@ -1,4 +1,4 @@
-"""From images and videos to numpy results: what `demo/demo.py` and your own code call."""
+"""Inference on images and videos with numpy results, for ``demo/demo.py`` and your own code."""
 
 from eseg_d2.data.images import read_image
 from eseg_d2.inference.prediction import InstanceResults, Prediction

@@ -1,4 +1,4 @@
-"""A camera's frames, by OpenCV."""
+"""Read frames from a camera with OpenCV."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -10,19 +10,19 @@ __all__ = ["Camera"]
 
 
 class Camera:
-    """Frames of a camera until it ends. A context manager.
+    """A camera as a context manager that yields frames until the camera ends.
 
     Attributes:
-        fps: frames a second as the camera says, or 30.
+        fps: frames per second as the camera reports them, or 30.
     """
 
     def __init__(self, number: int = 0):
         """
         Args:
-            number: of the camera; the first is 0.
+            number: number of the camera; the first is 0.
 
         Raises:
-            ValueError: it cannot be opened.
+            ValueError: the camera cannot be opened.
         """
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error below says it
@@ -38,7 +38,7 @@ class Camera:
         self.fps = Fraction(self._capture.get(cv2.CAP_PROP_FPS) or 30).limit_denominator(1000)
 
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The index and (H, W, 3) uint8 BGR pixels of each frame."""
+        """Yield the index and the (H, W, 3) uint8 BGR pixels of each frame."""
         index = 0
         while True:
             found, frame = self._capture.read()

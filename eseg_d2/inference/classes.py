@@ -1,4 +1,4 @@
-"""Names and colours of a model's classes, in the one id space that its predictions speak."""
+"""Names and colours of a model's classes, in the id space of its predictions."""
 
 from dataclasses import dataclass
 
@@ -23,11 +23,11 @@ class ClassTable:
     """What the class ids of predictions mean.
 
     Attributes:
-        names: by class id.
+        names: names by class id.
         colors: RGB, 0 .. 255, by class id.
-        from_semantic: class ids by channel of the semantic head; ``VOID_CLASS`` for the channel
-            "all things" of a panoptic model.
-        from_roi: class ids by class of the box head.
+        from_semantic: class id of each channel of the semantic head; ``VOID_CLASS`` for the channel
+            of all things in a panoptic model.
+        from_roi: class id of each class of the box head.
     """
 
     names: tuple[str, ...]
@@ -37,14 +37,16 @@ class ClassTable:
 
     @classmethod
     def of_config(cls, cfg: CfgNode) -> "ClassTable":
-        """The classes of a model, by the metadata of its first data set; reads none of its images.
+        """Return the classes of a model from the metadata of its first data set.
+
+        The files of the data set need not exist.
 
         Raises:
-            ValueError: the data set is not known, or names fewer classes than the model has.
+            ValueError: the data set is unknown, or names fewer classes than the model has.
         """
         names = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
         if not names:
-            raise ValueError("DATASETS.TEST and DATASETS.TRAIN are empty: one names the classes")
+            raise ValueError("DATASETS.TEST and DATASETS.TRAIN are empty: classes are unknown")
         metadata = MetadataCatalog.get(names[0])
         kind = cfg.MODEL.META_ARCHITECTURE
         if kind == "SemanticSegmentor":
@@ -55,14 +57,14 @@ class ClassTable:
         return _plain(metadata, "thing", head.NUM_CLASSES)
 
     def drawing_metadata(self) -> Metadata:
-        """Return Detectron2's metadata of names and colours, things and stuff both by class id."""
+        """Return Detectron2 metadata with names and colours of things and stuff by class id."""
         names, colors = list(self.names), list(self.colors)
         return Metadata(
             thing_classes=names, stuff_classes=names, thing_colors=colors, stuff_colors=colors
         )
 
     def palette(self) -> np.ndarray:
-        """(256, 3) uint8 RGB: the colours, then black."""
+        """Return (256, 3) uint8 RGB: the colours, then black."""
         colors = np.zeros((256, 3), np.uint8)
         known = np.array(self.colors[:VOID_CLASS], np.uint8).reshape(-1, 3)
         colors[: len(known)] = known
@@ -102,8 +104,8 @@ def _plain(metadata: Metadata, kind: str, count: int) -> ClassTable:
     if names is None or len(names) < count:
         raise ValueError(
             f"the metadata of data set {metadata.get('name')!r} names {len(names or ())} "
-            f"{kind}_classes, but the model has {count} classes. Name the data set that it was "
-            "trained on in DATASETS.TEST."
+            f"{kind}_classes, but the model has {count} classes. Set DATASETS.TEST to the data set "
+            "that it was trained on."
         )
     ids = tuple(range(count))
     return ClassTable(tuple(names[:count]), _colors(metadata, kind, count), ids, ids)

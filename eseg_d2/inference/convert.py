@@ -1,4 +1,4 @@
-"""From a Detectron2 model's output of one image to a :class:`Prediction`."""
+"""Convert a Detectron2 model's output for one image to a :class:`Prediction`."""
 
 from functools import partial
 
@@ -18,10 +18,10 @@ def to_prediction(output: dict, classes: ClassTable, image: np.ndarray) -> Predi
     """Return a model's output as numpy arrays and dicts.
 
     Args:
-        output: of one image, in its size: ``sem_seg`` ((C, H, W) logits or (H, W) labels),
-            ``instances``, ``panoptic_seg`` or several of them. Classes of instances are
-            contiguous ids beside ``panoptic_seg``, else those of the box head.
-        classes: of the model.
+        output: output for the image, in its size: ``sem_seg`` ((C, H, W) logits or (H, W) labels),
+            ``instances``, ``panoptic_seg`` or several of them. Classes of instances are contiguous
+            ids if there is a ``panoptic_seg``, else those of the box head.
+        classes: classes of the model.
         image: (H, W, 3) uint8 BGR.
     """
     height, width = image.shape[:2]
@@ -76,12 +76,12 @@ def _instances(instances: Instances, from_roi) -> InstanceResults:
 
 
 def panoptic_segments(panoptic: np.ndarray, info: list[dict], names: tuple[str, ...]) -> list[dict]:
-    """Return :attr:`Prediction.segments` of a panoptic map.
+    """Return the :attr:`Prediction.segments` of a panoptic map.
 
     Args:
         panoptic: (H, W) segment ids.
-        info: of :func:`eseg_d2.modeling.meta_arch.merge.merge_panoptic`.
-        names: by class id.
+        info: segments from :func:`eseg_d2.modeling.meta_arch.merge.merge_panoptic`.
+        names: class names by class id.
     """
     found = count_segments(panoptic)
     segments = []
@@ -104,7 +104,7 @@ def _semantic_segments(semantic: np.ndarray, names: tuple[str, ...]) -> list[dic
 def instance_segments(
     instances: InstanceResults, size: tuple[int, int], names: tuple[str, ...]
 ) -> list[dict]:
-    """Return :attr:`Prediction.segments` of objects in an image of ``size`` (H, W)."""
+    """Return the :attr:`Prediction.segments` of objects in an image of ``size`` (H, W)."""
     segments = []
     for i, (x0, y0, x1, y1) in enumerate(instances.boxes.tolist()):
         area = round((x1 - x0) * (y1 - y0))

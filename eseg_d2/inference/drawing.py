@@ -1,4 +1,4 @@
-"""Pictures of predictions: overlays of images and of video frames."""
+"""Draw predictions over images and video frames."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from eseg_d2.visualization.video import ColorTracker
 
 __all__ = ["FrameDrawer", "draw_beside", "draw_prediction"]
 
-# The longer side of a picture in pixels: labels on smaller ones cannot be read
+# Limits of a picture's longer side in pixels: labels on smaller ones are not legible
 _SMALLEST, _LARGEST = 640, 4096
 
 
@@ -25,12 +25,12 @@ def draw_prediction(image: np.ndarray, prediction: Prediction, classes: ClassTab
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        prediction: of that image.
-        classes: of the model.
+        prediction: prediction for that image.
+        classes: classes of the model.
 
     Returns:
-        (h, w, 3) uint8 RGB, of the image's size, or enlarged or reduced so that its longer side
-        has 640 to 4096 pixels.
+        (h, w, 3) uint8 RGB, in the image's size, or resized so that its longer side has 640 to
+        4096 pixels.
     """
     longer = max(prediction.size)
     scale = min(max(longer, _SMALLEST), _LARGEST) / longer
@@ -39,7 +39,7 @@ def draw_prediction(image: np.ndarray, prediction: Prediction, classes: ClassTab
 
 
 def draw_beside(image: np.ndarray, overlay: np.ndarray) -> np.ndarray:
-    """Return the image (BGR) and its overlay (RGB) side by side, in the overlay's size; RGB."""
+    """Return the image (BGR) and its overlay (RGB) side by side in the overlay's size, as RGB."""
     plain = resize(image[:, :, ::-1], *overlay.shape[1::-1])
     return side_by_side({"input": plain, "prediction": overlay})
 
@@ -51,10 +51,11 @@ class FrameDrawer:
         self._classes, self._tracker = classes, ColorTracker()
 
     def __call__(self, frame: np.ndarray, prediction: Prediction) -> np.ndarray:
-        """
+        """Draw the prediction of the next frame.
+
         Args:
             frame: (H, W, 3) uint8 BGR.
-            prediction: of it.
+            prediction: prediction for the frame.
 
         Returns:
             (H, W, 3) uint8 RGB.
@@ -78,7 +79,7 @@ def _draw(
     width: int,
     colors: dict[int, Color] | None = None,
 ) -> np.ndarray:
-    """Draw it in a width, objects in ``colors`` by segment id instead of their classes'."""
+    """Draw a prediction; ``colors`` by segment id replace those of the objects' classes."""
     rgb, metadata = image[:, :, ::-1], classes.drawing_metadata()
     if prediction.panoptic is not None:
         info = [{**s, "category_id": s["class_id"]} for s in prediction.segments]

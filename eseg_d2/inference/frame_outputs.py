@@ -1,4 +1,4 @@
-"""Writing and showing the results of a video, frame by frame."""
+"""Write and show the results of a video, frame by frame."""
 
 import json
 from contextlib import ExitStack
@@ -17,10 +17,11 @@ __all__ = ["FrameOutputs"]
 
 
 class FrameOutputs:
-    """The results of one video, by ``plan_outputs``'s paths. A context manager.
+    """A context manager that writes the results of one video to the paths of ``plan_outputs``.
 
-    Overlays and side by sides are videos, label maps a folder of pngs named by the frame's index,
-    json a line a frame with ``frame`` (index) and ``time`` (seconds).
+    Overlays and side-by-side pictures are videos, label maps a folder of pngs named after the
+    frame's index, and the json has a line for each frame, with ``frame`` (index) and ``time``
+    (seconds).
     """
 
     def __init__(
@@ -28,11 +29,11 @@ class FrameOutputs:
     ):
         """
         Args:
-            paths: by result.
-            classes: of the model.
-            fps: of the input, frames a second.
-            stride: of the frames; the output has ``fps / stride``, so that it is as fast.
-            show: called with each overlay, (H, W, 3) uint8 RGB; None shows none.
+            paths: paths by result.
+            classes: classes of the model.
+            fps: frames per second of the input.
+            stride: step between the frames; the output has ``fps / stride``, to play as fast.
+            show: called with each overlay, (H, W, 3) uint8 RGB, if not None.
         """
         self._paths, self._classes, self._fps, self._show = paths, classes, fps, show
         self._drawer = FrameDrawer(classes)
@@ -49,11 +50,12 @@ class FrameOutputs:
             paths["labels"].mkdir(exist_ok=True)
 
     def write(self, index: int, frame: np.ndarray, prediction: Prediction) -> None:
-        """
+        """Write the results of a frame.
+
         Args:
-            index: of the frame in the video, from 0.
+            index: index of the frame in the video, from 0.
             frame: (H, W, 3) uint8 BGR.
-            prediction: of it.
+            prediction: prediction for the frame.
         """
         if self._lines:
             where = {"frame": index, "time": round(float(index / self._fps), 6)}
@@ -72,7 +74,7 @@ class FrameOutputs:
             self._show(overlay)
 
     def describe(self) -> list[str]:
-        """A line for each output."""
+        """Return a line for each output."""
         videos = [video.describe() for video in self._videos.values() if video.num_frames]
         return videos + [f"{p}" for result, p in self._paths.items() if result not in self._videos]
 

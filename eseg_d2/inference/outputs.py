@@ -1,4 +1,4 @@
-"""Where the results of a source go, and writing those of images."""
+"""Plan where the results of sources go, and write those of images."""
 
 import os
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _OF_IMAGE = {
     "labels": "_labels.png",
     "json": "_segments.json",
 }
-# labels of a video are a folder of pngs, its json has a line a frame
+# labels of a video are a folder of pngs; its json has a line for each frame
 _OF_VIDEO = {
     "overlay": "_overlay.mp4",
     "side_by_side": "_side_by_side.mp4",
@@ -53,20 +53,20 @@ _SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES | {".json", ".jsonl"}
 def plan_outputs(
     output: Path, sources: Sequence[Source], results: Sequence[str]
 ) -> dict[str, dict[str, Path]]:
-    """Which file each result of each source is written to; makes the folder.
+    """Plan the file of each result of each source, and create the folder.
 
     Args:
-        output: a folder; or a file (a name with the suffix of an image, video or json that is no
-            folder) for one result of one source.
-        sources: of the run.
-        results: of ``RESULTS``.
+        output: a folder; or, for one result of one source, a file (a name with the suffix of an
+            image, video or json that is not a folder).
+        sources: sources of the run.
+        results: any of ``RESULTS``.
 
     Returns:
-        By the source's path and the result: the file, or the folder of a video's label maps.
+        The file by the source's path and the result; for a video's label maps, the folder.
 
     Raises:
-        ValueError: a file for several results, one with a wrong suffix, or an input would be
-            overwritten.
+        ValueError: ``output`` is one file for several results or has a wrong suffix, or an input
+            would be overwritten.
     """
     if output.suffix.lower() in _SUFFIXES and not output.is_dir():
         plan = {sources[0].path: _one_file(output, sources, results)}
@@ -92,15 +92,15 @@ def _one_file(output: Path, sources: Sequence[Source], results: Sequence[str]) -
     if len(sources) > 1 or len(results) > 1:
         raise ValueError(
             f"--output {output} is a file, but there are {len(sources)} inputs with "
-            f"{len(results)} results each: name a folder"
+            f"{len(results)} results each: give a folder"
         )
     suffixes = _FILE_SUFFIXES[sources[0].is_video][results[0]]
     if output.suffix.lower() not in suffixes:
         kind = "a video" if sources[0].is_video else "an image"
         expected = f"a file ending in {' or '.join(suffixes)}" if suffixes else "a folder"
         raise ValueError(
-            f"--output {output}: for {results[0]} of {kind} expected {expected} (a name without "
-            "a suffix is a folder)"
+            f"--output {output}: expected {expected} for the {results[0]} of {kind} (a name "
+            "without a suffix is a folder)"
         )
     return {results[0]: output}
 
@@ -117,10 +117,10 @@ def save_prediction(
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        prediction: of it.
-        classes: of the model.
-        paths: by result, as of :func:`plan_outputs`.
-        file_name: of the image, for the json.
+        prediction: prediction for the image.
+        classes: classes of the model.
+        paths: paths by result, from :func:`plan_outputs`.
+        file_name: name of the image in the json.
 
     Raises:
         ValueError: the prediction has no label map.
@@ -140,13 +140,13 @@ def save_prediction(
 
 
 def write_label_map(path: Path, labels: np.ndarray, classes: ClassTable) -> None:
-    """A png whose pixels are class ids (255 no class) and whose palette has the classes' colours.
+    """Write a png whose pixels are class ids (255 for no class), with the colours as its palette.
 
     Args:
-        path: of the png.
+        path: path of the png.
         labels: (H, W) uint8.
-        classes: of the model.
+        classes: classes of the model.
     """
     picture = Image.fromarray(labels, "L")
-    picture.putpalette(classes.palette().tobytes(), "RGB")  # makes it of mode P
+    picture.putpalette(classes.palette().tobytes(), "RGB")  # changes its mode to P
     picture.save(path, "PNG")

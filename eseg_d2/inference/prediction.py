@@ -1,4 +1,4 @@
-"""What a model found in one image, in numpy."""
+"""What a model found in one image, as numpy arrays."""
 
 import os
 from collections import Counter
@@ -17,13 +17,13 @@ __all__ = ["InstanceResults", "Prediction"]
 
 @dataclass(frozen=True)
 class InstanceResults:
-    """The objects in one image, by descending score.
+    """The objects in one image, in order of descending score.
 
     Attributes:
         boxes: (N, 4) float32, x0, y0, x1, y1 in pixels.
         scores: (N,) float32, 0 .. 1.
         classes: (N,) int64 class ids.
-        crops: the masks, each inside its box, or None from a model without masks.
+        crops: the masks, each inside its box; None for a model without masks.
     """
 
     boxes: np.ndarray
@@ -33,14 +33,15 @@ class InstanceResults:
 
     @property
     def masks(self) -> np.ndarray | None:
-        """(N, H, W) bool, made at each access; None from a model without masks. They may overlap.
+        """(N, H, W) bool masks, which may overlap; None for a model without masks.
 
-        For many objects in a large image that is a lot: :meth:`mask` makes one of them.
+        They are created at each access, and large for many objects in a large image: :meth:`mask`
+        creates only one of them.
         """
         return None if self.crops is None else self.crops.tensor().numpy()
 
     def mask(self, index: int) -> np.ndarray | None:
-        """Return the (H, W) bool mask of one object; None from a model without masks."""
+        """Return the (H, W) bool mask of one object; None for a model without masks."""
         return None if self.crops is None else self.crops.full(index).numpy()
 
 
@@ -48,24 +49,24 @@ class InstanceResults:
 class Prediction:
     """What a model found in one image.
 
-    There is one id space of classes: every class id is an index into ``class_names``. For models on
-    panoptic data sets it is the contiguous id. 255 (``VOID_CLASS``) is no class.
+    There is a single id space of classes: every class id is an index into ``class_names``. For
+    models on panoptic data sets it is the contiguous id. 255 (``VOID_CLASS``) is no class.
 
     Attributes:
         kind: "panoptic", "semantic" or "instance".
-        size: (H, W) of the image in pixels; all maps and masks have it.
-        class_names: by class id.
-        segments: what was found, a dict each: ``id`` (segment id), ``class_id``, ``class_name``,
+        size: (H, W) of the image in pixels, and of all maps and masks.
+        class_names: class names by class id.
+        segments: a dict for each segment: ``id`` (segment id), ``class_id``, ``class_name``,
             ``isthing``, ``score`` (0 .. 1; None for stuff and semantic models), ``area`` (pixels),
             ``share`` (of the image's pixels, 0 .. 1) and ``bbox`` (x, y, width, height in pixels).
-            Semantic models: one for each class in the image, its id is the class id. Instance
-            models: one for each object, ids 1, 2, ... in the order of ``instances``; the area is
-            that of the mask, or of the box if there is none.
-        panoptic: (H, W) int32 segment ids, 0 where void; None unless panoptic.
-        semantic: (H, W) uint8 class ids by the semantic head; None for instance models. Panoptic
-            models whose head has one class for all things have 255 there.
-        instances: the objects before they were merged; None for semantic models.
-        image: (H, W, 3) uint8 BGR, what was predicted on; not copied.
+            Semantic models have one for each class in the image, whose id is the class id. Instance
+            models have one for each object, with ids 1, 2, ... in the order of ``instances``; the
+            area is that of the mask, or of the box if there is no mask.
+        panoptic: (H, W) int32 segment ids, 0 for void; None unless panoptic.
+        semantic: (H, W) uint8 class ids from the semantic head; None for instance models. If the
+            head of a panoptic model has one class for all things, its pixels are 255.
+        instances: the objects before merging; None for semantic models.
+        image: (H, W, 3) uint8 BGR, the input; not copied.
         class_colors: RGB, 0 .. 255, by class id.
     """
 
@@ -89,8 +90,7 @@ class Prediction:
     def draw(self) -> np.ndarray:
         """Return the prediction painted over its image: (h, w, 3) uint8 RGB.
 
-        It has the image's size, or is enlarged or reduced so that its longer side has 640 to 4096
-        pixels.
+        It has the image's size, or is resized so that its longer side has 640 to 4096 pixels.
 
         Raises:
             ValueError: there is no ``image``.
@@ -98,17 +98,17 @@ class Prediction:
         from eseg_d2.inference.drawing import draw_prediction
 
         if self.image is None:
-            raise ValueError("this prediction has no image to draw on: use one of a Predictor")
+            raise ValueError("this prediction has no image to draw on: those of a Predictor have")
         return draw_prediction(self.image, self, ClassTable(self.class_names, self.class_colors))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write what :meth:`draw` returns.
+        """Write the picture that :meth:`draw` returns.
 
         Args:
-            path: ends in .png or .jpg; its folder exists.
+            path: path that ends in .png or .jpg; its folder exists.
 
         Raises:
-            ValueError: another suffix, or there is no ``image``.
+            ValueError: the suffix is another one, or there is no ``image``.
             OSError: the file cannot be written.
         """
         path = Path(path)
@@ -117,7 +117,7 @@ class Prediction:
         Image.fromarray(self.draw()).save(path, quality=95)
 
     def mask(self, segment: dict) -> np.ndarray | None:
-        """(H, W) bool: the pixels of one of ``segments``; None if the model gives boxes only."""
+        """Return the (H, W) bool mask of one of ``segments``; None for a model without masks."""
         if self.panoptic is not None:
             return self.panoptic == segment["id"]
         if self.instances is not None:
@@ -126,13 +126,13 @@ class Prediction:
         return self.semantic == segment["id"]
 
     def label_map(self) -> np.ndarray:
-        """(H, W) uint8: the class id of each pixel, 255 where there is none.
+        """Return (H, W) uint8: the class id of each pixel, 255 for no class.
 
-        Of a panoptic model the merged classes; of an instance model the class of the object with
-        the highest score there.
+        For a panoptic model these are the merged classes; for an instance model, the class of the
+        object with the highest score at the pixel.
 
         Raises:
-            ValueError: there are more than 255 classes, or the model gives boxes only.
+            ValueError: there are more than 255 classes, or the model has no masks.
         """
         if self.kind == "semantic":
             assert self.semantic is not None
@@ -140,7 +140,7 @@ class Prediction:
         if len(self.class_names) > VOID_CLASS:
             raise ValueError(
                 f"a label map holds up to {VOID_CLASS} classes; the model has "
-                f"{len(self.class_names)}. Take the segments (json)."
+                f"{len(self.class_names)}. Use the segments (json) instead."
             )
         if self.panoptic is not None:
             table = np.full(1 + max((s["id"] for s in self.segments), default=0), VOID_CLASS)
@@ -156,10 +156,10 @@ class Prediction:
         return labels
 
     def as_dict(self) -> dict:
-        """For json: kind, height, width, class_names and segments.
+        """Return kind, height, width, class_names and segments as a json can hold them.
 
         Each segment has its mask as ``segmentation``, in COCO's compressed run-length encoding (as
-        ``pycocotools.mask.decode`` reads it); none if the model gives boxes only.
+        ``pycocotools.mask.decode`` reads it), unless the model has no masks.
         """
         segments = []
         for segment in self.segments:

@@ -1,4 +1,4 @@
-"""Running a predictor over many images and over videos; what fails is kept, the rest goes on."""
+"""Run a predictor on many images or on videos; if one image fails, the rest still runs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -25,14 +25,14 @@ def predict_files(
     """Predict images in batches.
 
     Args:
-        predictor: to be called.
-        paths: of the images.
-        batch_size: images in one pass through the model.
+        predictor: predictor to call.
+        paths: paths of the images.
+        batch_size: number of images in one pass through the model.
         max_pixels: see :func:`eseg_d2.data.images.read_image`.
 
     Yields:
-        For each path, in a batch's order: the path, the (H, W, 3) uint8 BGR image (None if it
-        could not be read) and its prediction, or the error that came instead.
+        The path, the (H, W, 3) uint8 BGR image (None if it could not be read), and its prediction
+        or the error that occurred; unreadable images come before the batch that is being filled.
     """
     batch: list[tuple[str, np.ndarray]] = []
     for path in paths:
@@ -55,7 +55,7 @@ def _predict(predictor: Predictor, batch: Sequence[tuple[str, np.ndarray]]) -> I
             (path, image), message = batch[0], str(error) or type(error).__name__
             yield path, image, ValueError(f"{path}: {message}")
             return
-        for item in batch:  # one of them is the cause; or together they are too large
+        for item in batch:  # one of them is the cause, or the batch is too large
             yield from _predict(predictor, [item])
         return
     for (path, image), prediction in zip(batch, predictions, strict=True):
@@ -73,14 +73,14 @@ def predict_frames(
     """Predict the frames of a video and write them.
 
     Args:
-        predictor: to be called.
-        frames: index and (H, W, 3) uint8 BGR pixels.
-        outputs: what takes the results.
-        batch_size: frames in one pass through the model.
+        predictor: predictor to call.
+        frames: index and (H, W, 3) uint8 BGR pixels of each frame.
+        outputs: where the results go.
+        batch_size: number of frames in one pass through the model.
         on_frame: called after each frame.
 
     Raises:
-        ValueError: the video breaks off; the frames before are written.
+        ValueError: the video is cut off; the frames before that are written.
     """
     for batch in _batches(frames, batch_size):
         predictions = predictor.predict_batch([frame for _, frame in batch])
@@ -90,7 +90,7 @@ def predict_frames(
 
 
 def _batches(items: Iterable, size: int) -> Iterator[list]:
-    """Lists of ``size`` items; a ValueError of ``items`` comes after those that were before it."""
+    """Yield lists of ``size`` items; a ValueError of ``items`` is raised after the items before."""
     batch, error = [], None
     try:
         for item in items:

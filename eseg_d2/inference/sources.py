@@ -1,4 +1,4 @@
-"""From what a user names (files, globs, folders) to the images and videos to run."""
+"""Find the images and videos that a user means by files, globs and folders."""
 
 import glob
 import os
@@ -14,7 +14,7 @@ __all__ = ["VIDEO_SUFFIXES", "Source", "find_sources", "printable"]
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp"}
 )
-_LONGEST_NAME = 200  # bytes; most file systems take 255 with what is added
+_LONGEST_NAME = 200  # bytes; with its ending it must stay below the 255 of most file systems
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Source:
     """One image or video.
 
     Attributes:
-        path: as the user named it.
-        name: what its outputs' names begin with; no two sources of a run share one.
-        is_video: by its suffix.
+        path: path as the user gave it.
+        name: how the names of its outputs begin; no two sources of a run share it.
+        is_video: whether it is a video rather than an image.
     """
 
     path: str
@@ -33,24 +33,25 @@ class Source:
 
 
 def find_sources(patterns: Sequence[str], videos: Iterable[str] = ()) -> list[Source]:
-    """
+    """Return the images and videos that match patterns.
+
     Args:
-        patterns: files, globs (``**`` goes into folders) and folders. A name that is there is
-            taken as it is, even with characters of globs. Of a folder the images and videos
-            directly in it are taken, by their suffixes; names that begin with a dot are not.
+        patterns: files, globs (``**`` descends into folders) and folders. A name that exists is
+            taken literally, even if it has characters of globs. A folder stands for the images
+            and videos directly in it, by their suffixes, except names that begin with a dot.
         videos: files that are videos, whatever their suffix.
 
     Raises:
-        FileNotFoundError: nothing matches a pattern, or there is no image or video at all.
+        FileNotFoundError: nothing matches a pattern, or there are no images or videos at all.
     """
     paths = dict.fromkeys(path for pattern in patterns for path in _expand(pattern))
     is_video = {path: Path(path).suffix.lower() in VIDEO_SUFFIXES for path in paths}
     is_video.update(dict.fromkeys(videos, True))
     if not is_video:
         raise FileNotFoundError(
-            f"there is no image or video in {', '.join(patterns)}, by the suffixes "
-            f"{' '.join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))}. Folders in it are not looked "
-            "into; a glob does: 'FOLDER/**/*.png'"
+            f"there is no image or video in {', '.join(patterns)} with one of the suffixes "
+            f"{' '.join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))}. Subfolders are not searched; "
+            "for these use a glob: 'FOLDER/**/*.png'"
         )
     names = _unique_names(list(is_video))
     return [
@@ -82,7 +83,7 @@ def _has_known_suffix(name: str) -> bool:
 
 
 def _unique_names(paths: list[str]) -> list[str]:
-    """The stem; where several share it, with the folder's name, then the suffix, then a number."""
+    """Return the stems; shared ones get the folder's name, then also the suffix or a number."""
     split = [Path(os.path.abspath(path)) for path in paths]
     stems = [p.stem for p in split]
     in_folders = [f"{p.parent.name}_{p.stem}" for p in split]
@@ -106,11 +107,11 @@ def _unique_names(paths: list[str]) -> list[str]:
 
 
 def _file_name(text: str) -> str:
-    """Without characters that cannot be printed, and short enough for a file's name."""
+    """Return the text without unprintable characters, and short enough for a file name."""
     text = "".join(c if c.isprintable() else "_" for c in text)
     return text.encode()[:_LONGEST_NAME].decode(errors="ignore")
 
 
 def printable(text: str) -> str:
-    """Text with its control characters written out: names of files can hold any."""
+    """Return the text with its control characters escaped: file names can contain any."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

@@ -1,4 +1,4 @@
-"""Another score threshold for a prediction, without running the model again."""
+"""Raise the score threshold of a prediction without running the model again."""
 
 from dataclasses import replace
 
@@ -19,11 +19,11 @@ def raise_threshold(prediction: Prediction, threshold: float, model) -> Predicti
     """Return what the model would have predicted with a higher score threshold.
 
     Args:
-        prediction: of the model; semantic ones are returned as they are.
+        prediction: prediction of the model; a semantic one is returned unchanged.
         threshold: 0 .. 1; objects below are left out. Objects that the model itself left out
             do not come back.
         model: the :class:`eseg_d2.modeling.meta_arch.panoptic.PanopticRCNN` of a panoptic
-            prediction, which says how to merge. Of other predictions it is not looked at.
+            prediction, which defines how to merge; not used for other predictions.
     """
     if prediction.instances is None:
         return prediction
@@ -48,7 +48,7 @@ def raise_threshold(prediction: Prediction, threshold: float, model) -> Predicti
 
 
 def _above(instances: InstanceResults, threshold: float) -> InstanceResults:
-    count = int((instances.scores >= threshold).sum())  # they are by descending score
+    count = int((instances.scores >= threshold).sum())  # scores are in descending order
     crops = None if instances.crops is None else instances.crops[:count]
     return InstanceResults(
         instances.boxes[:count], instances.scores[:count], instances.classes[:count], crops
@@ -56,7 +56,7 @@ def _above(instances: InstanceResults, threshold: float) -> InstanceResults:
 
 
 def _channels(semantic: np.ndarray, label_space: LabelSpace) -> np.ndarray:
-    """Class ids as channels of the semantic head; ``VOID_CLASS`` is the one of all things."""
+    """Map class ids to channels of the semantic head; ``VOID_CLASS`` to that of all things."""
     contiguous = label_space.semantic_to_contiguous
     table = np.zeros(VOID_CLASS + 1, np.int64)
     table[np.where(contiguous < 0, VOID_CLASS, contiguous)] = np.arange(len(contiguous))

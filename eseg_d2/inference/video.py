@@ -1,4 +1,4 @@
-"""Reading and writing videos, by PyAV."""
+"""Read and write videos with PyAV."""
 
 import os
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from eseg_d2.utils.files import require_file
 
 __all__ = ["FrameRange", "VideoReader", "VideoWriter", "require_av"]
 
-# Demuxers of real videos only: others (playlists, lists of files) open files and addresses that a
+# Only demuxers of real videos: others (playlists, lists of files) open files and addresses that a
 # hostile video names
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf"
-_COMPLETE = 0.8  # share of the promised frames; they are an estimate in some formats
+_COMPLETE = 0.8  # share of the announced frames, whose number some formats only estimate
 _X264 = {"crf": "20"}
 _ENCODERS = {
     ".mp4": [("libx264", "H.264", _X264), ("mpeg4", "MPEG-4 Part 2", {"qscale": "3"})],
@@ -26,7 +26,7 @@ _ENCODERS = {
 
 @dataclass(frozen=True)
 class FrameRange:
-    """Frames ``start``, ``start + stride``, ... before ``stop`` (None: to the end), from 0."""
+    """The frames ``start``, ``start + stride``, ... before ``stop`` (None: to the end), from 0."""
 
     start: int = 0
     stop: int | None = None
@@ -43,15 +43,15 @@ class FrameRange:
         return index >= self.start and (index - self.start) % self.stride == 0
 
     def count(self, frames: int) -> int:
-        """How many frames of a video of that many are in the range."""
+        """Return how many of a video's ``frames`` are in the range."""
         return len(range(frames)[self.start : self.stop : self.stride])
 
 
 def require_av():
-    """PyAV.
+    """Return PyAV's module.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: PyAV is not installed.
     """
     try:
         import av
@@ -61,19 +61,19 @@ def require_av():
 
 
 class VideoReader:
-    """The frames of a video file, without its sound. A context manager.
+    """A video file as a context manager that yields its frames, without sound.
 
     Attributes:
-        path: of the file.
-        fps: frames a second (the average, if it varies), a Fraction.
-        num_frames: as the file says, or an estimate; 0 if it is not known.
+        path: path of the file.
+        fps: frames per second, a Fraction; the average if they vary.
+        num_frames: number of frames as the file states it, or an estimate; 0 if unknown.
     """
 
     def __init__(self, path: str | os.PathLike):
         """
         Raises:
             FileNotFoundError: no such file.
-            ValueError: it is no video, or PyAV is not installed.
+            ValueError: it is not a video, or PyAV is not installed.
         """
         av = require_av()
         require_file(path)
@@ -83,10 +83,10 @@ class VideoReader:
             # "file:" so that a colon in the name is not read as a protocol
             self._container = av.open(f"file:{os.path.abspath(path)}", options=options)
         except (av.FFmpegError, OSError, ValueError) as e:
-            raise ValueError(f"{self.path} is no video, or is broken: {_reason(e)}") from e
+            raise ValueError(f"{self.path} is not a video, or is broken: {_reason(e)}") from e
         if not self._container.streams.video:
             self._container.close()
-            raise ValueError(f"{self.path} has no pictures: there is no video stream in it")
+            raise ValueError(f"{self.path} has no video stream")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
         rate = self._stream.average_rate or self._stream.guessed_rate
@@ -95,12 +95,12 @@ class VideoReader:
         self.num_frames = self._stream.frames or round(seconds * self.fps)
 
     def frames(self, selected: FrameRange = FrameRange()) -> Iterator[tuple[int, np.ndarray]]:  # noqa: B008
-        """The index and (H, W, 3) uint8 BGR pixels of each frame in a range, the right way up.
+        """Yield the index and the upright (H, W, 3) uint8 BGR pixels of each frame in a range.
 
-        Frames before the range are decoded, too, so that indices are exact.
+        Frames before the range are also decoded, so that indices are exact.
 
         Raises:
-            ValueError: a frame cannot be decoded, the file was cut off, or the range holds none.
+            ValueError: a frame cannot be decoded, the file is cut off, or the range is empty.
         """
         index = -1
         try:
@@ -116,12 +116,12 @@ class VideoReader:
     def _check_end(self, found: int, selected: FrameRange) -> None:
         if found <= selected.start:
             raise ValueError(
-                f"{self.path} has {found} frames: there is none from {selected.start} on"
+                f"{self.path} has {found} frames: none is left from frame {selected.start} on"
             )
         wanted = min(selected.stop or self.num_frames, self.num_frames)
         if found < _COMPLETE * wanted:
             raise ValueError(
-                f"{self.path} ends after {found} frames, but its header promises "
+                f"{self.path} ends after {found} frames, but its header announces "
                 f"{self.num_frames}: is it complete?"
             )
 
@@ -143,17 +143,17 @@ def _reason(error: Exception) -> str:
 
 
 class VideoWriter:
-    """A video file without sound: .mp4 and .mkv in H.264, .webm in VP9. A context manager.
+    """A context manager that writes a video without sound: .mp4 or .mkv in H.264, .webm in VP9.
 
-    Without H.264 in PyAV it is MPEG-4 Part 2; :meth:`describe` says what it is. An odd width or
-    height gets one more pixel, a copy of the last: both must be even.
+    If PyAV has no H.264, the codec is MPEG-4 Part 2; :meth:`describe` names it. Width and height
+    must be even: an odd one is extended by one pixel, a copy of the last.
     """
 
     def __init__(self, path: Path, fps: Fraction):
         """
         Args:
-            path: .mp4, .mkv or .webm; its folder exists.
-            fps: frames a second.
+            path: path that ends in .mp4, .mkv or .webm; its folder exists.
+            fps: frames per second.
         """
         self._av = require_av()
         self.path, self.fps, self.num_frames = Path(path), fps, 0
@@ -174,10 +174,10 @@ class VideoWriter:
         raise ValueError(f"{self.path}: this PyAV cannot write {names}; choose another suffix")
 
     def write(self, frame: np.ndarray) -> None:
-        """Append an (H, W, 3) uint8 RGB frame; all frames have one size.
+        """Append an (H, W, 3) uint8 RGB frame.
 
         Raises:
-            ValueError: it has another size than the first.
+            ValueError: its size differs from that of the first frame.
         """
         height, width = frame.shape[:2]
         frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
@@ -193,7 +193,7 @@ class VideoWriter:
         self.num_frames += 1
 
     def describe(self) -> str:
-        """What was written, with the codec."""
+        """Return a description of what was written, with the codec."""
         return (
             f"{self.path}: {self.num_frames} frames of {self._stream.width} x "
             f"{self._stream.height} at {float(self.fps):.5g} frames/s, {self.codec} "

@@ -1,4 +1,4 @@
-"""Pictures of truth and predictions."""
+"""Pictures of ground truth and predictions."""
 
 from eseg_d2.visualization.panels import (
     contact_sheet,

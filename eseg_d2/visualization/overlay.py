@@ -1,4 +1,4 @@
-"""Segments painted over an image in their colours, with labels that can be read."""
+"""Paint segments over an image in their colours, with legible labels."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -16,16 +16,16 @@ Color = tuple[int, int, int]  # RGB, 0 .. 255
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom excluded
 
 _EDGE: Color = (255, 255, 240)
-_LABELLING_SIDE = 640  # the longer side of the map in which places for labels are sought
+_LABELLING_SIDE = 640  # longer side in pixels of the map in which labels are placed
 
 
 class Segment(NamedTuple):
     """How a segment is painted.
 
     Attributes:
-        text: its label.
+        text: label.
         color: RGB, 0 .. 255.
-        box: x0, y0, x1, y1 in pixels of the image, drawn as a rectangle; None draws none.
+        box: x0, y0, x1, y1 in pixels of the image, drawn as a rectangle; None for no rectangle.
     """
 
     text: str
@@ -43,7 +43,7 @@ def paint_segments(
 ) -> np.ndarray:
     """Paint segments over an image, with edges and labels.
 
-    Labels are black or white on a box in the segment's colour, whichever is read better, and lie
+    Labels are black or white, whichever is more legible, on a box in the segment's colour, and lie
     within the picture. Where labels would overlap, that of the smaller segment is moved aside or
     left out.
 
@@ -51,8 +51,8 @@ def paint_segments(
         image: (H, W, 3) uint8 RGB.
         index: (H, W) integers: 0 is no segment, n is ``segments[n - 1]``.
         segments: at most 65535.
-        width: of the picture in pixels.
-        alpha: of the colours, 0 .. 1.
+        width: width of the picture in pixels.
+        alpha: opacity of the colours, 0 .. 1.
 
     Returns:
         (round(H * width / W), width, 3) uint8 RGB.
@@ -75,7 +75,7 @@ def paint_segments(
 
 
 def resize(image: np.ndarray, width: int, height: int | None = None) -> np.ndarray:
-    """Return an (H, W, 3) uint8 image in another size; without a height its aspect is kept."""
+    """Return an (H, W, 3) uint8 image resized; without a height, its aspect ratio is kept."""
     height = height or max(round(image.shape[0] * width / image.shape[1]), 1)
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
@@ -90,7 +90,7 @@ def _resize_index(index: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _edges(index: np.ndarray, line: int) -> np.ndarray:
-    """(H, W) bool: where a segment meets another one."""
+    """Return (H, W) bool: where one segment meets another."""
     edges = np.zeros(index.shape, np.uint8)
     edges[:, 1:] |= index[:, 1:] != index[:, :-1]
     edges[1:] |= index[1:] != index[:-1]
@@ -127,9 +127,9 @@ def _draw_labels(
 
 
 def _by_area(index: np.ndarray, boxes: dict[int, Box]):
-    """Yield number, bounding box and innermost pixel (x, y) of segments, the largest first.
+    """Yield the number, bounding box and innermost pixel (x, y) of each segment, largest first.
 
-    A segment without pixels, of a model that gives boxes only, has its box and no such pixel.
+    For a segment that has only a box, from a model without masks, the pixel is None.
     """
     scale = max(max(index.shape) / _LABELLING_SIDE, 1)
     height, width = (max(round(side / scale), 1) for side in index.shape)
@@ -158,7 +158,7 @@ def _free_place(
     picture: tuple[int, int],
     taken: Sequence[Box],
 ) -> Box | None:
-    """Return where a label of a (width, height) goes: within the picture, over no other label."""
+    """Return a place for a label of a size (width, height), in the picture and over no other."""
     (w, h), (x0, y0, x1, y1) = size, box
     if w > picture[0] or h > picture[1]:
         return None
@@ -183,7 +183,7 @@ def _overlap(a: Box, b: Box) -> bool:
 
 
 def _readable_on(color: Color) -> Color:
-    """Return black or white, whichever has the higher contrast by WCAG: 4.5 at least."""
+    """Return black or white, whichever has the higher WCAG contrast (at least 4.5)."""
     linear = [(c / 255 + 0.055) ** 2.4 / 1.055**2.4 if c > 10 else c / 255 / 12.92 for c in color]
     luminance = np.dot(linear, (0.2126, 0.7152, 0.0722))
     return (0, 0, 0) if (luminance + 0.05) ** 2 > 1.05 * 0.05 else (255, 255, 255)
@@ -191,5 +191,5 @@ def _readable_on(color: Color) -> Color:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's own, since Pillow's has Latin letters only."""
+    """Return Matplotlib's font, since Pillow's has only Latin letters."""
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)

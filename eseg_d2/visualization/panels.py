@@ -25,7 +25,7 @@ __all__ = [
 
 _MARGIN = 6
 _CAPTION = 20
-_SHADES = (0.0, 0.35, 0.6)  # how much lighter objects of one class are, one after the other
+_SHADES = (0.0, 0.35, 0.6)  # how much lighter consecutive objects of a class are drawn
 
 
 def draw_panoptic(
@@ -43,10 +43,10 @@ def draw_panoptic(
         image: (H, W, 3) uint8 RGB.
         segment_map: (H, W) segment ids; 0 is void.
         segments_info: with ``id``, ``category_id`` (contiguous id), ``isthing`` and optionally
-            ``score`` and ``iscrowd``. Segments without a pixel are left out.
-        metadata: the data set's.
-        width: of the picture in pixels; small images are enlarged so that labels can be read.
-        colors: by segment id, in place of the data set's.
+            ``score`` and ``iscrowd``. Segments without pixels are left out.
+        metadata: metadata of the data set.
+        width: width of the picture in pixels; enlarging small images keeps labels legible.
+        colors: colours by segment id that replace those of the data set.
 
     Returns:
         (round(H * width / W), width, 3) uint8 RGB.
@@ -78,7 +78,7 @@ def draw_semantic(
         image: (H, W, 3) uint8 RGB.
         labels: (H, W) class ids; ids without a name are left out.
         metadata: with ``stuff_classes`` and ``stuff_colors`` by class id.
-        width: of the picture in pixels.
+        width: width of the picture in pixels.
 
     Returns:
         (round(H * width / W), width, 3) uint8 RGB.
@@ -102,11 +102,11 @@ def draw_instances(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        boxes: (N, 4) x0, y0, x1, y1 in pixels, drawn as rectangles; None draws none.
+        boxes: (N, 4) x0, y0, x1, y1 in pixels, drawn as rectangles; None for no rectangles.
         masks: (N, H, W) bool, or None.
         texts: labels of the N objects.
-        colors: of them, RGB, 0 .. 255.
-        width: of the picture in pixels.
+        colors: their colours, RGB, 0 .. 255.
+        width: width of the picture in pixels.
 
     Returns:
         (round(H * width / W), width, 3) uint8 RGB.
@@ -123,10 +123,10 @@ def draw_instances(
 
 
 def class_color(metadata: Metadata, kind: str, category: int) -> Color:
-    """Return a class's colour: the data set's, or Detectron2's colour map where it has none.
+    """Return the colour of a class: the data set's, or one of Detectron2's colour map.
 
     Args:
-        metadata: of the data set.
+        metadata: metadata of the data set.
         kind: "thing" or "stuff".
         category: contiguous id.
     """
@@ -148,10 +148,13 @@ def _label(name: str, score: float | None) -> str:
 
 
 def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
-    """Return one row of pictures with their captions above.
+    """Return a row of pictures with their captions above.
 
     Args:
-        panels: (H, W, 3) uint8 RGB by caption; all of one height.
+        panels: (H, W, 3) uint8 RGB by caption; all of the same height.
+
+    Raises:
+        ValueError: the heights differ.
     """
     heights = {panel.shape[0] for panel in panels.values()}
     if len(heights) != 1:
@@ -170,11 +173,11 @@ def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
 def contact_sheet(
     pictures: Sequence[np.ndarray], *, width: int = 1600, height: int = 1000
 ) -> np.ndarray:
-    """Return pictures in a grid that fits a screen, as large as they can be there.
+    """Return pictures in a grid that fits on a screen, as large as possible.
 
     Args:
         pictures: (H, W, 3) uint8 RGB, at least one; smaller ones leave a margin.
-        width, height: of the sheet at most, in pixels.
+        width, height: largest size of the sheet in pixels.
     """
     tall, wide = (max(picture.shape[i] for picture in pictures) for i in (0, 1))
 

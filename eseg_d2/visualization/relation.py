@@ -1,4 +1,4 @@
-"""Where a pixel takes its context from, level by level: the RSP paper's figure 1, of any model."""
+"""Show where a pixel takes its context from, level by level, as in figure 1 of the RSP paper."""
 
 from collections.abc import Sequence
 
@@ -18,32 +18,33 @@ __all__ = [
     "window",
 ]
 
-ZOOM = 2.5  # of a panel: the region's extent times this
+ZOOM = 2.5  # extent of a panel, as a multiple of the region's extent
 
 
 def find_rsp_head(model: nn.Module) -> RSPHead:
-    """
+    """Return the RSP head of a model.
+
     Raises:
         ValueError: the model has no RSP head.
     """
     head = getattr(model, "sem_seg_head", None)
     if not isinstance(head, RSPHead):
         raise ValueError(
-            f"MODEL.SEM_SEG_HEAD.NAME is {type(head).__name__}; relations are drawn of an RSPHead"
+            f"MODEL.SEM_SEG_HEAD.NAME is {type(head).__name__}; only an RSPHead has relations"
         )
     return head
 
 
 def image_relation_weights(predictor, image: np.ndarray) -> tuple[dict, tuple[int, int]]:
-    """Runs a model on an image.
+    """Run a model on an image and return its relation weights.
 
     Args:
         predictor: Detectron2's ``DefaultPredictor``, or ours, of a model with an RSP head.
         image: (H, W, 3) uint8 BGR.
 
     Returns:
-        The relation weights by level (see ``RSPHead.relation_weights``), and the (H, W) that the
-        image had when the model saw it.
+        The relation weights by level (see ``RSPHead.relation_weights``), and the (H, W) at which
+        the model saw the image.
     """
     head = find_rsp_head(predictor.model)
     seen = {}
@@ -62,13 +63,13 @@ def image_relation_weights(predictor, image: np.ndarray) -> tuple[dict, tuple[in
 
 
 def context_maps(weights: Sequence[torch.Tensor], position: tuple[int, int]) -> list[np.ndarray]:
-    """How much each cell of each higher level contributes to a pixel's context.
+    """Return how much each cell of each higher level contributes to a pixel's context.
 
-    The pixel weighs a region of the next level; each cell of it, having taken context from the
-    level above itself, hands that on: the maps of the levels are products of the relations.
+    The pixel weights a region of the next level, whose cells have themselves taken context from the
+    level above: the maps of the levels are products of the relations.
 
     Args:
-        weights: of one image, for each level from the lowest up: (1, heads, k * k, h, w).
+        weights: weights of one image for each level, lowest first: (1, heads, k * k, h, w).
         position: (row, column) of the pixel in the lowest level.
 
     Returns:
@@ -98,14 +99,14 @@ def pixel_context(
     seen_size: tuple[int, int],
     stride: int,
 ) -> tuple[list[np.ndarray], list[int]]:
-    """The context of a pixel of the image itself.
+    """Return the context of a pixel of the original image.
 
     Args:
-        weights: as for :func:`context_maps`.
+        weights: see :func:`context_maps`.
         pixel: (row, column) in the image.
-        image_size: its (H, W).
-        seen_size: its (H, W) as the model saw it.
-        stride: of the lowest level, there.
+        image_size: (H, W) of the image.
+        seen_size: (H, W) at which the model saw it.
+        stride: stride of the lowest level, in pixels of the image as the model saw it.
 
     Returns:
         The maps of :func:`context_maps`, and the strides of their levels.
@@ -123,15 +124,15 @@ def draw_context(
     seen_size: tuple[int, int],
     path: str,
 ) -> None:
-    """Write one picture: the image with the pixel, and each level's map over its surroundings.
+    """Draw the image with the pixel, and each level's map over the pixel's surroundings.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        pixel: (row, column) in it.
-        maps: of :func:`context_maps`.
-        strides: of the maps' levels, in pixels of the image as the model saw it.
-        seen_size: its (H, W) there.
-        path: of the picture, png or any format of matplotlib.
+        pixel: (row, column) in the image.
+        maps: maps from :func:`context_maps`.
+        strides: strides of the maps' levels, in pixels of the image as the model saw it.
+        seen_size: (H, W) at which the model saw the image.
+        path: path of the picture to write, in png or any other format of matplotlib.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
@@ -172,15 +173,15 @@ def draw_context(
 def window(
     share: np.ndarray, cell: tuple[float, float], size: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """Return top, bottom, left and right of the cells that contribute and what is around them.
+    """Return a window around the cells that contribute.
 
     Args:
-        share: a level's map, of :func:`context_maps`.
-        cell: its cells' height and width, in pixels of the image.
+        share: map of a level, from :func:`context_maps`.
+        cell: height and width of its cells, in pixels of the image.
         size: (H, W) of the image.
 
     Returns:
-        In pixels; of the image's aspect, and within it.
+        Top, bottom, left and right in pixels, inside the image and with its aspect ratio.
     """
     rows, columns = np.nonzero(share)
     top, bottom = rows.min() * cell[0], (rows.max() + 1) * cell[0]

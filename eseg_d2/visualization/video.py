@@ -1,4 +1,4 @@
-"""Colours of a video's objects: each keeps its own from frame to frame."""
+"""Colours for the objects of a video: each keeps its colour from frame to frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from eseg_d2.visualization.overlay import Color
 
 __all__ = ["ColorTracker"]
 
-_MIN_OVERLAP = 0.2  # of masks or boxes, intersection over union
+_MIN_OVERLAP = 0.2  # intersection over union of masks or boxes
 _FRAMES_REMEMBERED = 7
 
 
@@ -24,12 +24,12 @@ class _Tracked:
 
 
 class ColorTracker:
-    """Gives objects colours, frame by frame.
+    """Assigns colours to objects, frame by frame.
 
-    An object takes the colour of one of its class in the frames before that it overlaps; one that
-    is missed for up to 7 frames is remembered. Pairs are made by descending overlap, so that no
-    object takes the colour of its neighbour. New objects take the colours of Detectron2's colour
-    map in turn.
+    An object takes the colour of an object of its class in earlier frames that it overlaps; an
+    object that is missed is remembered for up to 7 frames. Objects are matched in order of
+    descending overlap, so that none takes the colour of its neighbour. New objects take the colours
+    of Detectron2's colour map in turn.
     """
 
     def __init__(self):
@@ -41,7 +41,7 @@ class ColorTracker:
         """Return the colours of a frame's objects, RGB, 0 .. 255.
 
         Args:
-            class_ids: of the N objects.
+            class_ids: classes of the N objects.
             shapes: of each its (H, W) bool mask, or its box x0, y0, x1, y1; of one kind in all
                 frames.
         """
@@ -62,7 +62,7 @@ class ColorTracker:
         return [tracked.color for tracked in current]
 
     def _match(self, class_ids: Sequence[int], encoded: list) -> dict[int, _Tracked]:
-        """Return the remembered objects by the number of the new one that each of them is."""
+        """Return the remembered objects, by the index of the new object that each one matches."""
         if not self._tracked or not encoded:
             return {}
         old = [tracked.shape for tracked in self._tracked]

@@ -1,4 +1,4 @@
-"""A window to show pictures in, by matplotlib."""
+"""A matplotlib window that shows pictures."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ __all__ = ["Window", "WindowClosed"]
 
 
 class WindowClosed(Exception):
-    """The user closed the window while frames were coming."""
+    """The user closed the window before the last frame."""
 
 
 class Window:
-    """One window; needs a display and a matplotlib backend for it (tkinter or Qt)."""
+    """A window; it needs a display and a matplotlib backend for it (tkinter or Qt)."""
 
     def __init__(self):
         """
@@ -33,7 +33,7 @@ class Window:
         self._image = None
 
     def show(self, picture: np.ndarray, title: str = "") -> None:
-        """Show an (H, W, 3) uint8 RGB picture in place of the last.
+        """Show an (H, W, 3) uint8 RGB picture in place of the previous one.
 
         Raises:
             WindowClosed: the user closed the window.

@@ -203,13 +203,13 @@ def test_what_is_no_image_is_named(tmp_path):
     (tmp_path / "eps.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
     for name, message in {
-        "text.jpg": "is no image",
+        "text.jpg": "is not an image",
         "empty.jpg": "is empty",
         "folder.jpg": "is a folder",
         "link.jpg": "is a link to .*nowhere",
         "loop.jpg": "cannot open",
         "pipe.jpg": "device or pipe",
-        "eps.jpg": "is no image",
+        "eps.jpg": "is not an image",
         "float.tif": "floating-point",
         "absent.jpg": "no such file",
         "zero\0.jpg": "cannot open",

@@ -95,10 +95,10 @@ def test_broken_files_do_not_stop_a_folder(demo, semantic_model, folder, tmp_pat
     message = caught.value.code
     assert message.startswith("demo.py: 4 failed:") and "\x1b" not in message
     for part in (
-        "0.jpg: it is no image",
+        "0.jpg: it is not an image",
         "aa.png is a link",
         "31m\\n.png is empty",
-        "v.mp4 is no video",
+        "v.mp4 is not a video",
     ):
         assert part in message
     assert names(out) == ["a_overlay.jpg", "b_overlay.jpg"]
@@ -146,7 +146,7 @@ def test_video_input_has_any_suffix(demo, semantic_model, video, tmp_path):
     ("options", "message"),
     [
         (("--input", "/nowhere/*.jpg", "--output", "OUT"), "match of a glob: /nowhere"),
-        (("--input", "FOLDER", "--output", "OUT/x.png"), "name a folder"),
+        (("--input", "FOLDER", "--output", "OUT/x.png"), "give a folder"),
         (("--input", "FOLDER", "--output", "OUT", "--stride", "0"), "stride of at least 1"),
         (("--input", "FOLDER", "--output", "OUT", "--device", "gpu"), "expected cpu, cuda"),
         (("--input", "FOLDER", "--output", "OUT", "--confidence-threshold", "0.5"), "leave it out"),

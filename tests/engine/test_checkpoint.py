@@ -148,7 +148,7 @@ def test_a_folder_that_is_deleted_during_the_run_ends_it_after_saving(tmp_path):
         hook.after_step()
     folder.rename(tmp_path / "away")
     trainer.iter = 3
-    with pytest.raises(RunError, match="was deleted while the run went on.*model_0000003.pth"):
+    with pytest.raises(RunError, match="was deleted during the run.*model_0000003.pth"):
         hook.after_step()
     assert checkpointer(folder).resume()["iteration"] == 3
 
@@ -247,7 +247,7 @@ def test_a_tag_that_names_no_checkpoint_is_said(tmp_path, caplog, content):
     checkpointer(tmp_path).save("model_0000001", iteration=1)
     (tmp_path / "last_checkpoint").write_bytes(content)
     assert checkpointer(tmp_path).resume()["iteration"] == 1
-    assert "last_checkpoint names" in caplog.text and "the newest one is taken" in caplog.text
+    assert "last_checkpoint names" in caplog.text and "the newest one is used" in caplog.text
 
 
 def damage(path):

@@ -225,7 +225,7 @@ def test_second_machine_that_does_not_come_is_named(impatient, caplog):
     from eseg_d2.utils.errors import RunError
 
     url = f"tcp://127.0.0.1:{free_port()}"
-    missing = f"1 of 3 processes have come to {url}, not yet: 1, 2"
+    missing = f"1 of 3 processes have joined at {url}, missing: 1, 2"
     with pytest.raises(RunError, match=f"process 0 has waited for .* {missing}"):
         _in_place(Place(0, 3, 0, 1, url), print, None, impatient)
     assert any(missing in record.getMessage() for record in caplog.records)

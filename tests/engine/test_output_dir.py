@@ -19,7 +19,7 @@ from eseg_d2.utils.errors import RunError
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "last_checkpoint", "model_0000005.pth"])
-@pytest.mark.parametrize("make, kind", [(os.mkdir, "a folder"), (os.mkfifo, "no regular file")])
+@pytest.mark.parametrize("make, kind", [(os.mkdir, "a folder"), (os.mkfifo, "not a regular file")])
 def test_entries_that_are_no_files_are_named(tmp_path, name, make, kind):
     make(tmp_path / name)
     with pytest.raises(OSError, match=f"{tmp_path / name} is {kind}, .*move it away"):
@@ -64,7 +64,7 @@ def test_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
     lock_output_dir(str(tmp_path))
-    assert "cannot be locked" in caplog.text and "no other run may write there" in caplog.text
+    assert "cannot be locked" in caplog.text and "let no other run write there" in caplog.text
 
 
 def test_files_that_are_set_aside_have_the_next_number(tmp_path, caplog):

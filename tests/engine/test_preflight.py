@@ -60,11 +60,11 @@ def test_launches_that_cannot_work_are_refused(tmp_path):
     cfg = load_config(CONFIG, ["OUTPUT_DIR", str(tmp_path)])
     check_launch(cfg, arguments(), 1)
     check_launch(cfg, arguments(num_gpus=4), 4)  # processes on the CPU
-    with pytest.raises(ValueError, match="--num-gpus 0 .*expected 1 or more"):
+    with pytest.raises(ValueError, match="--num-gpus 0 .*expected at least 1"):
         check_launch(cfg, arguments(num_gpus=0), 1)
     with pytest.raises(ValueError, match="--machine-rank 2; expected"):
         check_launch(cfg, arguments(num_machines=2, machine_rank=2), 2)
-    with pytest.raises(ValueError, match="IMS_PER_BATCH is 4, which 3 processes"):
+    with pytest.raises(ValueError, match="IMS_PER_BATCH is 4, .*processes, 3"):
         check_launch(cfg, arguments(num_machines=3, dist_url="tcp://first:29500"), 3)
     with pytest.raises(ValueError, match="--num-machines 2 needs --dist-url tcp://FIRST_MACHINE"):
         check_launch(cfg, arguments(num_machines=2), 2)
@@ -92,5 +92,5 @@ def test_run_is_resumed_or_started_and_never_overwritten(tmp_path):
     checkpoint.touch()
     check_launch(cfg, arguments(resume=True), 1)
     check_launch(cfg, arguments(resume=True, eval_only=True), 1)
-    with pytest.raises(ValueError, match=f"holds checkpoints .* {checkpoint} .*--resume, or give"):
+    with pytest.raises(ValueError, match=f"holds checkpoints .* {checkpoint}: .*--resume, or give"):
         check_launch(cfg, arguments(), 1)

@@ -192,7 +192,7 @@ def assert_stopped(folder, name, processes):
     """All processes have saved the same iteration, said so without a traceback, and are gone."""
     said = (folder / "console.txt").read_text()
     assert "Traceback" not in said, said
-    assert f"train_net.py: {name} has ended the run" in said and "--resume goes on" in said
+    assert f"train_net.py: {name} ended the run" in said and "--resume continues" in said
     (checkpoint,) = (folder / "run").glob("model_*.pth")
     states = torch.load(checkpoint, weights_only=False)["trainer"]["random_states"]
     assert len(states) == processes

@@ -85,5 +85,5 @@ def test_schedule_goes_on_to_a_later_end(root, scenes, tmp_path):
 
 def test_config_that_was_not_scaled_is_refused(root, scenes, tmp_path):
     cfg = load_config(str(root / CONFIG), ["SOLVER.REFERENCE_WORLD_SIZE", "2"])
-    with pytest.raises(ValueError, match="REFERENCE_WORLD_SIZE is 2, and .*world_size=1"):
+    with pytest.raises(ValueError, match="REFERENCE_WORLD_SIZE is 2, but .*world_size=1"):
         Trainer(cfg)

@@ -189,7 +189,7 @@ def test_average_begins_where_a_run_without_one_is_resumed(root, scenes, tmp_pat
     plain.train()
     resumed = ema_trainer(root, tmp_path)
     resumed.resume_or_load(resume=True)
-    assert "MODEL_EMA.ENABLED False, and it is True now" in caplog.text
+    assert "MODEL_EMA.ENABLED False, but it is True now" in caplog.text
     before = weight_of(plain.model)
     for model in resumed.model, resumed.ema.model:
         assert torch.equal(weight_of(model), before)
@@ -208,7 +208,7 @@ def test_run_goes_on_with_the_weights_in_training_if_the_average_is_switched_off
     averaged.train()
     resumed = ema_trainer(root, tmp_path, "MODEL_EMA.ENABLED", "False")
     resumed.resume_or_load(resume=True)
-    assert "MODEL_EMA.ENABLED True, and it is False now" in caplog.text
+    assert "MODEL_EMA.ENABLED True, but it is False now" in caplog.text
     assert torch.equal(weight_of(resumed.model), weight_of(averaged.model))
     assert not torch.equal(weight_of(resumed.model), weight_of(averaged.ema.model))
 
@@ -231,7 +231,7 @@ def test_other_groups_of_the_optimizer_are_named(root, scenes, tmp_path, changed
     trainer = make()
     trainer.resume_or_load(resume=False)
     trainer.train()
-    with pytest.raises(ValueError, match="optimizer is not the one of this config") as error:
+    with pytest.raises(ValueError, match="optimizer does not match this config") as error:
         make(*changed).resume_or_load(resume=True)
     for key, value in zip(changed[::2], changed[1::2], strict=True):
         assert re.search(rf"{key} \S+ -> {value}", str(error.value)), str(error.value)

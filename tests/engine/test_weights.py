@@ -112,7 +112,7 @@ def test_the_summary_tells_all(tmp_path, trained):
 def test_other_class_counts(tmp_path, trained, caplog):
     path = save(tmp_path / "model.pth", trained)
     model = Segmentor(num_classes=5)
-    with pytest.raises(ValueError, match="not of this model") as error:
+    with pytest.raises(ValueError, match="do not belong to this model") as error:
         load_weights(model, str(path))
     assert "has 3 outputs in the file and 5 in the model" in str(error.value)
     assert str(path) in str(error.value)
@@ -129,9 +129,9 @@ def test_other_class_counts(tmp_path, trained, caplog):
 )
 def test_other_networks_are_refused(tmp_path, trained, other):
     path = save(tmp_path / "model.pth", trained)
-    with pytest.raises(ValueError, match="not of this model"):
+    with pytest.raises(ValueError, match="do not belong to this model"):
         load_weights(Segmentor(**other), str(path))
-    with pytest.raises(ValueError, match="another network|another depth") as error:
+    with pytest.raises(ValueError, match="another network|depth or kind differs") as error:
         summary_of(Segmentor(**other), path).require_similar_model()
     assert str(path) in str(error.value)
 
@@ -140,7 +140,7 @@ def test_another_architecture_is_refused(tmp_path, trained):
     path = save(tmp_path / "model.pth", nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
     with pytest.raises(ValueError, match="another network.*0 of the model's"):
         summary_of(trained, path).require_similar_model()
-    with pytest.raises(ValueError, match="not of this model"):
+    with pytest.raises(ValueError, match="do not belong to this model"):
         load_weights(trained, str(path))
 
 
@@ -170,9 +170,9 @@ def test_imagenet_weights_of_the_zoo(tmp_path, norm):
     assert same(model, trained, "backbone")
     assert sorted(summary.unexpected) == ["fc.bias", "fc.weight"]
     assert summary.loaded == len(zoo_weights(trained)) - 2
-    with pytest.raises(ValueError, match="not of this model.*sem_seg_head"):
+    with pytest.raises(ValueError, match="do not belong to this model.*sem_seg_head"):
         load_weights(model, str(path))
-    with pytest.raises(ValueError, match="another (network|depth)"):
+    with pytest.raises(ValueError, match="another network|depth or kind differs"):
         summary_of(Segmentor(depth=101, norm=norm), path).require_similar_model()
 
 
@@ -291,5 +291,7 @@ def test_names_that_fit_two_layers(tmp_path):
 
 def test_resume_with_another_model(tmp_path):
     SafeCheckpointer(Segmentor(), str(tmp_path)).save("model_final")
-    with pytest.raises(ValueError, match=r"not of this model(.|\n)*3 outputs in the file and 5"):
+    with pytest.raises(
+        ValueError, match=r"do not belong to this model(.|\n)*3 outputs in the file and 5"
+    ):
         SafeCheckpointer(Segmentor(num_classes=5), str(tmp_path)).resume()

@@ -31,7 +31,7 @@ def test_a_file_takes_one_result(tmp_path):
     assert one == {image.path: {"overlay": tmp_path / "x.png"}}
     assert plan_outputs(tmp_path / "x.webm", [video], ["overlay"])
     for sources, results in (([image, video], ["overlay"]), ([image], ["overlay", "json"])):
-        with pytest.raises(ValueError, match="name a folder"):
+        with pytest.raises(ValueError, match="give a folder"):
             plan_outputs(tmp_path / "x.png", sources, results)
     for source, result, name in (
         (image, "labels", "x.jpg"),

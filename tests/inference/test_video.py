@@ -76,11 +76,11 @@ def test_what_is_no_video_is_named(tmp_path):
         f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{tmp_path}/a.mp4\n#EXT-X-ENDLIST\n"
     )
     for name, message in {
-        "text.mp4": "is no video",
+        "text.mp4": "is not a video",
         "empty.mp4": "is empty",
-        "cut.mp4": "is no video, or is broken",
-        "list.mp4": "is no video",
-        "hls.mp4": "is no video",
+        "cut.mp4": "is not a video, or is broken",
+        "list.mp4": "is not a video",
+        "hls.mp4": "is not a video",
     }.items():
         with pytest.raises(ValueError, match=message) as caught:
             VideoReader(tmp_path / name)

@@ -77,7 +77,7 @@ def test_what_cannot_be_exported_is_told(root, tmp_path):
     common = ["--format", "torch_export", "--output", tmp_path / "out"]
     weights = weights_of(root, "eseg_lite_s", tmp_path)
     dynamic = export(root, "eseg_lite_s", *common, "--weights", weights, "--dynamic")
-    assert dynamic.returncode == 1 and "Take --format onnx" in dynamic.stderr
+    assert dynamic.returncode == 1 and "Use --format onnx" in dynamic.stderr
     missing = export(root, "eseg_lite_s", *common, "--weights", tmp_path / "none.pth")
     assert missing.returncode == 1 and "cannot get MODEL.WEIGHTS" in missing.stderr
     panoptic = weights_of(root, "rsp_panoptic_R18_coco", tmp_path)

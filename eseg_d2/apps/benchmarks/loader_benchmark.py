@@ -1,4 +1,4 @@
-"""Throughput of our mapper beside Detectron2's on separate annotations of the same images."""
+"""Compare the speed of our mapper with Detectron2's on separate annotations of the same images."""
 
 import itertools
 import tempfile
@@ -22,15 +22,15 @@ __all__ = ["benchmark_loader"]
 
 
 def benchmark_loader(config_file: str, *, images: int, repeats: int) -> dict:
-    """Map the same images of DATASETS.TRAIN in turns, in one process without workers.
+    """Time the mappers in turns on the same images of DATASETS.TRAIN, in one process.
 
-    Detectron2's mapper reads a semantic png and instance masks that are generated beforehand (here
-    in a temporary folder): as run-length masks, and as polygons, which COCO uses and which are
+    Detectron2's mapper reads a semantic png, and instance masks that are generated beforehand (here
+    in a temporary folder), both as run-length masks and as polygons, which COCO uses and which are
     cheaper.
 
     Args:
-        config_file: of a panoptic model, whose augmentations and data are used.
-        images: number of images, the first of the data set that have things.
+        config_file: config of a panoptic model, whose augmentations and data are used.
+        images: number of images: the first ones of the data set that have things.
         repeats: timed rounds, after one to warm up.
 
     Returns:
@@ -40,7 +40,7 @@ def benchmark_loader(config_file: str, *, images: int, repeats: int) -> dict:
     cfg = load_config(config_file, [])
     name = cfg.DATASETS.TRAIN[0]
     require_datasets([name])
-    # Detectron2 leaves out images without instances
+    # Detectron2 skips images without instances
     usable = (r for r in dataset_dicts(name) if any(s["isthing"] for s in r["segments_info"]))
     records = list(itertools.islice(usable, images))
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +49,7 @@ def benchmark_loader(config_file: str, *, images: int, repeats: int) -> dict:
         separated = _separated(name, cfg.MODEL.PANOPTIC.SEMANTIC_CLASSES, records, Path(folder))
         for kind in ("bitmask", "polygon"):
             cfg.INPUT.MASK_FORMAT = kind
-            # the same augmentations: its own ones crop before resizing, which is cheaper
+            # our augmentations: Detectron2's own crop before resizing, which is cheaper
             augmentations = ours.augmentations.augs
             mapper = DatasetMapper(cfg, is_train=True, augmentations=augmentations)
             calls[f"Detectron2, {kind}s"] = _caller(mapper, separated[kind])
@@ -64,7 +64,7 @@ def _caller(mapper, records: list[dict]):
 
 
 def _separated(name: str, semantic_classes: str, records, folder: Path) -> dict[str, list[dict]]:
-    """Return the records as Detectron2's separated data sets have them, by format of the masks."""
+    """Return the records in the form of Detectron2's separated data sets, by mask format."""
     truth = GroundTruth(name, semantic_classes)
     truth.records = {record["file_name"]: record for record in records}
     instances = panoptic_to_coco_instances(truth)["annotations"]

@@ -1,4 +1,4 @@
-"""Time and memory of calls, side by side in one process."""
+"""Measure the time and the memory of calls, side by side in one process."""
 
 import itertools
 import statistics
@@ -14,15 +14,15 @@ __all__ = ["peak_memory", "slowest_operations", "take_turns"]
 def slowest_operations(
     call: Callable[[], object], device: str, count: int
 ) -> list[tuple[str, float, int]]:
-    """Return PyTorch's operations that take most of the time of a call, without nested ones.
+    """Return the PyTorch operations that take most of the time of a call, without nested ones.
 
     Args:
-        call: is run once to warm up, and once to be measured.
+        call: run once to warm up, and once to be measured.
         device: "cpu" or "cuda".
-        count: of operations to return.
+        count: number of operations to return.
 
     Returns:
-        (name, share of the time of all operations, calls), the slowest first.
+        (name, share of the time of all operations, number of calls), the slowest first.
     """
     call()
     activity = ProfilerActivity.CPU if device == "cpu" else ProfilerActivity.CUDA
@@ -36,10 +36,10 @@ def slowest_operations(
 
 
 def peak_memory(call: Callable[[], object], device: str) -> int:
-    """Return the peak of the bytes that PyTorch allocates during a call, beyond earlier ones.
+    """Return the peak number of bytes that PyTorch allocates during a call, beyond earlier ones.
 
-    On a CPU this is the running sum of the allocations and releases that the profiler records; on
-    a GPU the count of the caching allocator.
+    On a CPU it is the largest running sum of the allocations and releases that the profiler
+    records; on a GPU the caching allocator counts.
     """
     if device != "cpu":
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Speed and memory of models from image to labels or segments, peers beside each other."""
+"""Compare the speed and memory of models, from the image to labels or segments."""
 
 import numpy as np
 import torch
@@ -36,17 +36,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class TorchvisionPredictor:
-    """A segmentation model of torchvision, used as its documentation uses it.
+    """A segmentation model of torchvision, used as its documentation shows.
 
-    The logits are upsampled to the image's size, as the model itself does, and the best class
-    taken. The steps are those of a :class:`~eseg_d2.inference.Predictor`.
+    The logits are upsampled to the image's size, as the model itself does, before the argmax. The
+    steps are those of a :class:`~eseg_d2.inference.Predictor`.
     """
 
     def __init__(self, name: str, *, num_classes: int, device: str, channels_last: bool = True):
         """
         Args:
-            name: such as "lraspp_mobilenet_v3_large"; random weights.
-            num_classes: of its classifier.
+            name: name of the model, such as "lraspp_mobilenet_v3_large"; its weights are random.
+            num_classes: number of classes of the classifier.
             device: "cpu" or "cuda".
             channels_last: memory format of the convolutions.
         """
@@ -91,7 +91,7 @@ class _TorchvisionNetwork(nn.Module):
 
 
 class Detectron2Predictor:
-    """A PanopticFPN run as Detectron2's ``DefaultPredictor`` runs it, in steps."""
+    """A PanopticFPN, run in steps as Detectron2's ``DefaultPredictor`` runs it."""
 
     def __init__(self, cfg: CfgNode, model: nn.Module):
         self.model, self._format = model, cfg.INPUT.FORMAT
@@ -99,7 +99,7 @@ class Detectron2Predictor:
         self._aug = T.ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TEST)
 
     def preprocess(self, images) -> list[dict]:
-        """Return the model's input, not normalised: the model does that."""
+        """Return the model's input; the model itself normalises it."""
         (image,) = images
         if self._format == "RGB":
             image = image[:, :, ::-1]
@@ -110,12 +110,12 @@ class Detectron2Predictor:
 
     @torch.no_grad()
     def network(self, inputs: list[dict]) -> tuple:
-        """Return detections and logits, in the network's size."""
+        """Return detections and logits at the network's resolution."""
         return self.model.inference(inputs, do_postprocess=False)
 
     @torch.no_grad()
     def postprocess(self, detections, logits, inputs, images) -> dict:
-        """Return what the model itself makes of them."""
+        """Return the output that the model itself would give."""
         size, model = inputs[0]["image"].shape[-2:], self.model
         output_size = images[0].shape[:2]
         sem_seg = sem_seg_postprocess(logits[0], size, *output_size)
@@ -131,7 +131,7 @@ class Detectron2Predictor:
 
 
 class OnnxPredictor:
-    """Another predictor whose network runs in onnxruntime, on the CPU with PyTorch's threads."""
+    """A predictor whose network runs in onnxruntime, on the CPU with PyTorch's threads."""
 
     def __init__(self, predictor, size: tuple[int, int]):
         """
@@ -141,7 +141,7 @@ class OnnxPredictor:
             size: (H, W) of the images.
 
         Raises:
-            ValueError: onnxruntime is not installed, or the model is not a semantic one.
+            ValueError: onnxruntime is not installed, or the model is not semantic.
         """
         self.preprocess, self._predictor = predictor.preprocess, predictor
         batch = predictor.preprocess([np.zeros((*size, 3), np.uint8)])
@@ -154,11 +154,11 @@ class OnnxPredictor:
         self._session = onnx_session(module, _input(batch))
 
     def network(self, batch) -> tuple:
-        """Return logits, as the predictor does."""
+        """Return the logits."""
         return (torch.from_numpy(self._session.run(None, {"image": _input(batch).numpy()})[0]),)
 
     def postprocess(self, logits, batch, images):
-        """Return what the predictor makes of the logits."""
+        """Return the predictor's result for the logits."""
         more = () if isinstance(self._predictor, TorchvisionPredictor) else (None,)
         return self._predictor.postprocess(logits, *more, batch, images)
 
@@ -186,12 +186,12 @@ def build_predictor(
             Detectron2's model zoo.
         size: (H, W) of the images, which are not resized.
         device: "cpu" or "cuda".
-        detections: that a panoptic model is made to find.
-        options: of :class:`~eseg_d2.inference.Predictor`; of them torchvision's models take
-            ``channels_last`` and Detectron2's none.
+        detections: number of objects that a panoptic model is made to find.
+        options: options of :class:`~eseg_d2.inference.Predictor`; torchvision's models use only
+            ``channels_last``, and Detectron2's none.
 
     Raises:
-        ValueError: a wrong config, or a model that is neither semantic nor panoptic.
+        ValueError: the config is wrong, or the model is neither semantic nor panoptic.
     """
     if source.startswith("torchvision:"):
         name = source.removeprefix("torchvision:")
@@ -211,22 +211,22 @@ def build_predictor(
 
 
 def panoptic_config(source: str, device: str) -> CfgNode:
-    """Load a config file, or a "detectron2:<name>" of its model zoo, with random weights."""
+    """Load a config file, or "detectron2:<name>" of its model zoo, for random weights."""
     if not source.startswith("detectron2:"):
         cfg = load_config(source, ["MODEL.DEVICE", device])
     else:
         cfg = get_cfg()
         cfg.merge_from_file(get_config_file(source.removeprefix("detectron2:")))
         cfg.MODEL.DEVICE = device
-    cfg.MODEL.WEIGHTS = ""  # the weights do not matter to the speed
+    cfg.MODEL.WEIGHTS = ""  # the weights do not affect the speed
     return cfg
 
 
 def _fix_detections(model: nn.Module, count: int, size: tuple[int, int]) -> None:
-    """Let a panoptic model find as many objects as it is said, of the same sizes as its peers.
+    """Make a panoptic model find ``count`` objects, of the same sizes in every model.
 
-    What random weights find is computed all the same, and then replaced: boxes of a sixteenth of
-    the image's area, all over it.
+    What random weights find is still computed, and then replaced by boxes of a sixteenth of the
+    image's area, all over the image.
     """
     predictor = model.roi_heads.box_predictor
     infer = predictor.inference
@@ -253,18 +253,19 @@ def _fix_detections(model: nn.Module, count: int, size: tuple[int, int]) -> None
 def benchmark_models(
     predictors: dict[str, object], size: tuple[int, int], *, repeats: int, device: str
 ) -> list[dict]:
-    """Time each step of each predictor, one image at a time, the predictors in turns.
+    """Time each step of each predictor on one image, the predictors in turns.
 
     Args:
-        predictors: by name, with ``preprocess``, ``network`` and ``postprocess``.
+        predictors: predictors by name, with ``preprocess``, ``network`` and ``postprocess``.
         size: (H, W) of the image.
         repeats: timed rounds, after one to warm up.
         device: "cpu" or "cuda".
 
     Returns:
         For each predictor {"name", "size", "seconds": {step: {"median", "min", "max"}},
-        "images_per_second", "peak_bytes", "speedup"}: STEPS with their total, measured as a whole;
-        PyTorch's peak memory beyond weights and image; speed relative to the last predictor.
+        "images_per_second", "peak_bytes", "speedup"}: seconds of the STEPS, where the total is
+        measured as a whole; PyTorch's peak memory beyond weights and image; and the speed relative
+        to the last predictor.
     """
     image = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
     calls = {}
@@ -299,7 +300,7 @@ def _whole_way(predictor, image):
 
 
 def format_models(rows: list[dict]) -> str:
-    """Return a table in Markdown; medians in milliseconds, of the total with the spread."""
+    """Return a Markdown table of medians in milliseconds, with the spread of the total."""
     head = ["model", *(f"{step} ms" for step in STEPS[:3]), "total ms (min - max)", "images/s"]
     head += ["peak MiB", f"speed of {rows[-1]['name']}"]
     lines = []
@@ -315,10 +316,10 @@ def format_models(rows: list[dict]) -> str:
 
 
 def format_profile(predictor, size: tuple[int, int], device: str) -> str:
-    """Return what the network spends its time on, a table in Markdown.
+    """Return a Markdown table of the operations in which the network spends most of its time.
 
     Args:
-        predictor: as those of :func:`benchmark_models`.
+        predictor: see :func:`benchmark_models`.
         size: (H, W) of the image.
         device: "cpu" or "cuda".
     """

@@ -1,4 +1,4 @@
-"""Speed of panoptic quality beside cityscapesscripts, which computes panopticapi's numbers."""
+"""Compare the speed of panoptic quality with cityscapesscripts, which equals panopticapi."""
 
 import contextlib
 import io
@@ -22,17 +22,17 @@ NUM_CLASSES = 10
 def benchmark_panoptic_quality(
     *, images: int, size: tuple[int, int], segments: int, repeats: int
 ) -> dict:
-    """Time both on the same panoptic pngs, in turns in one process; reading them counts.
+    """Time both in turns on the same panoptic pngs, in one process and including their reading.
 
     Args:
         images: number of images.
         size: (H, W) of the maps.
-        segments: of each map, at most; ellipses, some hidden by others.
+        segments: number of ellipses in each map, some of them hidden by others.
         repeats: timed rounds, after one to warm up.
 
     Returns:
         {"ours", "cityscapesscripts": {"median", "min", "max"} seconds for all images,
-        "speedup": ratio of the medians, "difference": of the PQ, in percent}.
+        "speedup": ratio of the medians, "difference": difference of the PQ in percent}.
     """
     rng = np.random.default_rng(0)
     truths = [_random_map(rng, size, segments) for _ in range(images)]
@@ -99,7 +99,7 @@ def _ours(folder: str, truths: list[dict], predictions: list[dict]) -> float:
 def _cityscapesscripts(folder: str, *sides: list[dict]) -> float:
     from cityscapesscripts.evaluation import evalPanopticSemanticLabeling as official
 
-    # it writes into the segments that it gets
+    # it modifies the segments that it is given
     copies = [[{**a, "segments_info": [*map(dict, a["segments_info"])]} for a in s] for s in sides]
     pairs = list(zip(*copies, strict=True))
     folders = f"{folder}/truth", f"{folder}/prediction"

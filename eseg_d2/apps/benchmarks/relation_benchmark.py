@@ -1,4 +1,4 @@
-"""Time and memory of the pixel-to-region relation beside the textbook way of computing it."""
+"""Compare the time and memory of the pixel-to-region relation with a textbook implementation."""
 
 import itertools
 import shutil
@@ -26,9 +26,9 @@ COPY_BYTES = 2**28  # the size of the tensor whose copy measures the memory band
 
 
 def textbook_relation(query, key, value, *, num_heads, region_size):
-    """The relation without position terms, with key and value unfolded at the query's resolution.
+    """Compute the relation without position terms by unfolding key and value at the query's size.
 
-    Shapes as in :class:`~eseg_d2.layers.relation.PixelToRegionRelation`, whose results it equals.
+    Shapes and results are those of :class:`~eseg_d2.layers.relation.PixelToRegionRelation`.
     """
     if query.shape[-2] % 2 or query.shape[-1] % 2:
         even = F.pad(query, (0, query.shape[-1] % 2, 0, query.shape[-2] % 2))
@@ -51,7 +51,7 @@ def textbook_relation(query, key, value, *, num_heads, region_size):
 
 
 def without_position(relation: PixelToRegionRelation) -> PixelToRegionRelation:
-    """Set its position terms to zero, and return it: what the textbook way computes."""
+    """Set the position terms to zero, as in :func:`textbook_relation`; return the relation."""
     for parameter in relation.parameters():
         torch.nn.init.zeros_(parameter)
     return relation
@@ -67,27 +67,26 @@ def benchmark_relation(
     device: str = "cpu",
     compiled: bool = False,
 ) -> Iterator[dict]:
-    """Measures every combination, forward alone and forward with backward.
+    """Measure every combination, both the forward pass alone and forward with backward.
 
-    The ways take turns, so that other load on the machine falls on all of them. Both get the same
-    float32 inputs of batch size 1, and must agree before they are timed.
+    The implementations take turns, so that other load on the machine affects all of them. They get
+    the same float32 inputs of batch size 1, and must agree before they are timed.
 
     Args:
         channels: C of query, key and value.
         sizes: (H, W) of the query, in pixels.
         region_sizes: k.
-        num_heads: heads.
+        num_heads: number of heads.
         repeats: timed rounds, after one to warm up.
         device: "cpu" or "cuda".
-        compiled: time both ways under ``torch.compile``, too.
+        compiled: also time both implementations under ``torch.compile``.
 
     Yields:
-        A dict for every row of the table: the combination; "seconds", for each way a dict of
-        median, min and max; "peak_bytes" of the eager ways (see
+        A dict for every row of the table: the combination; "seconds", for each implementation a
+        dict of median, min and max; "peak_bytes" of the eager ones (see
         :func:`~eseg_d2.apps.benchmarks.measure.peak_memory`); "speedup" and "memory_ratio" over the
-        eager textbook; on a GPU
-        "bandwidth_fraction" of each way: the bytes that must move, over the time, over the
-        bandwidth of a large copy.
+        eager textbook one; and on a GPU the "bandwidth_fraction" of each: the bytes that must
+        move, over the time, over the bandwidth of a large copy.
     """
     bandwidth = _copy_bandwidth(device) if device != "cpu" else None
     for c, (height, width), k in itertools.product(channels, sizes, region_sizes):
@@ -124,18 +123,19 @@ def count_relation(
 ) -> dict[str, dict[str, int]]:
     """Count what the relation's forward pass launches on a GPU.
 
-    No GPU is needed: eagerly PyTorch's operations are counted on fake tensors that claim to lie on
-    one, views left out; the compiled kernels are those that Inductor generates, here for the CPU.
+    No GPU is needed: eager operations, except views, are counted on fake tensors that claim to be
+    on one; the compiled kernels are those that Inductor generates, here for the CPU.
 
     Args:
         channels: C of query, key and value, float32, batch size 1.
         size: (H, W) of the query, in pixels.
         region_size: k.
-        num_heads: heads.
+        num_heads: number of heads.
 
     Returns:
-        "kernels" of the ways "eager" and, where there is a C++ compiler, "compiled"; "bytes" that
-        the eager ones read and write; and of "least" the "bytes" of inputs and output.
+        "kernels" under "eager" and, if there is a C++ compiler, under "compiled"; under "eager"
+        also the "bytes" that its kernels read and write; and under "least" the "bytes" of the
+        inputs and the output.
     """
     options = {"num_heads": num_heads, "region_size": region_size}
     with torch.no_grad(), FakeTensorMode(), torch.device("cuda"):
@@ -153,7 +153,7 @@ def count_relation(
 
 
 class _Count(TorchDispatchMode):
-    """Kernels, and the bytes of their operands and results."""
+    """Counts kernels, and the bytes of their operands and results."""
 
     kernels = bytes = 0
     _FREE = (torch.ops.aten.empty, torch.ops.aten.detach, torch.ops.aten._unsafe_view)
@@ -187,7 +187,7 @@ def table_header() -> str:
 
 
 def format_row(row: dict) -> str:
-    """The lines of the table for one row of :func:`benchmark_relation`, one for each way."""
+    """Return the table's lines for one row of :func:`benchmark_relation`."""
     size = "x".join(map(str, row["size"]))
     start = f"{row['channels']:>4} {size:>9} {row['region_size']:>2} {row['pass']:<17}"
     lines = []
@@ -224,7 +224,7 @@ def _ways(c, k, num_heads, device, compiled):
     relation = without_position(relation).to(device)
     ways = {"textbook": textbook, "relation": relation}
     if compiled:
-        torch._dynamo.reset()  # otherwise sizes of earlier rows become dynamic, which is slower
+        torch._dynamo.reset()  # otherwise sizes become dynamic after the first row, and slower
         ways["textbook, compiled"] = torch.compile(textbook)
         ways["relation, compiled"] = torch.compile(relation)
     return ways
@@ -238,7 +238,7 @@ def _call(way, inputs, backward):
 
 
 def _copy_bandwidth(device):
-    """Bytes read and written in a second by a large copy."""
+    """Return the number of bytes that a large copy reads and writes in a second."""
     source = torch.empty(COPY_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     spent = take_turns({"copy": lambda: target.copy_(source)}, 10, device)["copy"]["median"]
@@ -246,8 +246,11 @@ def _copy_bandwidth(device):
 
 
 def _least_bytes(inputs, backward):
-    """Forward reads the inputs and writes the context, which has the query's size; backward reads
-    the inputs and the context's gradient and writes the inputs' gradients."""
+    """Return the number of bytes that must move at least.
+
+    Forward reads the inputs and writes the context, which has the query's size; backward reads the
+    inputs and the context's gradient, and writes the inputs' gradients.
+    """
     query = inputs[0].nbytes
     everything = sum(x.nbytes for x in inputs)
     forward = everything + query

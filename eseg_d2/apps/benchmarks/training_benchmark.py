@@ -1,4 +1,4 @@
-"""Seconds for a training iteration of panoptic models, peers beside each other."""
+"""Compare the time of a training iteration between panoptic models."""
 
 import numpy as np
 import torch
@@ -21,17 +21,17 @@ def benchmark_training(
     """Time forward, backward and update on one image, the models in turns.
 
     Args:
-        sources: by name, as of :func:`~eseg_d2.apps.benchmarks.model_benchmark.build_predictor`;
-            panoptic models. All start from random weights, and all layers are trained that the
-            config trains.
+        sources: panoptic models by name, given as for
+            :func:`~eseg_d2.apps.benchmarks.model_benchmark.build_predictor`. All start from random
+            weights, and train the layers that the config trains.
         size: (H, W) of the image.
-        objects: in it, of a sixteenth of its area each.
+        objects: number of objects in the image, each of a sixteenth of its area.
         repeats: timed rounds, after one to warm up.
         device: "cpu" or "cuda".
 
     Returns:
-        For each model {"name", "seconds": {"median", "min", "max"}, "peak_bytes", "ratio"}; the
-        ratio is that of its time to the last one's.
+        For each model {"name", "seconds": {"median", "min", "max"}, "peak_bytes", "ratio"}, where
+        the ratio is its time over that of the last model.
     """
     calls = {}
     for name, source in sources.items():
@@ -56,7 +56,7 @@ def _iteration(cfg: CfgNode, sample: dict):
     model = build_model(cfg).train()
     optimizer = build_optimizer(cfg, model)
     for group in optimizer.param_groups:
-        group["lr"] = 0.0  # with random weights and no warm-up it would diverge
+        group["lr"] = 0.0  # random weights would diverge without warm-up
     storage = EventStorage()
 
     def iteration():
@@ -70,7 +70,7 @@ def _iteration(cfg: CfgNode, sample: dict):
 
 
 def _sample(cfg: CfgNode, size: tuple[int, int], objects: int) -> dict:
-    """One image of noise, its objects and stuff all over it, for any panoptic model."""
+    """Return a training sample for any panoptic model: noise, covered with objects and stuff."""
     rng = np.random.default_rng(0)
     height, width = size
     corners = rng.random((objects, 2)) * 0.75 * (width, height)
@@ -97,7 +97,7 @@ def _sample(cfg: CfgNode, size: tuple[int, int], objects: int) -> dict:
 
 
 def format_training(rows: list[dict]) -> str:
-    """Return a table in Markdown; medians in seconds, with the spread."""
+    """Return a Markdown table of medians in seconds, with the spread."""
     lines = []
     for row in rows:
         low, middle, high = (row["seconds"][key] for key in ("min", "median", "max"))
@@ -105,5 +105,5 @@ def format_training(rows: list[dict]) -> str:
         lines.append(
             [row["name"], times, f"{row['peak_bytes'] / 2**20:.0f}", f"{row['ratio']:.2f}"]
         )
-    head = ["model", "s an iteration (min - max)", "peak MiB", f"time of {rows[-1]['name']}"]
+    head = ["model", "s/iteration (min - max)", "peak MiB", f"time of {rows[-1]['name']}"]
     return markdown_table(head, lines)

@@ -1,4 +1,4 @@
-"""From a user's own annotations to the COCO panoptic format."""
+"""Convert a user's own annotations to the COCO panoptic format."""
 
 from .coco import convert_coco
 from .dataset import Conversion

@@ -20,11 +20,11 @@ __all__ = [
 ]
 
 _KEPT = ("id", "name", "isthing", "supercategory", "color")
-_VALUES = 1 << 16  # that a pixel may have
+_VALUES = 1 << 16  # number of values that a pixel can have
 
 
 class _Loader(yaml.SafeLoader):
-    """It makes integers of whole floats, as read_json does."""
+    """A loader that turns whole floats into integers, as read_json does."""
 
 
 _Loader.add_constructor(
@@ -42,14 +42,14 @@ def read_categories(path: Path, default_isthing: int | None = None) -> list[dict
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a folder or pipe, of another kind, not valid, or not a list of categories.
+        ValueError: it is no regular file, has another suffix, or holds no valid categories.
     """
     if path.suffix == ".json":
         content = read_json(path)
     elif path.suffix in (".yaml", ".yml"):
         content = load_yaml(path, _Loader)
     else:
-        raise ValueError(f"{path}: categories are read from .json, .yaml or .yml")
+        raise ValueError(f"{path}: expected a .json, .yaml or .yml file of categories")
     if isinstance(content, dict):
         content = content.get("categories")
     return check_categories(content, path, default_isthing)
@@ -58,16 +58,16 @@ def read_categories(path: Path, default_isthing: int | None = None) -> list[dict
 def check_categories(
     categories: list[dict], path: Path, default_isthing: int | None = None
 ) -> list[dict]:
-    """Check categories and keep of them what the panoptic format knows.
+    """Check categories and return them, reduced to the keys of the panoptic format.
 
     Args:
         categories: dicts with ``id`` (dataset id, 0 or more), ``name``, ``isthing`` (0 or 1) and
             optionally ``supercategory`` and ``color`` (RGB, 0..255).
-        path: of their file, for errors.
-        default_isthing: of categories that do not say it; None if all must.
+        path: their file, for error messages.
+        default_isthing: for categories without ``isthing``; None if all must have it.
 
     Raises:
-        ValueError: one is not like that, or two share an id or a name.
+        ValueError: a category is not as described, or two share an id or a name.
     """
     if not isinstance(categories, list) or not categories:
         raise ValueError(f"{path}: expected a list of categories with id, name and isthing")
@@ -89,10 +89,11 @@ def check_categories(
 
 
 def require_unique_categories(categories: list[dict], where: str) -> None:
-    """
+    """Check that no two categories share an id or a name.
+
     Args:
-        categories: with ``id`` and ``name``.
-        where: what to name in the error.
+        categories: dicts with ``id`` and ``name``.
+        where: where they come from, for the error message.
 
     Raises:
         ValueError: two share an id or a name.
@@ -102,7 +103,7 @@ def require_unique_categories(categories: list[dict], where: str) -> None:
         if shared:
             raise ValueError(
                 f"{where}: several categories have the {key} {listing(shared)}; "
-                "each needs one of its own"
+                "give each category its own"
             )
 
 
@@ -111,11 +112,11 @@ def check_ignored(ignore: tuple[int, ...], categories: list[dict], path: Path) -
 
     Args:
         ignore: the values.
-        categories: those that pixels of the pngs may have.
-        path: of the categories, for the error.
+        categories: the categories of the pngs.
+        path: file of the categories, for the error message.
 
     Raises:
-        ValueError: one is out of range, or the id of a category.
+        ValueError: a value is out of range, or is the id of a category.
     """
     outside = [value for value in ignore if not 0 <= value < _VALUES]
     if outside:
@@ -123,27 +124,27 @@ def check_ignored(ignore: tuple[int, ...], categories: list[dict], path: Path) -
     both = sorted({c["id"] for c in categories} & set(ignore))
     if both:
         raise ValueError(
-            f"{listing(both)} is ignored and is the id of a category in {path}, too. Name other "
-            "ignored values with --ignore (none, if nothing follows it), or remove the category."
+            f"{listing(both)} is ignored and is the id of a category in {path}. Give other ignored "
+            "values with --ignore (none if nothing follows it), or remove the category."
         )
 
 
 def category_index(
     labels: np.ndarray, category_ids: list[int], ignore: tuple[int, ...], path: Path
 ) -> np.ndarray:
-    """Return which category each pixel has.
+    """Return the category of each pixel.
 
     Args:
         labels: (H, W) dataset ids, 0 .. 65535.
         category_ids: dataset ids in any order.
         ignore: labels of pixels without a class, 0 .. 65535.
-        path: of the labels, for the error.
+        path: file of the labels, for the error message.
 
     Returns:
-        (H, W) int64: index into `category_ids`, -1 where ignored.
+        (H, W) int64: index into ``category_ids``, -1 where ignored.
 
     Raises:
-        ValueError: a label is neither a category's nor ignored.
+        ValueError: a label is neither the id of a category nor ignored.
     """
     unknown = -2
     table = np.full(_VALUES, unknown, dtype=np.int64)
@@ -155,7 +156,7 @@ def category_index(
     if found.min(initial=0) == unknown:
         values = np.unique(labels[found == unknown]).tolist()
         raise ValueError(
-            f"{path} has pixels of the value {listing(values, limit=10)}, which no category has "
+            f"{path} has pixels with the value {listing(values, limit=10)}, which no category has "
             f"(categories: {listing(sorted(category_ids), limit=20)}; ignored: "
             f"{listing(ignore) or 'none'}). Add it to the categories, or to --ignore."
         )

@@ -1,4 +1,4 @@
-"""A COCO instance json, and stuff in pngs or in a json, to the COCO panoptic format."""
+"""Convert a COCO instance json, with stuff in pngs or in a json, to the COCO panoptic format."""
 
 from collections import defaultdict
 from functools import partial
@@ -47,35 +47,39 @@ def convert_coco(
     ignore: tuple[int, ...] | None = None,
     workers: int | None = None,
 ) -> Conversion:
-    """Make ``panoptic/*.png`` and ``panoptic.json`` of COCO instances and stuff.
+    """Make ``panoptic/*.png`` and ``panoptic.json`` from COCO instances and stuff.
 
-    The images are those that `instances` lists. The stuff png of ``city/a.jpg`` is ``city/a.png``.
-    Stuff of other images is left alone.
+    The images are those that ``instances`` lists. The stuff png of ``city/a.jpg`` is
+    ``city/a.png``. Stuff of other images is ignored.
 
-    How pixels become segments: stuff first, one segment a class, in a json smaller annotations over
-    larger ones; over it crowds, all of a class in one image as one segment with ``iscrowd`` 1; over
-    these the objects, each below every smaller one, so that small ones do not disappear. Objects
-    without a visible pixel are left out and counted. What nothing covers is void.
+    Segments are painted in this order, later ones over earlier ones:
+
+    - stuff, one segment for each class; in a json, smaller annotations over larger ones;
+    - crowds, in each image one segment with ``iscrowd`` 1 for each class;
+    - objects, smaller ones over larger ones, so that small ones do not disappear.
+
+    Objects without a visible pixel are left out and counted. Pixels that nothing covers are void.
 
     Args:
         images: folder; an image's ``file_name`` is a path in it.
         instances: COCO json: ``images``, ``annotations`` with ``segmentation`` (polygons, or RLE,
-            compressed or not) and ``categories``. These are things, but for those with ``isthing``
-            0, which there may be if `stuff` is not given.
-        output: folder that gets the results.
-        stuff: folder of pngs, a pixel of which is the dataset id of a stuff category, read as
-            :func:`~eseg_d2.apps.convert.input_files.read_label_png` does; or a COCO json whose
-            categories are all stuff, with the image ids of `instances`; None if `instances` has
-            the stuff as well.
+            compressed or not) and ``categories``. These are things, except those with ``isthing``
+            0, which are allowed only without ``stuff``.
+        output: folder for the results.
+        stuff: folder of pngs whose pixels are dataset ids of stuff categories, read by
+            :func:`~eseg_d2.apps.convert.input_files.read_label_png`; or a COCO json whose
+            categories are all stuff, with the image ids of ``instances``; None if ``instances``
+            holds the stuff.
         stuff_categories: file of the categories of stuff pngs; see
             :func:`~eseg_d2.apps.convert.categories.read_categories`.
-        ignore: values in stuff pngs of pixels without stuff (by default 255), or ids of categories
-            in a json of stuff that are left out (by default none).
+        ignore: values of pixels without stuff in stuff pngs (by default 255), or ids of stuff
+            categories in a json to leave out (by default none).
         workers: number of processes; by default one for each CPU.
 
     Raises:
-        ValueError, FileNotFoundError: the inputs are not like that; file and fix are named.
-        FileExistsError: `output` holds something else.
+        ValueError, FileNotFoundError: the inputs are not as described; the message names the file
+            and the fix.
+        FileExistsError: ``output`` holds something else.
     """
     content = _read_coco(instances)
     categories = check_categories(content["categories"], instances, default_isthing=1)
@@ -83,8 +87,8 @@ def convert_coco(
     has_pngs = stuff is not None and stuff.suffix != ".json"
     if has_pngs != (stuff_categories is not None):
         raise ValueError(
-            f"got {stuff_categories or 'no file'} for the categories of stuff; it is needed with a "
-            "folder of stuff pngs (--stuff), and not used with a json"
+            f"got {stuff_categories or 'no file'} for the categories of stuff; a file is required "
+            "with a folder of stuff pngs (--stuff), and not used with a json"
         )
     if stuff is None:
         others = []
@@ -117,18 +121,18 @@ def _check_kinds(
     own = [c["name"] for c in categories if not c["isthing"]]
     if stuff is None and not own:
         raise ValueError(
-            f"nothing says what is stuff: no category of {instances} has isthing 0. Name pngs or a "
-            "json of stuff (--stuff), or write isthing into the categories."
+            f"there is no stuff: no category of {instances} has isthing 0. Give pngs or a json of "
+            "stuff (--stuff), or set isthing in the categories."
         )
     if stuff is not None and own:
         raise ValueError(
-            f"{instances} has stuff itself ({listing(own)} with isthing 0): make these things, or "
-            f"leave out {stuff}"
+            f"{instances} has stuff of its own ({listing(own)} with isthing 0): make these things, "
+            f"or leave out {stuff}"
         )
     things = [c["name"] for c in others if c["isthing"]]
     if things:
         raise ValueError(
-            f"{stuff} has things ({listing(things)} with isthing 1); expected stuff alone. Things "
+            f"{stuff} has things ({listing(things)} with isthing 1); expected only stuff. Things "
             f"come from {instances}."
         )
 
@@ -136,13 +140,13 @@ def _check_kinds(
 def _read_stuff(
     content: dict, path: Path, ignore: tuple[int, ...]
 ) -> tuple[list[dict], list[dict]]:
-    """Return the categories and the annotations of a json of stuff, for the images of `content`."""
+    """Return the categories and annotations of a json of stuff, for the images of ``content``."""
     others = _read_coco(path)
     known = {image["id"] for image in others["images"]}
     wanted = {image["id"]: image["file_name"] for image in content["images"]}
     alone = [name for id_, name in wanted.items() if id_ not in known]
     if alone:
-        raise ValueError(f"{path} does not list the images {listing(alone)}, by their ids")
+        raise ValueError(f"{path} does not list the ids of the images {listing(alone)}")
     categories = check_categories(others["categories"], path, default_isthing=0)
     _check_annotations(others["annotations"], categories, path)
     annotations = [
@@ -157,14 +161,14 @@ def _read_coco(path: Path) -> dict:
     content = read_json(path)
     keys = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in keys):
-        raise ValueError(f"{path} is no COCO json: it needs the lists {', '.join(keys)}")
+        raise ValueError(f"{path} is not a COCO json: it needs the lists {', '.join(keys)}")
     for key, rules in ("images", IMAGE_KEYS), ("annotations", _ANNOTATION_KEYS):
         for index, entry in enumerate(content[key]):
             wrong = wrong_in(entry, rules)
             if wrong:
                 raise ValueError(f"{path}: {key}[{index}] {wrong}")
     if not content["images"]:
-        raise ValueError(f"{path} lists no image")
+        raise ValueError(f"{path} lists no images")
     return content
 
 
@@ -195,7 +199,7 @@ def _items(
             raise FileNotFoundError(f"{stuff} has no stuff png for {listing(alone)} of {path}")
     absent = [name for name in names if not (images / name).is_file()]
     if absent:
-        raise FileNotFoundError(f"{images} does not hold {listing(absent)} of {path}")
+        raise FileNotFoundError(f"{images} lacks {listing(absent)}, which {path} lists")
     return [
         Item(
             image_id=image["id"],
@@ -259,13 +263,13 @@ def _segments(
 def _stuff_of_png(
     item: Item, stuff_ids: list[int], ignore: tuple[int, ...], json_path: Path
 ) -> np.ndarray:
-    """Return (H, W) int64: which of the stuff classes, from 1; 0 where there is none."""
+    """Return (H, W) int64: the number of each pixel's stuff class, from 1; 0 for none."""
     (path,) = item.sources
     index = category_index(read_label_png(path), stuff_ids, ignore, path)
     if index.shape != item.stated_size:
         raise ValueError(
             f"{json_path} says that {item.file_name} is {item.stated_size} (height, width), but "
-            f"{path} is {index.shape}; they must be of the same size"
+            f"{path} is {index.shape}; they must have the same size"
         )
     return index + 1
 
@@ -274,24 +278,24 @@ def _to_rle(segmentation: list | dict, height: int, width: int, where: str) -> d
     """Return the compressed RLE of polygons or of an RLE, checked before pycocotools sees it.
 
     Args:
-        segmentation: of an annotation of COCO.
-        height, width: of the image in pixels.
-        where: what to name in the error.
+        segmentation: the ``segmentation`` of a COCO annotation.
+        height, width: size of the image in pixels.
+        where: where it comes from, for the error message.
 
     Raises:
-        ValueError: it is neither, or of another size.
+        ValueError: it is neither, or has another size.
     """
     if not isinstance(segmentation, dict):
         return _polygons(segmentation, height, width, where)
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != [height, width]:
         raise ValueError(
-            f"{where}: its RLE is of size {size}; expected {[height, width]} (height, width), as "
-            "the image"
+            f"{where}: its RLE has the size {size}; expected {[height, width]} (height, width), "
+            "the size of the image"
         )
     if isinstance(counts, str):
         counts = _decompress(counts)
-    # pycocotools trusts them, and leaves what they do not reach as the memory was
+    # pycocotools trusts the counts, and leaves pixels beyond them uninitialised
     is_list = isinstance(counts, list) and all(type(c) is int and c >= 0 for c in counts)
     if not is_list or sum(counts) != height * width:
         raise ValueError(f"{where}: the counts of its RLE do not add up to {height}x{width} pixels")
@@ -299,7 +303,7 @@ def _to_rle(segmentation: list | dict, height: int, width: int, where: str) -> d
 
 
 def _decompress(text: str) -> list[int]:
-    """Return the counts of a compressed RLE: 5 bits a character, from the third on differences."""
+    """Return the counts of a compressed RLE: 5 bits a character, differences from the third on."""
     counts, value, shift = [], 0, 0
     for character in text.encode():
         bits = character - 48
@@ -315,13 +319,15 @@ def _decompress(text: str) -> list[int]:
 
 
 def _polygons(polygons: list, height: int, width: int, where: str) -> dict:
-    """Return the compressed RLE of polygons together; empty if none of them has three points."""
+    """Return the compressed RLE of the union of polygons; those below three points are ignored."""
     try:
         numbers = [[float(number) for number in polygon] for polygon in polygons]
     except (TypeError, ValueError) as e:
         raise ValueError(f"{where}: expected polygons [[x, y, x, y, ...], ...] or an RLE") from e
     if any(len(n) % 2 or not np.isfinite(n).all() for n in numbers):
-        raise ValueError(f"{where}: a polygon has an odd number of coordinates, or one not finite")
+        raise ValueError(
+            f"{where}: a polygon has an odd number of coordinates, or one that is not finite"
+        )
     # pycocotools takes four numbers for a box
     shapes = [n for n in numbers if len(n) >= 6]
     if not shapes:

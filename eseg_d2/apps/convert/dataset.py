@@ -1,4 +1,4 @@
-"""Write a data set in the COCO panoptic format, image by image; a killed run can continue."""
+"""Write a data set in the COCO panoptic format, image by image; a killed run can be resumed."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ __all__ = ["Conversion", "Item", "Segments", "check_output", "require_partners",
 
 JSON, PNGS = "panoptic.json", "panoptic"
 _UNFINISHED = ".unfinished"
-# ids are 24 bit; 0 is void, and some Detectron2s pad with 0xFFFFFF
+# ids have 24 bits; 0 is void, and some versions of Detectron2 pad with 0xFFFFFF
 _MAX_SEGMENTS = (1 << 24) - 2
 
 
@@ -33,13 +33,13 @@ class Item:
     """One image to convert.
 
     Attributes:
-        image_id: in the json.
-        image: its path.
-        file_name: its path in the folder of images; the panoptic png is named after it.
-        label: the file that tells its segments, for errors.
-        sources: the files that its segments are made of, besides its annotations.
-        annotations: what else they are made of.
-        stated_size: (height, width) in pixels that the annotations are for, if they say so.
+        image_id: id in the json.
+        image: path of the image.
+        file_name: path in the folder of images; the panoptic png is named after it.
+        label: the file that defines the segments, for error messages.
+        sources: the files from which the segments are made, besides the annotations.
+        annotations: the annotations from which the segments are made.
+        stated_size: (height, width) in pixels that the annotations state, if any.
     """
 
     image_id: int | str
@@ -56,7 +56,7 @@ class Item:
         return PurePosixPath(self.file_name).with_suffix(".png").as_posix()
 
     def digest(self, settings: Any) -> str:
-        """Return a checksum that changes whenever a file, the annotations or the settings do."""
+        """Return a checksum that changes with the files, the annotations and the settings."""
         stats = [os.stat(path) for path in (self.image, *self.sources)]
         stamps = [(s.st_size, s.st_mtime_ns) for s in stats]
         own = [self.image_id, self.file_name, self.annotations, self.stated_size]
@@ -66,12 +66,12 @@ class Item:
 
 @dataclass
 class Segments:
-    """What is in an image.
+    """The segments of an image.
 
     Attributes:
         segment_map: (H, W) integers; n is ``segments[n - 1]``, 0 is void.
-        segments: dicts with ``category_id`` (dataset id) and ``iscrowd``; each has a pixel.
-        hidden: how many objects have no visible pixel and were left out.
+        segments: dicts with ``category_id`` (dataset id) and ``iscrowd``; none is without pixels.
+        hidden: number of objects left out because no pixel of them is visible.
     """
 
     segment_map: np.ndarray
@@ -81,14 +81,14 @@ class Segments:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was made, or was there already.
+    """The result of a conversion.
 
     Attributes:
-        made: whether this call made it.
+        made: whether this call made it; False if it already existed.
         panoptic_json, panoptic_png: path of the json, folder of the pngs.
-        images, segments: how many there are.
-        hidden: objects without a visible pixel that were left out.
-        absent: names of the categories that no segment has.
+        images, segments: number of images and of segments.
+        hidden: number of objects left out because no pixel of them is visible.
+        absent: names of the categories without segments.
         crowd_only: names of the categories whose segments are all ``iscrowd``.
     """
 
@@ -103,20 +103,20 @@ class Conversion:
 
 
 def require_partners(have: dict[str, Path], need: dict[str, Path], folder: Path) -> None:
-    """Check that each file of `have` has one of the same name in `folder`.
+    """Check that each file of ``have`` has a partner in ``need``.
 
     Args:
-        have, need: as of :func:`~eseg_d2.apps.convert.input_files.find_files`.
-        folder: of the files of `need`.
+        have, need: files from :func:`~eseg_d2.apps.convert.input_files.find_files`.
+        folder: folder of the files of ``need``, for the error message.
 
     Raises:
-        FileNotFoundError: some have none; the message names them.
+        FileNotFoundError: some files have no partner; the message names them.
     """
     alone = [have[key] for key in have if key not in need]
     if alone:
         raise FileNotFoundError(
             f"{folder} has no file of the same name (but for the suffix) for {listing(alone)}. "
-            "Add it, or remove what is alone."
+            "Add the missing files, or remove those without a partner."
         )
 
 
@@ -124,7 +124,7 @@ def check_output(output: Path, inputs: list[Path]) -> None:
     """Check that results will not be written among the inputs.
 
     Raises:
-        ValueError: `output` is one of the folders `inputs`, or inside one.
+        ValueError: ``output`` is one of the folders ``inputs``, or inside one.
     """
     for folder in inputs:
         if output.resolve().is_relative_to(folder.resolve()):
@@ -142,20 +142,20 @@ def write_dataset(
 ) -> Conversion:
     """Write ``panoptic/*.png``, then ``panoptic.json``.
 
-    Images that an interrupted run finished are not done again unless their files or the settings
-    have changed since. The json is written last: if it is there, so is everything.
+    Images that an interrupted run finished are not converted again unless their files or the
+    settings have changed since. The json is written last: if it exists, so does everything else.
 
     Args:
         items: the images.
-        convert: gives the segments of one; picklable.
-        output: folder; made if missing.
-        categories: as of :func:`~eseg_d2.apps.convert.categories.check_categories`.
-        settings: all else that the result depends on, as json.
+        convert: returns the segments of an image; must be picklable.
+        output: folder; created if missing.
+        categories: from :func:`~eseg_d2.apps.convert.categories.check_categories`.
+        settings: everything else that the result depends on, as a json can hold it.
         workers: number of processes; by default one for each CPU.
 
     Raises:
-        ValueError: an image and its annotation differ in size, or what `convert` raises.
-        FileExistsError: `output` holds something else.
+        ValueError: an image and its annotation differ in size, or ``convert`` raises it.
+        FileExistsError: ``output`` holds something else.
     """
     workers = number_of_workers(workers)
     digests = [item.digest([settings, categories]) for item in items]
@@ -187,13 +187,13 @@ def _is_made(items: list[Item], output: Path, digest: str) -> bool:
         info = content.get("info") if isinstance(content, dict) else None
         if not isinstance(info, dict) or info.get("digest") != digest:
             raise FileExistsError(
-                f"{output / JSON} was made of other files or with other settings. To make it anew "
+                f"{output / JSON} was made from other files or with other settings. To replace it, "
                 f"remove it and the folder {PNGS} beside it, or choose another output folder."
             )
         return all((output / PNGS / item.png).is_file() for item in items)
     if (output / PNGS).exists() and not (output / _UNFINISHED).exists():
         raise FileExistsError(
-            f"{output / PNGS} is there already, without {JSON}. Choose another output folder."
+            f"{output / PNGS} already exists, without {JSON}. Choose another output folder."
         )
     return False
 
@@ -214,7 +214,7 @@ def _convert_one(
     if size != (height, width):
         raise ValueError(
             f"{item.image} is {size[0]}x{size[1]} pixels (height x width), but {item.label} "
-            f"has {height}x{width}; they must be of the same size"
+            f"has {height}x{width}; they must have the same size"
         )
     record = {
         "digest": digest,
@@ -243,7 +243,7 @@ def _segments_info(found: Segments, path: Path) -> list[dict]:
     """Return the segments with ``id``, ``area`` (pixels) and ``bbox`` (x, y, width, height)."""
     count = len(found.segments)
     if count > _MAX_SEGMENTS:
-        raise ValueError(f"{path} makes {count} segments; a panoptic png holds {_MAX_SEGMENTS}")
+        raise ValueError(f"{path} has {count} segments; a panoptic png holds {_MAX_SEGMENTS}")
     pixels = count_segments(found.segment_map)
     return [
         {
@@ -257,7 +257,7 @@ def _segments_info(found: Segments, path: Path) -> list[dict]:
 
 
 def _remove_others(items: list[Item], output: Path) -> None:
-    """Remove pngs that an interrupted run of other images left."""
+    """Remove pngs left by an interrupted run on other images."""
     wanted = {output / PNGS / item.png for item in items}
     for path in (output / PNGS).rglob("*.png*"):
         if path not in wanted:

@@ -1,4 +1,4 @@
-"""Read what is converted: files by name, label pngs, sizes of images."""
+"""Find and read the inputs of a conversion: files by name, label pngs, image sizes."""
 
 import os
 from collections import Counter
@@ -21,15 +21,15 @@ __all__ = [
 
 
 def repeated(values: Iterable) -> list:
-    """Return those of some hashable values that occur more than once."""
+    """Return the hashable values that occur more than once."""
     return [value for value, count in Counter(values).items() if count > 1]
 
 
 def find_files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Return the files of a folder and its subfolders by their path in it, without suffix.
+    """Return the files of a folder and its subfolders by their relative path without suffix.
 
     Args:
-        folder: searched; names that begin with a dot are left out.
+        folder: folder to search; names that begin with a dot are skipped.
         suffixes: in lower case, such as ``(".png",)``; files may have them in any case.
 
     Returns:
@@ -37,7 +37,7 @@ def find_files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: there is no such folder, or none of its files has these suffixes.
-        ValueError: two files differ in the suffix alone.
+        ValueError: two files differ only in the suffix.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
@@ -51,17 +51,17 @@ def find_files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
             key = path.relative_to(folder).with_suffix("").as_posix()
             if key in files:
                 raise ValueError(
-                    f"{files[key]} and {path} differ in the suffix alone: which one is meant? "
+                    f"{files[key]} and {path} differ only in the suffix: which one is meant? "
                     "Remove or rename the other."
                 )
             files[key] = path
     if not files:
-        raise FileNotFoundError(f"{folder} holds no file *{', *'.join(suffixes)}")
+        raise FileNotFoundError(f"{folder} holds no files *{', *'.join(suffixes)}")
     return dict(sorted(files.items()))
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return the (height, width) of an image as the loader reads it, turned as its EXIF data say.
+    """Return the (height, width) of an image as the loader reads it, rotated as its EXIF data say.
 
     Raises:
         FileNotFoundError: no such file.
@@ -73,29 +73,29 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_label_png(path: Path) -> np.ndarray:
-    """Return the numbers that are stored in a png of one channel.
+    """Return the numbers stored in a png of one channel.
 
     Args:
-        path: of a grey png of up to 16 bit, or one with a palette, whose indices count.
+        path: path of a greyscale png of up to 16 bits, or one with a palette, whose indices count.
 
     Returns:
         (H, W) int64, 0 .. 65535.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no complete png, or one with colours or transparency.
+        ValueError: it is not a complete png, or has colours or transparency.
     """
     require_file(path)
     try:
         with open(path, "rb") as f:
             header = png_header(f.read(HEADER_BYTES))
             if header is None:
-                raise ValueError(f"{path} is no png; labels must be stored as png")
+                raise ValueError(f"{path} is not a png; labels must be stored as png")
             if header.color_type not in (GREY, PALETTE):
                 raise ValueError(
-                    f"{path} is a png in colours (colour type {header.color_type}); expected one "
-                    "channel whose pixels are ids: grey of 8 or 16 bit, or a palette. Map its "
-                    "colours to ids first."
+                    f"{path} is a colour png (colour type {header.color_type}); expected one "
+                    "channel whose pixels are ids: greyscale of 8 or 16 bits, or a palette. Map "
+                    "its colours to ids first."
                 )
             f.seek(0)
             with Image.open(f) as image:
@@ -103,5 +103,5 @@ def read_label_png(path: Path) -> np.ndarray:
                 values = np.asarray(image).astype(np.int64)
     except (OSError, SyntaxError) as e:
         raise ValueError(f"cannot read {path}: {e}. Is it complete?") from e
-    # Pillow spreads grey of 2 and 4 bit over 0 .. 255
+    # Pillow scales greyscale of 2 and 4 bits to 0 .. 255
     return values // (255 // (2**header.depth - 1)) if scaled else values

@@ -1,4 +1,4 @@
-"""Label pngs and instance pngs to the COCO panoptic format."""
+"""Convert label pngs and instance pngs to the COCO panoptic format."""
 
 from functools import partial
 from pathlib import Path
@@ -27,35 +27,36 @@ def convert_label_maps(
     ignore: tuple[int, ...] = (255,),
     workers: int | None = None,
 ) -> Conversion:
-    """Make ``panoptic/*.png`` and ``panoptic.json`` of label maps and instance maps.
+    """Make ``panoptic/*.png`` and ``panoptic.json`` from label maps and instance maps.
 
-    Files belong together if their paths in their folders are the same but for the suffix:
+    Files belong together if their paths in their folders differ only in the suffix:
     ``images/city/a.jpg``, ``labels/city/a.png``, ``instances/city/a.png``.
 
     How pixels become segments:
 
-    - label of a stuff class: one segment a class, whatever the instance map says;
+    - label of a stuff class: one segment for each class, whatever the instance map says;
     - label of a thing class and instance n > 0: one segment for each pair (label, n). Instances
       may be numbered within a class or within the image;
-    - label of a thing class and instance 0: objects that are not distinguished, one segment a class
-      with ``iscrowd`` 1, as Cityscapes' groups;
+    - label of a thing class and instance 0: objects that cannot be told apart, one segment for each
+      class with ``iscrowd`` 1, like Cityscapes' groups;
     - ignored label: void.
 
     Args:
         images: folder of jpgs or pngs.
-        labels: folder of pngs; a pixel is a dataset id. Read as
-            :func:`~eseg_d2.apps.convert.input_files.read_label_png` does.
+        labels: folder of pngs whose pixels are dataset ids, read by
+            :func:`~eseg_d2.apps.convert.input_files.read_label_png`.
         categories: file; see :func:`~eseg_d2.apps.convert.categories.read_categories`. Without
-            `instances` all are stuff, and need not say so.
-        output: folder that gets the results.
-        instances: folder of pngs; a pixel is the number of an instance, 0 for none. Needed if a
-            category is a thing, and only then.
+            ``instances`` all are stuff, and ``isthing`` is optional.
+        output: folder for the results.
+        instances: folder of pngs whose pixels are instance numbers, 0 for none. Required if a
+            category is a thing, and not allowed otherwise.
         ignore: labels of pixels without a class.
         workers: number of processes; by default one for each CPU.
 
     Raises:
-        ValueError, FileNotFoundError: the inputs are not like that; file and fix are named.
-        FileExistsError: `output` holds something else.
+        ValueError, FileNotFoundError: the inputs are not as described; the message names the file
+            and the fix.
+        FileExistsError: ``output`` holds something else.
     """
     classes = read_categories(categories, default_isthing=0 if instances is None else None)
     _check_classes(classes, categories, instances, ignore)
@@ -93,12 +94,12 @@ def _check_classes(
     if things and instances is None:
         raise ValueError(
             f"{path} has things ({listing(things)}), but there is no folder of instance pngs. "
-            "Name it (--instances), or set isthing to 0: then these classes are stuff."
+            "Give one (--instances), or set isthing to 0 to treat these classes as stuff."
         )
     if instances is not None and not things:
         raise ValueError(
-            f"no category in {path} is a thing, so that {instances} says nothing. Set isthing to 1 "
-            "for classes whose objects shall be told apart, or leave out --instances."
+            f"no category in {path} is a thing, so {instances} has no effect. Set isthing to 1 for "
+            "classes whose objects are to be told apart, or leave out --instances."
         )
     check_ignored(ignore, categories, path)
 
@@ -114,7 +115,7 @@ def _segments(item: Item, *, categories: list[dict], ignore: tuple[int, ...]) ->
         if instances.shape != labels.shape:
             raise ValueError(
                 f"{other} is {instances.shape[0]}x{instances.shape[1]} pixels (height x width), "
-                f"but {path} is {labels.shape[0]}x{labels.shape[1]}; they must be of the same size"
+                f"but {path} is {labels.shape[0]}x{labels.shape[1]}; they must have the same size"
             )
         pair |= np.where(isthing[index] & (index >= 0), instances, 0)
     present = np.unique(pair)
@@ -126,5 +127,5 @@ def _segments(item: Item, *, categories: list[dict], ignore: tuple[int, ...]) ->
         }
         for p in present.tolist()
     ]
-    # void is below all of them, and becomes 0
+    # void is below all of them, so it becomes 0
     return Segments(np.searchsorted(present, pair, side="right"), segments)

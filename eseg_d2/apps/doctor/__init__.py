@@ -1,4 +1,4 @@
-"""The dataset doctor: finds what is wrong with a panoptic data set before it is trained on."""
+"""The data set doctor: finds what is wrong with a panoptic data set before a training does."""
 
 from eseg_d2.apps.doctor.check import Report, check_datasets, quick_check
 from eseg_d2.apps.doctor.report import format_page, format_report

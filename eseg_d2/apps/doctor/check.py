@@ -1,4 +1,4 @@
-"""Check data sets: their jsons first, then their files, all in parallel or a few at once."""
+"""Check data sets: first their jsons, then their files, either all in parallel or a sample."""
 
 import gc
 import logging
@@ -33,11 +33,11 @@ _SHOWN = 5
 
 @dataclass
 class Report:
-    """All that the check of some data sets told.
+    """The result of checking data sets.
 
     Attributes:
-        findings: the worst first.
-        datasets: their statistics.
+        findings: what is wrong, the worst first.
+        datasets: statistics of each data set.
     """
 
     findings: list[Finding]
@@ -55,7 +55,7 @@ class Report:
         return groups
 
     def as_dict(self) -> dict:
-        """Return the content of a json."""
+        """Return the report as a json can hold it."""
         return {
             "counts": {severity: self.count(severity) for severity in SEVERITIES},
             "codes": Counter(f.code for f in self.findings),
@@ -66,13 +66,13 @@ class Report:
 
 @dataclass
 class _JsonCheck:
-    """What the json of one data set told.
+    """The result of checking the json of one data set.
 
     Attributes:
         findings: what is wrong.
-        records: its annotated images.
-        statistics: of its classes.
-        image_files: paths of all its images, annotated or not.
+        records: the annotated images.
+        statistics: statistics of the classes.
+        image_files: paths of all images, annotated or not.
     """
 
     findings: list[Finding]
@@ -83,7 +83,7 @@ class _JsonCheck:
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Turn it off: among millions of new objects it takes most of the time."""
+    """Disable garbage collection, which takes most of the time among millions of new objects."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -146,12 +146,12 @@ def _classes_of(jsons: Sequence[_JsonCheck]) -> dict[str, dict[int, Category]]:
 def _make_report(
     jsons: Sequence[_JsonCheck], records: Sequence[Record], results: Sequence[FileCheck]
 ) -> Report:
-    """Put together what the jsons and the files told.
+    """Combine the results of the jsons and of the files.
 
     Args:
-        jsons: one a data set.
+        jsons: one for each data set.
         records: those whose files were checked.
-        results: one a record.
+        results: one for each record.
     """
     datasets = {check.statistics.source.name: check.statistics for check in jsons}
     findings = [finding for check in jsons for finding in check.findings]
@@ -165,15 +165,16 @@ def _make_report(
 
 
 def quick_check(cfg: CfgNode, *, eval_only: bool, sample: int = 16) -> None:
-    """Check the panoptic data sets of a config: the jsons, and some files; log the warnings.
+    """Check the jsons and some files of a config's panoptic data sets, and log the warnings.
 
     Args:
         cfg: DATASETS is read.
         eval_only: leave DATASETS.TRAIN out.
-        sample: images of each data set whose files are checked, evenly spread; at least 1.
+        sample: number of images of each data set whose files are checked, evenly spread; at
+            least 1.
 
     Raises:
-        ValueError: there are errors; the message names the first ones and their repair.
+        ValueError: there are errors; the message names the first ones and how to fix them.
     """
     jsons = [_check_json(source) for source in sources_from_config(cfg, eval_only=eval_only)]
     records = [record for check in jsons for record in _spread(check.records, sample)]
@@ -188,9 +189,9 @@ def quick_check(cfg: CfgNode, *, eval_only: bool, sample: int = 16) -> None:
         first = "\n  ".join(texts["error"][:_SHOWN])
         raise ValueError(
             f"the data sets have {report.count('error')} errors in their jsons and in the "
-            f"{len(records)} images that were looked at:\n  {first}\n"
+            f"{len(records)} images that were checked:\n  {first}\n"
             "  To check every file: python tools/check_dataset.py. "
-            "To train nevertheless: DATASETS.QUICK_CHECK False."
+            "To train anyway: DATASETS.QUICK_CHECK False."
         )
     for text in texts["warning"]:
         logger.warning("Data set: %s", text)

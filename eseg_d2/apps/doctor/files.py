@@ -1,4 +1,4 @@
-"""Check the files of one image, and its pixels against segments_info: runs in the workers."""
+"""Check the files of one image, and its pixels against segments_info. This runs in the workers."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ from eseg_d2.utils.files import read_file
 __all__ = ["TINY_AREA", "FileCheck", "check_files", "internal"]
 
 Size = tuple[int, int]
-_RARE = ("I", "F")  # modes whose pixels may be no colours
+_RARE = ("I", "F")  # modes whose pixels may not be colours
 TINY_AREA = 16 * 16
 """Things of fewer pixels are called tiny. COCO calls those below 32 x 32 small."""
 
@@ -38,7 +38,7 @@ _BOX_TOLERANCE = 1
 
 
 class ClassPixels(NamedTuple):
-    """Pixels of one class (by its dataset id) in one image, and how many tiny things they are."""
+    """Number of pixels and of tiny things of one class (a dataset id) in one image."""
 
     category_id: int
     pixels: int
@@ -46,13 +46,13 @@ class ClassPixels(NamedTuple):
 
 
 class FileCheck(NamedTuple):
-    """What the files of one image tell.
+    """The result of checking the files of one image.
 
     Attributes:
         findings: what is wrong.
-        digest: of the image's bytes; empty if it cannot be read.
+        digest: digest of the image's bytes; empty if it cannot be read.
         pixels, void: number of pixels of the png, and of those in no segment.
-        classes: pixels of each class.
+        classes: counts for each class.
     """
 
     findings: list[Finding]
@@ -63,15 +63,15 @@ class FileCheck(NamedTuple):
 
 
 class _Problem(Exception):
-    """A file cannot be used: the end of the code, and why."""
+    """A file cannot be used; the arguments are the end of the finding's code and the reason."""
 
 
 def check_files(record: Record, classes: dict[str, dict[int, Category]]) -> FileCheck:
-    """Check image and png of one record. Whatever goes wrong becomes a finding.
+    """Check the image and the png of one record. Whatever goes wrong becomes a finding.
 
     Args:
-        record: of the json.
-        classes: by data set, by dataset id.
+        record: an annotated image.
+        classes: categories by data set and dataset id.
     """
     try:
         return _check(record, classes[record.dataset])
@@ -110,7 +110,7 @@ def _check(record: Record, by_id: dict[int, Category]) -> FileCheck:
     wrong = _compare_sizes(record, image_size, png_size)
     if wrong:
         report(*wrong)
-    # A png of another size than all else is another image's: its segments tell nothing.
+    # A png whose size matches nothing else belongs to another image: its segments say nothing.
     others = {size for size in (image_size, record.json_size) if size}
     if segment_map is None or (others and png_size not in others):
         return FileCheck(findings, digest)
@@ -135,7 +135,8 @@ def _compare_sizes(
         return "size-mismatch", record.png_file, message
     actual, path = (image, record.image_file) if image else (png, record.png_file)
     if actual and record.json_size and actual != record.json_size:
-        return "json-size", path, f"{_text(actual)} pixels, the json says {_text(record.json_size)}"
+        stated = _text(record.json_size)
+        return "json-size", path, f"{_text(actual)} pixels, but {stated} in the json"
     return None
 
 
@@ -155,9 +156,9 @@ def _read_bytes(path: str) -> bytes:
 
 
 def _decode(data: bytes) -> tuple[Image.Image, Size]:
-    """Return the image, every byte of it decoded, and its (width, height).
+    """Return the image, with every byte decoded, and its (width, height).
 
-    JPEGs are decoded to an eighth of their size, which is quicker and notices as much.
+    JPEGs are decoded to an eighth of their size, which is faster and detects as much.
     """
     try:
         image = Image.open(io.BytesIO(data))
@@ -170,7 +171,7 @@ def _decode(data: bytes) -> tuple[Image.Image, Size]:
 
 
 def _read_image(path: str) -> tuple[Size, bytes]:
-    """Return (width, height) as the loader turns the image, and the digest of its bytes."""
+    """Return (width, height) as the loader rotates the image, and the digest of its bytes."""
     data = _read_bytes(path)
     image, size = _decode(data)
     if image.mode in _RARE:
@@ -197,9 +198,9 @@ def _compare_segments(
     """Compare a png with its segments_info.
 
     Args:
-        found: in the png, as of :func:`count_segments`.
+        found: the segments in the png, from :func:`count_segments`.
         expected: the sound part of segments_info.
-        dataset, path, image_id: of the png, for the findings.
+        dataset, path, image_id: what the findings refer to.
 
     Returns:
         What is wrong: at most one finding of each kind.
@@ -211,7 +212,7 @@ def _compare_segments(
     listed = set(expected.listed)
     drawn = {id_ for id_ in found if id_ != VOID and (id_ != PADDING or id_ in listed)}
     if not drawn and not listed and expected.ids_complete:
-        return [report("no-segments", image_id, f"nothing of image {image_id!r} is annotated")]
+        return [report("no-segments", image_id, f"image {image_id!r} has no annotated segment")]
     if not drawn and listed:
         return [report("all-void", image_id, f"all pixels of image {image_id!r} are void")]
     findings = []
@@ -222,7 +223,7 @@ def _compare_segments(
         share = found[PADDING].area / sum(pixels.area for pixels in found.values())
         message = (
             f"{found[PADDING].area} pixels ({share:.0%}) are 255, 255, 255 (id {PADDING}), which "
-            "segments_info does not list: they are taken for void"
+            "segments_info does not list: they are treated as void"
         )
         findings.append(report("void-as-white", PADDING, message))
     unlisted = sorted(drawn - listed) if expected.ids_complete else []
@@ -280,7 +281,7 @@ def _class_pixels(
     """Return the pixels and the tiny things of each class in one image.
 
     Args:
-        found: in the png.
+        found: the segments in the png.
         segments: the usable ones of segments_info.
         by_id: categories by dataset id.
     """

@@ -1,4 +1,4 @@
-"""What can be wrong with a panoptic data set, and how each is repaired."""
+"""What can be wrong with a panoptic data set, and how to repair it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import NamedTuple
 __all__ = ["KINDS", "SEVERITIES", "Finding", "Kind", "sort_findings"]
 
 SEVERITIES = ("error", "warning", "note")
-"""Training or scores go wrong; probably a mistake, but it trains; good to know."""
+"""Breaks training or scores; probably a mistake, but trains; good to know."""
 
 
 class Kind(NamedTuple):
@@ -25,10 +25,8 @@ KINDS = {
     # the json as a whole
     "json-missing": Kind("error", "Check the path; datasets/README.md says where files belong."),
     "json-invalid": Kind("error", "Copy or download the json again, or repair its syntax."),
-    "json-duplicate-key": Kind(
-        "error", "Keep one of the two; parsers take the last one, silently."
-    ),
-    "json-structure": Kind("error", "See https://cocodataset.org/#format-data, panoptic."),
+    "json-duplicate-key": Kind("error", "Keep one of the two; parsers silently take the last one."),
+    "json-structure": Kind("error", "See https://cocodataset.org/#format-data (panoptic)."),
     "folder-missing": Kind("error", "Check the path; datasets/README.md says where files belong."),
     # categories
     "category-incomplete": Kind("error", "Give each category an id, a name and isthing (0 or 1)."),
@@ -45,16 +43,16 @@ KINDS = {
     "image-without-annotation": Kind("warning", "Annotate the image, or remove it from the json."),
     "annotation-without-image": Kind("error", "Add the image to the json, or correct image_id."),
     "path-outside-root": Kind("error", "Use paths relative to the folder, and without '..'."),
-    "path-unknown": Kind("error", "Name image ids and files as the data set's format wants them."),
+    "path-unknown": Kind("error", "Name image ids and files as the data set's format requires."),
     # segments_info
-    "segment-incomplete": Kind("error", "Give each segment an id and a category_id, integers."),
+    "segment-incomplete": Kind("error", "Give each segment an integer id and category_id."),
     "segment-id-range": Kind("error", "Use ids from 1 to 16777215: R + 256 G + 65536 B."),
     "segment-duplicate-id": Kind("error", "Give each segment of an image an id of its own."),
     "unknown-category": Kind("error", "Correct category_id, or add the category to the json."),
-    "iscrowd-missing": Kind("warning", "Add iscrowd, 0 or 1; without it 0 is taken."),
+    "iscrowd-missing": Kind("warning", "Add iscrowd, 0 or 1; without it, 0 is assumed."),
     "iscrowd-invalid": Kind("error", "Set iscrowd to 0 or 1."),
     "crowd-stuff": Kind("warning", "Set iscrowd to 0: only things can be a crowd."),
-    "stuff-in-parts": Kind("warning", "Give a stuff class one segment an image; PQ counts each."),
+    "stuff-in-parts": Kind("warning", "Draw a stuff class as one segment; PQ counts each part."),
     "area-missing": Kind("warning", f"panopticapi needs it. {_WRITE_JSON_AGAIN}"),
     "bbox-missing": Kind("warning", _WRITE_JSON_AGAIN),
     # files
@@ -65,25 +63,25 @@ KINDS = {
     "png-zero-bytes": Kind("error", _GET_AGAIN),
     "png-unreadable": Kind("error", _GET_AGAIN),
     "png-format": Kind("error", "Save the segment ids as an RGB png of 8 bits a channel."),
-    "png-bgr": Kind("error", "Write the pngs again, red first: cv2.imwrite wants blue first."),
+    "png-bgr": Kind("error", "Write the pngs again, red first: cv2.imwrite expects blue first."),
     "size-mismatch": Kind("error", "Bring the image and the png to the same size."),
     "json-size": Kind("error", "Correct width and height in the json."),
     # pixels
     "unlisted-segment": Kind("error", "List them in segments_info, or set the pixels to 0 (void)."),
     "empty-segment": Kind("error", "Remove them from segments_info, or draw them in the png."),
     "all-void": Kind("error", "Check that this is the right png: none of its segments is there."),
-    "void-as-white": Kind("warning", "Write void as 0, 0, 0: white is taken for void here only."),
+    "void-as-white": Kind("warning", "Write void as 0, 0, 0: only eseg_d2 treats white as void."),
     "no-segments": Kind("warning", "Annotate the image, or remove it from the json."),
-    "wrong-area": Kind("error", f"The json may be of another png. {_WRITE_JSON_AGAIN}"),
+    "wrong-area": Kind("error", f"The json may describe another png. {_WRITE_JSON_AGAIN}"),
     "wrong-bbox": Kind("warning", _WRITE_JSON_AGAIN),
     # the data set as a whole
-    "duplicate-image": Kind("warning", "Keep one of them: equal images count double."),
+    "duplicate-image": Kind("warning", "Keep one of them: identical images count twice."),
     "image-in-train-and-val": Kind("warning", "Remove it from one: scores would be too good."),
     "class-only-in-val": Kind("warning", "Move images of it to train: it cannot be learnt."),
     "class-crowd-only": Kind("warning", "Outline single objects in train, or make it stuff."),
-    "class-absent": Kind("note", "Nothing, if this is known: these classes are never learnt."),
-    "categories-differ": Kind("error", "Give train and val the same categories in equal order."),
-    "image-not-listed": Kind("note", "Nothing, if this is meant: the json decides what is used."),
+    "class-absent": Kind("note", "Nothing, if this is intended: these classes are never learnt."),
+    "categories-differ": Kind("error", "Give train and val the same categories in the same order."),
+    "image-not-listed": Kind("note", "Nothing, if this is intended: only listed images are used."),
     "internal": Kind("error", "Look at this file by hand; please report it if it is sound."),
 }
 """Every kind of finding by its code."""
@@ -95,9 +93,9 @@ class Finding:
 
     Attributes:
         code: one of :data:`KINDS`.
-        dataset: its name.
-        file: path of the file in which it is wrong, if it is one file.
-        id: of the segment, the category (dataset id) or the image that the message is about.
+        dataset: name of the data set.
+        file: path of the file that is wrong, if it is a single file.
+        id: id of the segment, category (dataset id) or image that the message is about.
         message: what was found, and what was expected.
     """
 
@@ -114,16 +112,16 @@ class Finding:
 
     @property
     def fix(self) -> str:
-        """What to do about it."""
+        """How to repair it."""
         return KINDS[self.code].fix
 
     def as_dict(self) -> dict:
-        """Return the content of a json."""
+        """Return the finding as a json can hold it."""
         keys = ("severity", "code", "dataset", "file", "id", "message", "fix")
         return {key: getattr(self, key) for key in keys}
 
 
 def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
-    """Sort findings: errors first, then by code as in :data:`KINDS`; else the order is kept."""
+    """Sort findings by severity, then by code as in :data:`KINDS`; the sort is stable."""
     codes = list(KINDS)
     return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), codes.index(f.code)))

@@ -27,7 +27,7 @@ _LISTS = ("images", "annotations", "categories")
 
 
 def read_content(source: Source) -> tuple[dict | None, list[Finding]]:
-    """Return the json of a data set, with its three lists, or None and what is wrong with it."""
+    """Return the json of a data set, or None if it cannot be used, and what is wrong with it."""
     path = source.panoptic_json
     try:
         content = read_json(path)
@@ -60,8 +60,8 @@ def check_categories(source: Source, categories: list) -> tuple[Classes, list[Fi
     """Check the categories of a json.
 
     Args:
-        source: of the data set.
-        categories: of its json.
+        source: the data set.
+        categories: the categories of its json.
 
     Returns:
         The classes, and what is wrong with them.
@@ -121,7 +121,7 @@ class Record(NamedTuple):
     Attributes:
         dataset: name of the data set.
         image_id: id in the json.
-        image_file, png_file: paths; None if the json is wrong about them, or the folder missing.
+        image_file, png_file: paths; None if the json has a wrong one, or the folder is missing.
         json_size: (width, height) in pixels; None if the json lacks it.
         segments: the sound part of segments_info.
     """
@@ -137,21 +137,21 @@ class Record(NamedTuple):
 class EntryCheck:
     """Checks the entries of one json.
 
-    What one broken entry entails is not reported: an entry without an id, say, cannot be told
-    from an annotation that lacks its image, so that these are not looked for any more.
+    What follows from a broken entry is not reported: once an image has no id, for example, an
+    annotation whose image is not found may belong to it, so such annotations are not reported.
 
     Attributes:
         findings: what is wrong.
-        records: of every annotation that is sound enough.
-        image_files: paths of the images, annotated or not, where they can be told.
+        records: one for every annotation that is sound enough.
+        image_files: paths of the images, annotated or not, where they are known.
     """
 
     def __init__(self, source: Source, content: dict, classes: Classes):
         """
         Args:
-            source: of the data set.
-            content: its json, as of :func:`read_content`.
-            classes: of its categories.
+            source: the data set.
+            content: its json, from :func:`read_content`.
+            classes: its categories, from :func:`check_categories`.
         """
         self.findings: list[Finding] = []
         self.records: list[Record] = []
@@ -225,14 +225,15 @@ class EntryCheck:
                 continue
             if id_ in seen:
                 both = f"{seen[id_]} and {annotation.get('file_name')}"
-                self._report("annotation-duplicate", id_, f"image {id_!r} has two: {both}")
+                message = f"image {id_!r} has two annotations: {both}"
+                self._report("annotation-duplicate", id_, message)
                 continue
             seen[id_] = annotation.get("file_name")
             if id_ not in self._images and self._all_images_known:
-                message = f"{seen[id_]} is of image {id_!r}, which is not among the images"
+                message = f"{seen[id_]} belongs to image {id_!r}, which is not among the images"
                 if str(id_) in by_text:
                     other = by_text[str(id_)]
-                    message += f"; {other!r} is, but a text is no integer"
+                    message += f"; {other!r} is, but a string is not an integer"
                     seen.setdefault(other, seen[id_])
                 self._report("annotation-without-image", id_, message)
             if not wrong:
@@ -241,7 +242,8 @@ class EntryCheck:
         for id_ in self._images if all_known else ():
             if id_ not in seen:
                 name = self._images[id_].get("file_name")
-                self._report("image-without-annotation", id_, f"image {id_!r} ({name}) has none")
+                message = f"image {id_!r} ({name}) has no annotation"
+                self._report("image-without-annotation", id_, message)
 
     def _collect_image_files(self) -> None:
         files = {record.image_id: record.image_file for record in self.records}
@@ -294,7 +296,7 @@ class EntryCheck:
             if isinstance(e, ValueError):
                 self._report_path(id_, f"the image {id_!r}", image["file_name"])
             else:
-                message = f"the path of image {id_!r} cannot be told: {type(e).__name__}: {e}"
+                message = f"the path of image {id_!r} is unknown: {type(e).__name__}: {e}"
                 self._report("path-unknown", id_, message)
             return None
         if not is_inside(path, self._source.image_root):

@@ -1,4 +1,4 @@
-"""What the doctor found, as text and as one HTML file without any other."""
+"""Format what the doctor found as text, or as one self-contained HTML file."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ _CLASS_HEAD = ("id", "class", "kind", "segments", "images", "pixels", "tiny")
 
 
 def format_report(report: Report) -> str:
-    """Return the findings by code, the first of each; then how many there are, and the classes."""
+    """Return the first findings of each code, the classes of each data set, and the counts."""
     parts = [_findings(report), *(_dataset(dataset) for dataset in report.datasets)]
     parts += [_counts(report), _summary(report)]
     return "\n\n".join(part for part in parts if part)
@@ -49,7 +49,7 @@ def format_page(report: Report) -> str:
 
 
 def _shares(dataset: DatasetStatistics) -> list[float]:
-    """Return the segments of each class in percent of those of the largest one."""
+    """Return the number of segments of each class in percent of the largest number."""
     largest = max(dataset.segments.values(), default=1)
     return [100 * dataset.segments[id_] / largest for id_ in dataset.categories]
 
@@ -66,7 +66,7 @@ def _findings(report: Report) -> str:
         lines = [f"{KINDS[code].severity}: {code} ({len(findings)})"]
         lines += [f"  {f.dataset}: {f.message}" for f in findings[:_SHOWN]]
         if len(findings) > _SHOWN:
-            lines.append(f"  ... and {len(findings) - _SHOWN} more, all are in --json")
+            lines.append(f"  ... and {len(findings) - _SHOWN} more; --json FILE lists all")
         blocks.append("\n".join([*lines, f"  Fix: {KINDS[code].fix}"]))
     return "\n\n".join(blocks)
 
@@ -112,7 +112,7 @@ def _class_rows(dataset: DatasetStatistics) -> list[tuple[str, ...]]:
 
 
 def _percent(share: float | None) -> str:
-    """Return "12.34 %", or "?" of what was not counted."""
+    """Return a share such as "12.34 %", or "?" if nothing was counted."""
     return "?" if share is None else f"{100 * share:.2f} %"
 
 

@@ -28,8 +28,8 @@ class Classes(NamedTuple):
 
     Attributes:
         by_id: the sound categories by dataset id.
-        complete: no category is broken, so that any other id is unknown.
-        sound: nothing at all is wrong with them, so that they can be compared with others.
+        complete: whether no category is broken, so that any other id is unknown.
+        sound: whether nothing at all is wrong with them, so that they can be compared with others.
     """
 
     by_id: dict[int, Category]
@@ -42,7 +42,7 @@ class SegmentCheck(NamedTuple):
 
     Attributes:
         usable: entries whose id and category are right.
-        listed: every id, including those of unknown categories.
+        listed: every valid id, including those of unknown categories.
         ids_complete: whether no id is missing or wrong, so that any other in the png is unlisted.
     """
 
@@ -52,7 +52,7 @@ class SegmentCheck(NamedTuple):
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value of a json is a number; true and false are none."""
+    """Return whether a value of a json is a number; true and false are not."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -67,11 +67,11 @@ def check_segments(
     """Check the entries of segments_info.
 
     Args:
-        segments: of one annotation.
-        classes: of the data set.
-        dataset: its name.
-        path: of the json.
-        name: of the annotation in messages.
+        segments: segments_info of one annotation.
+        classes: classes of the data set.
+        dataset: name of the data set.
+        path: path of the json.
+        name: what messages call the annotation.
 
     Returns:
         What is sound, and what is wrong: at most one finding of each kind.
@@ -99,7 +99,7 @@ _ABOUT_ID = ("segment-incomplete", "segment-id-range", "segment-duplicate-id")
 
 
 def _is_sound(segment: Any, by_id: dict) -> bool:
-    """Return whether nothing at all is wrong; quick, as it is asked for millions of segments."""
+    """Return whether nothing at all is wrong; fast, because it runs on millions of segments."""
     try:
         number, crowd = segment["id"], segment["iscrowd"]
         x, y, w, h = segment["bbox"]
@@ -118,7 +118,7 @@ def _is_sound(segment: Any, by_id: dict) -> bool:
 
 
 def _flaws(segment: Any, classes: Classes) -> list[tuple[str, Any, str]]:
-    """Return (code, id of the segment or of its category, what is wrong) of a segment."""
+    """Return (code, id of the segment or of its category, what is wrong) for each flaw."""
     if not isinstance(segment, dict):
         kind = type(segment).__name__
         return [("segment-incomplete", None, f"an entry is a {kind}, expected an object")]
@@ -156,7 +156,7 @@ def _flaws(segment: Any, classes: Classes) -> list[tuple[str, Any, str]]:
 
 
 def _duplicates(segments: list) -> list[tuple[int, str, int, str]]:
-    """Return (index, code, id, what is wrong) of segments that share an id."""
+    """Return (index, code, id, what is wrong) for each segment that shares its id."""
     ids = [s.get("id") if isinstance(s, dict) else None for s in segments]
     counts = Counter(number for number in ids if is_integer(number))
     return [
@@ -173,7 +173,7 @@ def _stuff(segments: list[dict], classes: Classes) -> list[int]:
 
 
 def _stuff_in_parts(segments: list[dict], classes: Classes) -> list[tuple[int, str, int, str]]:
-    """Return what :func:`_duplicates` does, of the stuff classes with several segments."""
+    """Return the same for each stuff class with several segments, with -1 as the index."""
     counts = Counter(_stuff(segments, classes))
     return [
         (-1, "stuff-in-parts", id_, f"{count} segments are {classes.by_id[id_].name!r} ({id_})")

@@ -22,13 +22,13 @@ class Source:
     """One data set to check.
 
     Attributes:
-        name: of the data set.
+        name: name of the data set.
         role: ``"train"``, ``"val"`` or ``""``.
-        group: data sets of one group are trained and evaluated together.
+        group: data sets of one group are used together for training and evaluation.
         panoptic_json: path of the json.
         panoptic_root, image_root: folders of the panoptic pngs and of the images.
-        image_path: from an image's and an annotation's entry in the json to the image's path.
-        label_space: it is registered with; None where the json itself tells the classes.
+        image_path: maps an image's and an annotation's entry in the json to the image's path.
+        label_space: the registered one; None if the json itself defines the classes.
     """
 
     name: str
@@ -45,12 +45,12 @@ def source_of(name: str, role: str, group: str) -> Source:
     """Return the source of a registered data set.
 
     Raises:
-        ValueError: it is not registered, or not a panoptic one.
+        ValueError: it is not registered, or is not panoptic.
     """
     _require_registered(name)
     if not is_panoptic(name):
         raise ValueError(
-            f"data set {name!r} is not in the COCO panoptic format, which alone is checked here"
+            f"data set {name!r} is not in the COCO panoptic format, the only one that is checked"
         )
     metadata = MetadataCatalog.get(name)
     return Source(
@@ -66,15 +66,15 @@ def source_of(name: str, role: str, group: str) -> Source:
 
 
 def _require_registered(name: str) -> None:
-    with suppress(FileNotFoundError):  # that is a finding, later
+    with suppress(FileNotFoundError):  # becomes a finding later
         require_datasets([name])
 
 
 def sources_from_names(names: Iterable[str]) -> list[Source]:
-    """Sources of registered data sets; their names tell train and val, and which go together.
+    """Return the sources of registered data sets, with roles and groups taken from their names.
 
     Raises:
-        ValueError: as of :func:`source_of`.
+        ValueError: see :func:`source_of`.
     """
     sources = []
     for name in dict.fromkeys(names):
@@ -94,7 +94,7 @@ def sources_from_config(cfg: CfgNode, *, eval_only: bool = False) -> list[Source
         eval_only: leave DATASETS.TRAIN out.
 
     Raises:
-        ValueError: as of :func:`source_of`, or an entry of DATASETS.PANOPTIC is wrong.
+        ValueError: see :func:`source_of`; or an entry of DATASETS.PANOPTIC is wrong.
     """
     check_own(cfg.DATASETS.PANOPTIC)
     own = {entry["name"]: _own(entry) for entry in cfg.DATASETS.PANOPTIC}

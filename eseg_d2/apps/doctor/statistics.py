@@ -1,4 +1,4 @@
-"""What the files tell together: counts of classes, train against val, images that repeat."""
+"""Statistics over all files: counts of classes, train against val, repeated images."""
 
 import os
 from collections import Counter
@@ -20,25 +20,25 @@ _ABOUT_IMAGES = {
     *("image-incomplete", "image-duplicate-id", "image-duplicate-file-name", "image-missing"),
     *("image-unreadable", "annotation-without-image", "path-outside-root", "path-unknown"),
 }
-"""With these findings it is not known, or already told, which images the json should list."""
+"""With these findings it is unknown, or already reported, which images the json should list."""
 
 
 @dataclass
 class DatasetStatistics:
-    """What a data set consists of. Counters are by dataset id of the class.
+    """Statistics of a data set. The keys of the counters are dataset ids of classes.
 
     Attributes:
         source: the data set.
-        categories: sound ones, in the json's order, by dataset id.
-        records: annotated images.
-        comparable: nothing is wrong with the categories.
-        complete: the entries have no error, so that the numbers below are those of the data set.
-        segments, images: segments of each class, and images that have one; from the json.
-        objects: segments that are no crowds.
-        checked: images whose pngs were counted; the rest is from those.
-        pixels: of each class.
-        tiny: things of fewer than :data:`TINY_AREA` pixels, no crowds.
-        all_pixels, void_pixels: of the pngs, and those of no segment.
+        categories: the sound categories by dataset id, in the json's order.
+        records: number of annotated images.
+        comparable: whether nothing is wrong with the categories.
+        complete: whether the entries have no errors, so that the counts cover the whole data set.
+        segments, images: from the json, segments of each class and images with such a segment.
+        objects: segments of each class that are not crowds.
+        checked: number of images whose pngs were counted; the counts below are over these.
+        pixels: pixels of each class.
+        tiny: things of fewer than :data:`TINY_AREA` pixels of each class, without crowds.
+        all_pixels, void_pixels: number of pixels of the pngs, and of those in no segment.
     """
 
     source: Source
@@ -73,7 +73,7 @@ class DatasetStatistics:
             self.tiny[id_] += tiny
 
     def as_dict(self) -> dict:
-        """Return the content of a json; shares are of all pixels, void included, or None."""
+        """Return the statistics as a json can hold them; shares are of all pixels, or None."""
         return {
             "name": self.source.name,
             "role": self.source.role,
@@ -97,7 +97,7 @@ class DatasetStatistics:
         }
 
     def share(self, pixels: int) -> float | None:
-        """Return the share of all pixels; None if no png was counted."""
+        """Return ``pixels`` as a share of all pixels; None if no png was counted."""
         return pixels / self.all_pixels if self.all_pixels else None
 
 
@@ -195,12 +195,12 @@ def _absent(group: list[DatasetStatistics]) -> list[Finding]:
 def find_duplicates(
     sources: Sequence[Source], records: Sequence[Record], digests: Sequence[bytes]
 ) -> list[Finding]:
-    """Find images of equal bytes within a data set, and in train and val.
+    """Find images with identical bytes within a data set, and in both train and val.
 
     Args:
         sources: the data sets.
         records: the images.
-        digests: of their bytes; empty where there are none.
+        digests: digest of each image's bytes; empty if it could not be read.
 
     Returns:
         One finding for each image that repeats an earlier one; across data sets it is about the
@@ -226,18 +226,18 @@ def find_duplicates(
 
 def _repeated(code: str, record: Record, other: Record) -> Finding:
     path = record.image_file
-    message = f"{path}: image {record.image_id!r} has the bytes of {other.image_file}"
+    message = f"{path}: image {record.image_id!r} has the same bytes as {other.image_file}"
     return Finding(code, record.dataset, path, record.image_id, message)
 
 
 def find_unlisted(
     image_files: Mapping[Source, Sequence[str]], findings: Iterable[Finding]
 ) -> list[Finding]:
-    """Find the images in the folders of data sets that none of these data sets lists.
+    """Find images in the data sets' folders that none of the data sets lists.
 
     Args:
         image_files: the images that each data set lists.
-        findings: what else is wrong.
+        findings: the findings so far; data sets whose images are unclear are skipped.
 
     Returns:
         At most one finding for each data set.

@@ -1,6 +1,6 @@
 """The data sets that are registered on import: CamVid and the street scenes.
 
-COCO's and Cityscapes' panoptic data sets are Detectron2's own entries; see
+The panoptic data sets of COCO and Cityscapes are Detectron2's own entries; see
 :func:`~eseg_d2.data.datasets.panoptic.dataset_dicts` for how they are read.
 """
 
@@ -42,7 +42,7 @@ _CAMVID_CLASSES = {
     "pedestrian": [64, 64, 0],
     "bicyclist": [0, 128, 192],
 }
-# Without instances nothing is a thing; dataset ids are 0..10.
+# There are no instances, hence no things; dataset ids are 0..10.
 CAMVID_CATEGORIES = [
     {"id": number, "name": name, "isthing": 0, "color": color}
     for number, (name, color) in enumerate(_CAMVID_CLASSES.items())
@@ -56,12 +56,12 @@ _OTHER_PATHS = ("json_file", "image_root", "image_dir", "sem_seg_root", "gt_dir"
 
 
 def dataset_root() -> str:
-    """Return the folder of all data sets: DETECTRON2_DATASETS of the environment, or datasets."""
+    """Return the folder of all data sets: the variable DETECTRON2_DATASETS, or "datasets"."""
     return os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
 
 
 def register_all() -> None:
-    """Register the data sets named above. Reads no file."""
+    """Register CamVid and the street scenes; read no files."""
     root = dataset_root()
     for split in "train", "val":
         _register_scenes_cityscapes(split, os.path.join(root, "street_scenes", "cityscapes"))
@@ -99,7 +99,7 @@ def register_camvid(root: str) -> None:
     """Register ``camvid_{train,val,trainval,test}`` as ``prepare_camvid`` writes them.
 
     Args:
-        root: the folder of CamVid; nothing in it is read now.
+        root: folder of CamVid; no files in it are read yet.
     """
     places = {
         split: (f"{split}/images", f"{split}/panoptic", f"{split}/panoptic.json")
@@ -120,12 +120,12 @@ def require_datasets(names: Iterable[str]) -> None:
     """Check that data sets are registered and that their files and folders exist.
 
     Args:
-        names: in Detectron2's catalogs.
+        names: names in Detectron2's catalogs.
 
     Raises:
-        ValueError: a name is not registered; similar names are offered.
-        FileNotFoundError: a file or folder is missing; the message says where it was looked
-            for, what DETECTRON2_DATASETS is, and how to get or make the data set.
+        ValueError: a name is not registered; the message suggests similar ones.
+        FileNotFoundError: a file or folder is missing; the message says where it was expected,
+            what DETECTRON2_DATASETS is, and how to get or make the data set.
     """
     for name in names:
         if name not in DatasetCatalog.list():

@@ -1,7 +1,7 @@
-"""The rules for the entries of a panoptic json, whoever wrote it.
+"""The rules for the entries of a panoptic json.
 
 The loader, the doctor, the converters and the registration of a user's data sets all use them.
-They are for jsons as :func:`~eseg_d2.utils.json_yaml.read_json` reads them: whole floats are
+They expect jsons read by :func:`~eseg_d2.utils.json_yaml.read_json`, which turns whole floats into
 integers.
 """
 
@@ -31,7 +31,7 @@ LARGEST_SEGMENT_ID = 0xFFFFFF
 
 
 def is_integer(value: Any) -> bool:
-    """Return whether a value is an integer of 64 bits; true and false are none."""
+    """Return whether a value is a 64-bit integer; true and false are not."""
     return type(value) is int and -(2**63) <= value < 2**63
 
 
@@ -46,12 +46,12 @@ def is_id(value: Any) -> bool:
 
 
 def is_segment_id(value: Any) -> bool:
-    """Return whether a value can be the id of a segment: of 24 bits, and not void."""
+    """Return whether a value can be the id of a segment: 24 bits, and not void."""
     return type(value) is int and 0 < value <= LARGEST_SEGMENT_ID
 
 
 def is_flag(value: Any) -> bool:
-    """Return whether a value is 0 or 1; true and false may be written, too."""
+    """Return whether a value is 0 or 1; true and false are also allowed."""
     return isinstance(value, int) and value in (0, 1)
 
 
@@ -75,9 +75,9 @@ class Rule(NamedTuple):
     """What a value must be.
 
     Attributes:
-        is_right: tells whether a value is.
-        expected: the same in words.
-        is_required: whether the key may not be left out.
+        is_right: returns whether a value follows the rule.
+        expected: the rule in words.
+        is_required: whether the key must be present.
     """
 
     is_right: Callable[[Any], bool]
@@ -86,14 +86,14 @@ class Rule(NamedTuple):
 
 
 _INTEGER = Rule(is_integer, "an integer")
-_ID = Rule(is_id, "an integer or a text")
+_ID = Rule(is_id, "an integer or a string")
 _FILE_NAME = Rule(_is_file_name, "the name of a file")
 _LENGTH = Rule(is_length, "pixels, 1 or more")
 _FLAG = Rule(is_flag, "0 or 1")
 
 CATEGORY_KEYS = {
     "id": _INTEGER,
-    "name": Rule(_is_text, "a text"),
+    "name": Rule(_is_text, "a string"),
     "isthing": _FLAG,
     "color": Rule(_is_color, "three of 0 .. 255", is_required=False),
 }
@@ -111,10 +111,10 @@ SEGMENT_KEYS = {
 
 
 def wrong_in(entry: Any, keys: dict[str, Rule]) -> str:
-    """Say what is wrong with an entry of a json; empty if nothing is.
+    """Return what is wrong with an entry of a json, or "".
 
     Args:
-        entry: of the json.
+        entry: the entry.
         keys: its rules, such as :data:`IMAGE_KEYS`.
     """
     if not isinstance(entry, dict):
@@ -138,15 +138,15 @@ def leaves_folder(path: str) -> bool:
 def is_inside(path: str, folder: str) -> bool:
     """Return whether a path is below a folder; symbolic links are not followed."""
     if os.pardir not in path and path.startswith(os.path.join(folder, "")):
-        return True  # nearly always, and relpath takes longer than all other checks
+        return True  # the usual case; relpath takes longer than all other checks
     return not leaves_folder(os.path.relpath(path, folder))
 
 
 def join_inside(folder: str, name: str) -> str:
-    """Return the path of a file in a folder; symbolic links are taken as they are.
+    """Return the path of a file in a folder; symbolic links are not followed.
 
     Raises:
-        ValueError: the name is absolute or leads out of the folder: it is a stranger's.
+        ValueError: the name, which may be untrusted, is absolute or leads out of the folder.
     """
     if leaves_folder(name):
         raise ValueError(f"the path {name} is outside of {folder}")

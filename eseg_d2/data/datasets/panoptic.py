@@ -1,4 +1,4 @@
-"""Load and register data sets in the COCO panoptic format, those of the user included."""
+"""Load and register data sets in the COCO panoptic format, including those of the user."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +28,7 @@ __all__ = [
     "register_panoptic",
 ]
 
-# Cityscapes names images by their ids, so that a missing file_name is no error everywhere
+# Cityscapes names images by their ids, so a missing file_name is not always an error
 _IMAGE_KEYS = {key: IMAGE_KEYS[key] for key in ("id", "width", "height")}
 _FILE_NAME = {"file_name": IMAGE_KEYS["file_name"]}
 _OWN_KEYS = ("name", "images", "panoptic_png", "panoptic_json")
@@ -38,7 +38,7 @@ def is_panoptic(name: str) -> bool:
     """Return whether a data set is in the COCO panoptic format, whoever registered it.
 
     Args:
-        name: in Detectron2's catalogs; an unknown one is not.
+        name: name in Detectron2's catalogs; an unknown one is not panoptic.
     """
     return name in MetadataCatalog and bool(MetadataCatalog[name].get("panoptic_json"))
 
@@ -46,23 +46,24 @@ def is_panoptic(name: str) -> bool:
 def dataset_dicts(name: str) -> list[dict]:
     """Return the dicts of a data set in Detectron2's standard format.
 
-    Detectron2's own panoptic entries (COCO, Cityscapes) stay as they are in its catalogs, but our
-    loader reads their files: it needs the published panoptic files alone, tells the images' sizes,
+    Detectron2's own panoptic entries (COCO, Cityscapes) stay unchanged in its catalogs, but our
+    loader reads their files: it needs only the published panoptic files, adds the images' sizes,
     names file and id in its errors, and allows dots in paths. Everything else is loaded by the
     function that it was registered with.
 
     Args:
-        name: in Detectron2's catalogs.
+        name: name in Detectron2's catalogs.
 
     Returns:
         One dict for each image. Those of a panoptic data set have ``file_name``, ``image_id``,
-        ``pan_seg_file_name`` and ``segments_info``, whose ``category_id`` are contiguous ids and
-        which also have ``isthing`` and ``iscrowd``. Our loader adds ``height`` and ``width``.
+        ``pan_seg_file_name`` and ``segments_info``, whose entries have a contiguous id as
+        ``category_id``, and also ``isthing`` and ``iscrowd``. Our loader adds ``height`` and
+        ``width``.
 
     Raises:
-        FileNotFoundError: the json is not there.
-        ValueError: it is not a panoptic json, holds no image, has unknown ids, or paths that lead
-            out of the folders.
+        FileNotFoundError: the json does not exist.
+        ValueError: it is not a panoptic json, lists no images, or has unknown ids or paths that
+            lead out of the folders.
     """
     if not is_panoptic(name):
         return DatasetCatalog.get(name)
@@ -87,7 +88,7 @@ def _is_ours(load: Callable[[], list[dict]]) -> bool:
 
 
 def _load(name: str) -> list[dict]:
-    """Return the dicts of :func:`dataset_dicts`, read from the files that the metadata name."""
+    """Return the dicts of :func:`dataset_dicts`, read from the files named in the metadata."""
     metadata = MetadataCatalog.get(name)
     label_space = LabelSpace.from_metadata(metadata)
     images, annotations = _read(metadata.panoptic_json)
@@ -96,7 +97,7 @@ def _load(name: str) -> list[dict]:
         image = images.get(annotation["image_id"])
         if image is None:
             raise ValueError(
-                f"{metadata.panoptic_json}: annotation {annotation['file_name']} is of image "
+                f"{metadata.panoptic_json}: annotation {annotation['file_name']} belongs to image "
                 f"{annotation['image_id']!r}, which is not among its images"
             )
         try:
@@ -107,7 +108,7 @@ def _load(name: str) -> list[dict]:
 
 
 def _read(panoptic_json: str) -> tuple[dict, list]:
-    """Return images by id, and annotations; their keys are there and of the right kind."""
+    """Return images by id, and annotations, after checking their keys and types."""
     content = read_json(panoptic_json)
     for name, keys in ("images", _IMAGE_KEYS), ("annotations", ANNOTATION_KEYS):
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
@@ -119,7 +120,7 @@ def _read(panoptic_json: str) -> tuple[dict, list]:
             if wrong:
                 raise ValueError(f"{panoptic_json}: {name}[{index}] {wrong}")
     if not content["annotations"]:
-        raise ValueError(f"{panoptic_json} annotates no image at all")
+        raise ValueError(f"{panoptic_json} annotates no images")
     return {image["id"]: image for image in content["images"]}, content["annotations"]
 
 
@@ -129,7 +130,7 @@ def _record(image: dict, annotation: dict, metadata: Metadata, label_space: Labe
         file_name = image_path(metadata, image, annotation)
     except (KeyError, TypeError, AttributeError, ValueError) as e:
         which = image.get("file_name") or image["id"]
-        raise ValueError(f"image {which!r}: its path cannot be told: {e}") from e
+        raise ValueError(f"image {which!r}: its path is unknown: {e}") from e
     try:
         png = join_inside(metadata.panoptic_root, name)
         segments = _to_contiguous(annotation["segments_info"], label_space)
@@ -146,16 +147,17 @@ def _record(image: dict, annotation: dict, metadata: Metadata, label_space: Labe
 
 
 def image_path(metadata: Metadata, image: dict, annotation: dict) -> str:
-    """Return the path of an image, by the naming rules of its data set.
+    """Return the path of an image by the naming rules of its data set.
 
     Args:
-        metadata: of the data set; ``evaluator_type`` tells Cityscapes, whose images are named
-            after the annotation's ``image_id``, from all others, where ``file_name`` counts.
-        image, annotation: entries of the json, perhaps broken ones.
+        metadata: metadata of the data set; ``evaluator_type`` distinguishes Cityscapes, whose
+            images are named after the annotation's ``image_id``, from all others, where
+            ``file_name`` counts.
+        image, annotation: entries of the json, which may be broken.
 
     Raises:
         ValueError: the name is missing, absolute, or leads out of the folder of the images.
-        KeyError, TypeError, AttributeError: an entry of Cityscapes is of another kind.
+        KeyError, TypeError, AttributeError: an entry of Cityscapes is broken.
     """
     if metadata.get("evaluator_type") == "cityscapes_panoptic_seg":
         image_id = annotation["image_id"]
@@ -189,7 +191,10 @@ def metadata_from_categories(categories: list[dict]) -> dict:
 
     Args:
         categories: dicts with ``id`` (dataset id), ``name``, ``isthing`` and optionally
-            ``color`` (RGB, 0..255), in the order that the contiguous ids shall have.
+            ``color`` (RGB, 0..255), in the order of the contiguous ids.
+
+    Raises:
+        ValueError: two categories share an id.
     """
     names = [c["name"] for c in categories]
     contiguous = {c["id"]: i for i, c in enumerate(categories)}
@@ -222,24 +227,24 @@ def register_panoptic(
     evaluator_type: str = "coco_panoptic_seg",
     **extra: object,
 ) -> None:
-    """Register a panoptic data set, in the place of one that this function has registered.
+    """Register a panoptic data set; it replaces one that this function registered earlier.
 
     Args:
-        name: in Detectron2's catalogs.
+        name: name in Detectron2's catalogs.
         image_root, panoptic_root: folders of the images and of the panoptic pngs.
-        panoptic_json: path of the json; read when the data set is used, not now.
-        metadata: as of :func:`metadata_from_categories`.
+        panoptic_json: path of the json, which is not read until the data set is used.
+        metadata: metadata from :func:`metadata_from_categories`.
         evaluator_type: ``"coco_panoptic_seg"`` or ``"cityscapes_panoptic_seg"``; see
             :func:`image_path`.
         **extra: more metadata, such as ``gt_dir``.
 
     Raises:
-        ValueError: Detectron2 or another project has a data set of this name.
+        ValueError: Detectron2 or another project has registered this name.
     """
     if name in DatasetCatalog:
         if not _is_ours(DatasetCatalog[name]):
             raise ValueError(
-                f"there is a data set {name!r} already, registered by "
+                f"data set {name!r} already exists, registered by "
                 f"{DatasetCatalog[name].__module__}: choose another name"
             )
         DatasetCatalog.remove(name)
@@ -256,14 +261,14 @@ def register_panoptic(
 
 
 def check_own(entries: Sequence[dict]) -> None:
-    """Check the entries of DATASETS.PANOPTIC; opens no file.
+    """Check the entries of DATASETS.PANOPTIC; open no files.
 
     Args:
-        entries: as :func:`register_own` takes them.
+        entries: see :func:`register_own`.
 
     Raises:
-        ValueError: an entry lacks a key, has another one or a value that is no text, or two have
-            the same name.
+        ValueError: an entry lacks a key, or has an unknown one or a value that is not a string; or
+            two entries have the same name.
     """
     for entry in entries:
         if not isinstance(entry, dict) or set(entry) != set(_OWN_KEYS):
@@ -274,14 +279,14 @@ def check_own(entries: Sequence[dict]) -> None:
             if not isinstance(value, str) or not value:
                 raise ValueError(
                     f"DATASETS.PANOPTIC has the entry {entry}; its {key} is {value!r}, "
-                    "expected a text"
+                    "expected a string"
                 )
     names = [entry["name"] for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
             f"DATASETS.PANOPTIC has several entries with the name {', '.join(twice)}; "
-            "give each one of its own"
+            "give each entry its own"
         )
 
 
@@ -293,8 +298,8 @@ def register_own(entries: Iterable[dict]) -> None:
             ``panoptic_json`` (a file in the COCO panoptic format).
 
     Raises:
-        ValueError: an entry is wrong, see :func:`check_own`, or its json has no categories.
-        FileNotFoundError: its json is not there.
+        ValueError: an entry is wrong (see :func:`check_own`), or its json has no categories.
+        FileNotFoundError: its json does not exist.
     """
     entries = list(entries)
     check_own(entries)

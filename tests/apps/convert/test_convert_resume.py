@@ -114,15 +114,15 @@ def test_a_png_that_is_gone_is_made_again(arguments):
 def test_another_result_is_not_overwritten(arguments, tmp_path):
     convert_label_maps(**arguments)
     before = content_of(arguments["output"])
-    with pytest.raises(FileExistsError, match=r"panoptic.json was made of other files"):
+    with pytest.raises(FileExistsError, match=r"panoptic.json was made from other files"):
         convert_label_maps(**arguments, ignore=(254,))
     os.utime(arguments["labels"] / "1.png", (1, 1))
-    with pytest.raises(FileExistsError, match=r"panoptic.json was made of other files"):
+    with pytest.raises(FileExistsError, match=r"panoptic.json was made from other files"):
         convert_label_maps(**arguments)
     assert content_of(arguments["output"]) == before
     foreign = tmp_path / "foreign"
     (foreign / "panoptic").mkdir(parents=True)
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         convert_label_maps(**{**arguments, "output": foreign})
     (foreign / "panoptic.json").write_text("[]")
     with pytest.raises(FileExistsError):

@@ -67,7 +67,7 @@ def test_what_opencv_writes_is_read(tmp_path_factory, height, width, dtype, data
 def test_colours_are_refused(tmp_path, mode):
     path = tmp_path / "a.png"
     Image.new(mode, (3, 2)).save(path)
-    with pytest.raises(ValueError, match="a.png is a png in colours(.|\n)*one channel"):
+    with pytest.raises(ValueError, match="a.png is a colour png(.|\n)*one channel"):
         read_label_png(path)
 
 
@@ -78,9 +78,9 @@ def test_broken_pngs_are_named(tmp_path):
     Image.fromarray(noise).save(tmp_path / "b.jpg")
     for content, message in (
         (whole[:400], "a.png.*complete"),
-        (whole[:10], "a.png is no png"),
+        (whole[:10], "a.png is not a png"),
         (b"", "a.png is empty"),
-        ((tmp_path / "b.jpg").read_bytes(), "a.png is no png"),
+        ((tmp_path / "b.jpg").read_bytes(), "a.png is not a png"),
     ):
         (tmp_path / "a.png").write_bytes(content)
         with pytest.raises(ValueError, match=message):
@@ -113,7 +113,7 @@ def test_files_are_found_by_name(tmp_path):
     (tmp_path / "b.png").touch()
     with pytest.raises(ValueError, match="b.JPG(.|\n)*suffix"):
         find_files(tmp_path, (".jpg", ".png"))
-    with pytest.raises(FileNotFoundError, match=r"holds no file \*.tif"):
+    with pytest.raises(FileNotFoundError, match=r"holds no files \*.tif"):
         find_files(tmp_path, (".tif",))
     with pytest.raises(FileNotFoundError, match="no folder"):
         find_files(tmp_path / "nowhere", (".png",))
@@ -159,7 +159,7 @@ def test_categories_are_read_from_yaml_and_json(tmp_path):
         ("[{id: -1, name: a, isthing: 0}]", "a negative id"),
         ("[{id: '1', name: a, isthing: 0}]", "has id '1', expected an integer"),
         ("[{id: true, name: a, isthing: 0}]", "has id True"),
-        ("[{id: 1, name: 2, isthing: 0}]", "name 2, expected a text"),
+        ("[{id: 1, name: 2, isthing: 0}]", "name 2, expected a string"),
         ("[{id: 1, name: a, isthing: 2}]", "isthing 2, expected 0 or 1"),
         ("[{id: 1, name: a, isthing: 'yes'}]", "isthing 'yes'"),
         ("[{id: 1, name: a, isthing: 0, color: red}]", "expected three of 0 .. 255"),

@@ -214,13 +214,13 @@ def test_faults_of_files_are_named(inputs):
         assert not (inputs.root / "out" / "panoptic.json").exists()
 
     inputs.write("labels", "deep/b", np.array([[0, 41]]))
-    fails(ValueError, r"deep.b.png has pixels of the value 41(.|\n)*--ignore")
+    fails(ValueError, r"deep.b.png has pixels with the value 41(.|\n)*--ignore")
     inputs.write("labels", "deep/b", np.array([[0, 40, 40]]))
     fails(ValueError, r"instances.deep.b.png is 1x2(.|\n)*labels.deep.b.png is 1x3")
     inputs.write("instances", "deep/b", np.array([[0, 40, 40]]))
     fails(ValueError, r"images.deep.b.jpg is 1x2(.|\n)*labels.deep.b.png has 1x3")
     Image.new("RGB", (2, 1)).save(inputs.root / "labels" / "deep" / "b.png")
-    fails(ValueError, r"labels.deep.b.png is a png in colours")
+    fails(ValueError, r"labels.deep.b.png is a colour png")
     (inputs.root / "labels" / "deep" / "b.png").unlink()
     fails(FileNotFoundError, r"labels has no file (.|\n)*images.deep.b.jpg")
     inputs.add("deep/b", [[0, 40]], [[0, 1]])
@@ -235,7 +235,7 @@ def test_faults_of_files_are_named(inputs):
 
 
 def test_an_empty_folder_is_named(inputs):
-    with pytest.raises(FileNotFoundError, match=r"images holds no file \*.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"images holds no files \*.jpg"):
         inputs.convert()
 
 
@@ -264,7 +264,7 @@ def test_more_segments_than_ids_are_refused(inputs, monkeypatch):
     inputs.add("a", [[40, 40, 40]], [[1, 2, 3]])
     assert inputs.convert().segments == 3
     inputs.add("b", [[40, 40, 40, 0]], [[1, 2, 3, 0]])
-    with pytest.raises(ValueError, match=r"b.png makes 4 segments; a panoptic png holds 3"):
+    with pytest.raises(ValueError, match=r"b.png has 4 segments; a panoptic png holds 3"):
         inputs.convert(output=inputs.root / "other")
 
 

@@ -24,7 +24,7 @@ def test_text(broken):
     text = format_report(broken)
     assert text.index("error: wrong-area (1)") < text.index("image-without-annotation (7)")
     assert "image 105 (105.jpg)" in text and "106.jpg" not in text
-    assert "... and 2 more, all are in --json" in text
+    assert "... and 2 more; --json FILE lists all" in text
     assert re.search(r"^warning +image-without-annotation +7$", text, re.M)
     assert "tiny_train: 3 images, 15 segments" in text
     assert re.search(r"^ *90 +car +thing +9 +3 +\d+\.\d\d % +6$", text, re.M)

@@ -242,13 +242,13 @@ BAD = {
     "strip.png": (png_of(1, 33_000_000), "too long and thin: it has 1 x 33000000 pixels"),
     "line.png": (saved((3300, 100), "PNG"), "too long and thin: it has 3300 x 100 pixels"),
     "cut.png": (saved((100, 100), "PNG")[:100], "cut.png"),
-    "text.jpg": (b"not an image\n" * 100, "is no image"),
-    "page.jpg": (b"<html><script>alert(1)</script></html>", "is no image"),
-    "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><script/></svg>', "is no image"),
-    "drawing.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no image"),
-    "book.pdf": (b"%PDF-1.4\n", "is no image"),
+    "text.jpg": (b"not an image\n" * 100, "is not an image"),
+    "page.jpg": (b"<html><script>alert(1)</script></html>", "is not an image"),
+    "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><script/></svg>', "is not an image"),
+    "drawing.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image"),
+    "book.pdf": (b"%PDF-1.4\n", "is not an image"),
     "empty.png": (b"", "empty"),
-    "<b>.png": (b"text", "is no image"),
+    "<b>.png": (b"text", "is not an image"),
 }
 
 

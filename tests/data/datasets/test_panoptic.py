@@ -134,7 +134,7 @@ def test_errors_name_file_and_id(tree):
         load(folder, {"images": []})
     with pytest.raises(ValueError, match="annotates no image"):
         load(folder, {**content, "annotations": []})
-    with pytest.raises(ValueError, match="a.png is of image 1, which is not"):
+    with pytest.raises(ValueError, match="a.png belongs to image 1, which is not"):
         load(folder, {**content, "images": []})
     name = content["images"][0].pop("file_name")
     with pytest.raises(ValueError, match="panoptic.json, image 1: .* lacks file_name"):
@@ -445,7 +445,7 @@ def test_faults_name_the_data_set(entries, tmp_path):
     entry = entries[0]
     with pytest.raises(ValueError, match="name, images, panoptic_png, panoptic_json"):
         register_own([{"name": "x"}])
-    with pytest.raises(ValueError, match="its images is 5, expected a text"):
+    with pytest.raises(ValueError, match="its images is 5, expected a string"):
         register_own([{**entry, "images": 5}])
     with pytest.raises(ValueError, match="several entries with the name test_mine_train"):
         register_own([entry, entry])

@@ -27,7 +27,7 @@ def prepare_camvid(
 
     The layout of ``root`` is ``SPLIT/images/*.png``, ``SPLIT/panoptic/*.png`` and
     ``SPLIT/panoptic.json`` for each split, and ``trainval.json``, which lists the images of
-    ``train`` and ``val`` together if both are there. Nothing that is there is made again.
+    ``train`` and ``val`` together if both exist. Existing files are not made again.
 
     Args:
         source: the folder ``CamVid`` of a clone of the tutorial, with ``train``, ``trainannot``
@@ -40,10 +40,10 @@ def prepare_camvid(
         The number of images of each split.
 
     Raises:
-        FileNotFoundError: `source` lacks a folder or an annotation.
-        ValueError: a split does not have the published number of images, or a label png is not
-            what it should be; the file is named.
-        FileExistsError: `root` holds something that was made of other files.
+        FileNotFoundError: ``source`` lacks a folder or an annotation.
+        ValueError: a split does not have the published number of images, or a label png is
+            invalid; the message names it.
+        FileExistsError: ``root`` holds something that was made from other files.
     """
     splits = tuple(splits)
     photographs = {split: _find_split(source, split) for split in splits}
@@ -69,14 +69,14 @@ def _find_split(source: Path, split: str) -> list[Path]:
     for folder in source / split, source / f"{split}annot":
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"there is no folder {folder}. Clone {CAMVID_SOURCE} and name its folder CamVid "
+                f"there is no folder {folder}. Clone {CAMVID_SOURCE} and give its folder CamVid "
                 "as the source."
             )
         found = len(find_files(folder, _PNG_SUFFIXES))
         if found != CAMVID_IMAGES[split]:
             raise ValueError(
                 f"{folder} holds {found} pngs, but CamVid has {CAMVID_IMAGES[split]} there. Clone "
-                f"{CAMVID_SOURCE} again: it is incomplete, or files were added."
+                f"{CAMVID_SOURCE} again: the folder is incomplete, or files were added."
             )
     return list(find_files(source / split, _PNG_SUFFIXES).values())
 
@@ -86,7 +86,7 @@ def _copy(paths: list[Path], folder: Path) -> None:
         target = folder / path.name
         if not target.exists() or target.stat().st_size != path.stat().st_size:
             with replacing(target) as temporary:
-                # with its time stamp, by which the conversion knows an unchanged file
+                # keeps the time stamp, by which the conversion recognises an unchanged file
                 shutil.copy2(path, temporary)
 
 

@@ -1,4 +1,4 @@
-"""Cityscapes: what is made of the downloaded instanceIds pngs, image by image."""
+"""Cityscapes: train id maps and panoptic files from the downloaded instanceIds pngs."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -23,25 +23,25 @@ _TRAIN_IDS = "_gtFine_labelTrainIds.png"
 def prepare_cityscapes(
     root: Path, splits: Iterable[str] = ("train", "val"), workers: int | None = None
 ) -> dict[str, int]:
-    """Make label maps of train ids and the panoptic files of Cityscapes.
+    """Make the train id maps and the panoptic files of Cityscapes.
 
-    For each image ``*_gtFine_labelTrainIds.png``, which Detectron2's semantic loader reads: what
-    cityscapesscripts' ``createTrainIdLabelImgs`` makes of the polygons, which are not needed; and
-    ``cityscapes_panoptic_SPLIT/*.png`` with a json, with label ids, as its ``convert2panoptic``
-    makes them. What is there is not made again. The json is written last: if it is there, so is
-    everything.
+    For each image it writes ``*_gtFine_labelTrainIds.png``, which Detectron2's semantic loader
+    reads, equal to what cityscapesscripts' ``createTrainIdLabelImgs`` makes from the polygons; and
+    ``cityscapes_panoptic_SPLIT/*.png`` with a json, with label ids, as ``convert2panoptic`` does.
+    Existing files are not made again. The json is written last: if it exists, so does everything
+    else.
 
     Args:
         root: folder with ``leftImg8bit`` and ``gtFine`` (``*_instanceIds.png``).
-        splits: of ``train``, ``val``.
+        splits: any of ``train`` and ``val``.
         workers: number of processes; by default one for each CPU.
 
     Returns:
         The number of images of each split.
 
     Raises:
-        FileNotFoundError: downloaded files are missing; the message says which, and from where.
-        ValueError: a file is not as Cityscapes publishes it; its name is given.
+        FileNotFoundError: downloaded files are missing; the message names them and their source.
+        ValueError: a file is not as Cityscapes publishes it; the message names it.
     """
     workers = number_of_workers(workers)
     files = {split: _instance_files(root, split) for split in splits}
@@ -62,7 +62,7 @@ def prepare_cityscapes(
 
 
 def _instance_files(root: Path, split: str) -> list[Path]:
-    """Return the instanceIds pngs of a split in cityscapesscripts' order, all with their images."""
+    """Return the instanceIds pngs of a split in cityscapesscripts' order; their images exist."""
     for kind in "leftImg8bit", "gtFine":
         if not (root / kind / split).is_dir():
             raise FileNotFoundError(
@@ -83,7 +83,7 @@ def _instance_files(root: Path, split: str) -> list[Path]:
     missing = [path for path in wanted if not path.exists()]
     if missing:
         raise FileNotFoundError(
-            f"leftImg8bit_trainvaltest.zip holds, but there is no {listing(missing)}"
+            f"images of leftImg8bit_trainvaltest.zip are missing: {listing(missing)}"
         )
     return paths
 
@@ -93,7 +93,7 @@ def _is_made(json_path: Path, paths: list[Path]) -> bool:
         return False
     try:
         listed = {a["file_name"] for a in read_json(json_path)["annotations"]}
-    except (ValueError, KeyError, TypeError):  # what a killed csCreatePanopticImgs leaves
+    except (ValueError, KeyError, TypeError):  # left by a killed csCreatePanopticImgs
         return False
     derived = [path.with_name(path.name.replace(_INSTANCES, _TRAIN_IDS)) for path in paths]
     derived += [json_path.with_suffix("") / _panoptic_name(path) for path in paths]
@@ -105,16 +105,16 @@ def _panoptic_name(path: Path) -> str:
 
 
 def _convert_one(path: Path, *, folder: Path) -> tuple[dict, dict]:
-    """Write both pngs of an image, if they are not there; return its entries for the json."""
+    """Write both pngs of an image unless they exist; return its entries for the json."""
     from cityscapesscripts.helpers.labels import id2label
 
     try:
-        numbers = read_label_png(path)  # label id * 1000 + n, or the label id of what is no object
+        numbers = read_label_png(path)  # label id * 1000 + n for objects, else the label id
         found = count_segments(numbers)
         label_ids = {number: number if number < 1000 else number // 1000 for number in found}
         unknown = sorted(set(label_ids.values()) - set(id2label))
         if unknown:
-            raise ValueError(f"pixels have the label ids {listing(unknown)}, which are none")
+            raise ValueError(f"pixels have the unknown label ids {listing(unknown)}")
     except ValueError as e:
         raise ValueError(f"cannot convert {path}: {e}. Is the file as published?") from e
     labels = {number: id2label[label_id] for number, label_id in label_ids.items()}

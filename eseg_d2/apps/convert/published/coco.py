@@ -1,4 +1,4 @@
-"""COCO: are the published files where they are looked for, and complete?"""
+"""COCO: check that the published files are in place and complete."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,12 @@ _ANNOTATIONS = f"{_ARCHIVE}/annotations/panoptic_annotations_trainval2017.zip"
 
 @dataclass(frozen=True)
 class SplitCheck:
-    """What was found of a split.
+    """The result of checking a split.
 
     Attributes:
-        images: number of images that its json lists; 0 if it cannot be read.
-        published: how many COCO's has.
-        problems: one text for each thing that is missing or wrong; empty if all is well.
+        images: number of images that its json lists; 0 if the json cannot be read.
+        published: number of images of the split that COCO publishes.
+        problems: one message for each thing that is missing or wrong; empty if all is well.
     """
 
     images: int
@@ -29,9 +29,9 @@ class SplitCheck:
 
 
 def check_coco(root: Path, split: str) -> SplitCheck:
-    """Check the images, panoptic pngs and panoptic json of COCO 2017, or of data laid out so.
+    """Check the images, panoptic pngs and panoptic json of COCO 2017, or of data in its layout.
 
-    Counts are compared with the json, so that a part of COCO passes as well.
+    Counts are compared with the json, so a subset of COCO passes as well.
 
     Args:
         root: folder with ``annotations``, ``train2017``, ...
@@ -46,7 +46,7 @@ def check_coco(root: Path, split: str) -> SplitCheck:
         return SplitCheck(
             0,
             PUBLISHED[split],
-            (f"there is no {path}; {_ANNOTATIONS} holds it, to unpack in {root}",),
+            (f"there is no {path}; get {_ANNOTATIONS} and unpack it in {root}",),
         )
     except (ValueError, KeyError, TypeError) as e:
         problem = f"{path} cannot be read ({e!r}); unpack {_ANNOTATIONS} again"
@@ -55,10 +55,10 @@ def check_coco(root: Path, split: str) -> SplitCheck:
     if len(images) != len(pngs):
         problems.append(f"{path} lists {len(images)} images, but annotates {len(pngs)}")
     problems += _compare(
-        root / f"{split}2017", images, f"{_ARCHIVE}/zips/{split}2017.zip, to unpack in {root}"
+        root / f"{split}2017", images, f"{_ARCHIVE}/zips/{split}2017.zip and unpack it in {root}"
     )
     folder = root / f"panoptic_{split}2017"
-    within = f"annotations/panoptic_{split}2017.zip in {_ANNOTATIONS}, to unpack in {root}"
+    within = f"annotations/panoptic_{split}2017.zip from {_ANNOTATIONS} and unpack it in {root}"
     misplaced = root / "annotations" / folder.name
     if misplaced.is_dir() and not folder.exists():
         problems.append(f"{misplaced} is in the wrong place; move it to {folder}")
@@ -80,5 +80,5 @@ def _compare(folder: Path, wanted: list[str], source: str, exactly: bool = False
         )
     others = found - set(wanted)
     if exactly and others:
-        problems.append(f"{folder} holds {len(others)} files more than its json: {listing(others)}")
+        problems.append(f"{folder} holds {len(others)} files its json lacks: {listing(others)}")
     return problems

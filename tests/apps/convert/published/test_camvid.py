@@ -103,7 +103,7 @@ def test_an_incomplete_clone_is_refused(source, tmp_path):
 def test_an_unknown_label_names_its_file(source, tmp_path):
     labels = np.full(SIZE, 12, np.uint8)
     Image.fromarray(labels).save(source / "testannot" / "test_1.png")
-    with pytest.raises(ValueError, match="test_1.png has pixels of the value 12"):
+    with pytest.raises(ValueError, match="test_1.png has pixels with the value 12"):
         prepare_camvid(source, tmp_path / "camvid", ["test"], workers=1)
 
 

@@ -167,10 +167,10 @@ def test_what_coco_lacks_is_named(coco):
 
     panoptic, images = coco / "panoptic_val2017", coco / "val2017"
     (panoptic / "1.png").touch()
-    problem(["panoptic_val2017 holds 1 files more", "1.png"])
+    problem(["panoptic_val2017 holds 1 files its json lacks", "1.png"])
     (panoptic / "1.png").unlink()
     next(panoptic.iterdir()).unlink()
-    problem(["panoptic_val2017 lacks 1 of 4 files", "annotations/panoptic_val2017.zip in http"])
+    problem(["panoptic_val2017 lacks 1 of 4 files", "annotations/panoptic_val2017.zip from http"])
     panoptic.rename(coco / "annotations" / "panoptic_val2017")
     problem(["wrong place", f"move it to {panoptic}"])
     shutil.rmtree(coco / "annotations" / "panoptic_val2017")
@@ -194,4 +194,4 @@ def test_a_json_that_does_not_annotate_all_is_named(coco):
     path.write_text(json.dumps(content))
     problems = check_coco(coco, "val").problems
     assert any("lists 4 images, but annotates 3" in text for text in problems)
-    assert any("holds 1 files more" in text and png in text for text in problems)
+    assert any("holds 1 files its json lacks" in text and png in text for text in problems)
