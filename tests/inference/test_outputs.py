@@ -39,7 +39,7 @@ def test_a_file_takes_one_result(tmp_path):
         (video, "overlay", "x.jpg"),
         (video, "labels", "x.png"),
     ):
-        with pytest.raises(ValueError, match=f"for {result} of"):
+        with pytest.raises(ValueError, match=f"for the {result} of"):
             plan_outputs(tmp_path / name, [source], [result])
 
 

@@ -107,7 +107,7 @@ def test_int8_is_written_and_described(root, tmp_path):
 
 def test_disagreement_is_an_error():
     require_agreement({"labels": 1.0, "logits": 1e-5}, "model.onnx")
-    with pytest.raises(ValueError, match="model.onnx does not say"):
+    with pytest.raises(ValueError, match="model.onnx does not agree"):
         require_agreement({"labels": 0.99}, "model.onnx")
     with pytest.raises(ValueError, match="logits differ by 1.0e-01"):
         require_agreement({"labels": 1.0, "logits": 0.1}, "model.onnx")
