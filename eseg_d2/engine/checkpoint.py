@@ -309,7 +309,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             room += f", and the disk has {free / 2**20:.1f} MiB left"
         return RunError(
             f"{path} cannot be written: {error}; {room}. {what_is_kept(self.save_dir)} "
-            f"{_ADVICE.get(error.errno or 0, 'Mend that')}, then go on with --resume."
+            f"{_ADVICE.get(error.errno or 0, 'Fix this')}, then continue with --resume."
         )
 
 
