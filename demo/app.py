@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """A page in the browser to try a model on.
 
+python demo/app.py --model scenes_rsp_panoptic --examples demo/images
 python demo/app.py --config-file CONFIG --weights output/model_final.pth --examples photos/
 """
 
@@ -14,7 +15,9 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--config-file", metavar="FILE")
+    model.add_argument("--model", metavar="NAME", help="a trained model of weights/")
     parser.add_argument(
         "--weights", default="", metavar="FILE", help="default: the config's MODEL.WEIGHTS"
     )
@@ -53,14 +56,16 @@ def build_service(args: argparse.Namespace):
     from eseg_d2 import Predictor
     from eseg_d2.apps.page.limits import Limits
     from eseg_d2.apps.page.service import Service
-    from eseg_d2.engine import load_config
+    from eseg_d2.config import load_config, pretrained_config
 
     limits = Limits(round(args.max_upload_mb * 1e6), args.max_pixels)
-    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
-    cfg = load_config(args.config_file, [*args.opts, *weights])
-    path = Path(args.config_file).resolve()
-    # the config of a run is always called config.yaml: its folder says more
-    name = path.parent.name if path.name == "config.yaml" else path.stem
+    overrides = [*args.opts, *(["MODEL.WEIGHTS", args.weights] if args.weights else [])]
+    if args.model is not None:
+        cfg, name = pretrained_config(args.model, overrides), args.model
+    else:
+        cfg, path = load_config(args.config_file, overrides), Path(args.config_file).resolve()
+        # the config of a run is always called config.yaml: its folder says more
+        name = path.parent.name if path.name == "config.yaml" else path.stem
     return Service(
         Predictor.from_config(cfg, device=args.device),
         name=name,

@@ -1,6 +1,10 @@
 #!/usr/bin/env python3
 """Run a panoptic, semantic or instance model on images, videos or a camera.
 
+python demo/demo.py --model scenes_rsp_panoptic --input demo/images --output output/pictures
+
+runs a model of weights/. One that you trained, on all kinds of input:
+
 python demo/demo.py --config-file CONFIG --input street.jpg photos/ 'more/*.png' drive.mp4 \\
     --output results --save overlay,json --opts MODEL.WEIGHTS output/model_final.pth
 
@@ -21,7 +25,9 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--config-file", metavar="FILE")
+    model.add_argument("--model", metavar="NAME", help="a trained model of weights/")
     parser.add_argument(
         "--input", nargs="+", default=[], metavar="PATH", help="images, videos, globs, folders"
     )
@@ -99,9 +105,12 @@ def _positive(text: str) -> int:
 
 def build_predictor(args: argparse.Namespace):
     from eseg_d2 import Predictor
-    from eseg_d2.engine import load_config
+    from eseg_d2.config import load_config, pretrained_config
 
-    cfg = load_config(args.config_file, args.opts)
+    if args.model is not None:
+        cfg = pretrained_config(args.model, args.opts)
+    else:
+        cfg = load_config(args.config_file, args.opts)
     threshold = args.confidence_threshold
     if threshold is None and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
         threshold = 0.5  # as Detectron2's demo

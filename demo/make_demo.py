@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+LARGE = 40  # pixels of the images' 192
 CONFIG = ROOT / "configs" / "scenes" / "rsp_panoptic_R18_cityscapes.yaml"
 
 
@@ -53,8 +54,13 @@ def train(folder: Path, args: argparse.Namespace) -> None:
     run("train_net.py", "--config-file", CONFIG.relative_to(ROOT), "--resume", *settings)
 
 
-def draw(run_folder: Path, output: Path, num_pictures: int) -> list[Path]:
-    """Write input | ground truth | prediction of validation images, and a contact sheet."""
+def predict(run_folder: Path, output: Path, num_pictures: int) -> tuple[list[Path], int, int]:
+    """Predict all validation images.
+
+    Returns:
+        Pictures (input | ground truth | prediction) of the first of them and a contact sheet of
+        these; the number of large cars and trucks in all images, and how many were missed.
+    """
     from eseg_d2 import Predictor  # before Detectron2, whose import alone warns
 
     predictor = Predictor(run_folder / "config.yaml", run_folder / "model_final.pth")
@@ -70,13 +76,20 @@ def draw(run_folder: Path, output: Path, num_pictures: int) -> list[Path]:
 
     name = predictor.cfg.DATASETS.TEST[0]
     metadata = MetadataCatalog.get(name)
-    paths, rows = [], []
+    paths, rows, large, missed = [], [], 0, 0
     records = DatasetCatalog.get(name)
     shutil.copy(records[0]["file_name"], output / "street.png")  # to try the other commands on
-    for record in tqdm(records[:num_pictures], desc="pictures"):
+    for record in tqdm(records, desc="pictures"):
         image = read_image(record["file_name"], "RGB")
         prediction = predictor(image[:, :, ::-1])
         truth = read_panoptic_png(record["pan_seg_file_name"])
+        vehicles = large_vehicles(record["segments_info"], predictor.classes.names)
+        large += len(vehicles)
+        missed += sum(
+            not is_found(truth == v["id"], v["category_id"], prediction) for v in vehicles
+        )
+        if len(rows) == num_pictures:
+            continue
         panels = {
             "input": resize(image, 640),
             "ground truth": draw_panoptic(image, truth, record["segments_info"], metadata),
@@ -87,7 +100,19 @@ def draw(run_folder: Path, output: Path, num_pictures: int) -> list[Path]:
         Image.fromarray(rows[-1]).save(paths[-1])
     paths.append(output / "contact_sheet.png")
     Image.fromarray(contact_sheet(rows)).save(paths[-1])
-    return paths
+    return paths, large, missed
+
+
+def large_vehicles(segments: list[dict], names: tuple[str, ...]) -> list[dict]:
+    """Return the cars and trucks of more than LARGE pixels' height."""
+    vehicles = [s for s in segments if names[s["category_id"]] in ("car", "truck")]
+    return [s for s in vehicles if s["bbox"][3] > LARGE]
+
+
+def is_found(mask, category_id: int, prediction) -> bool:
+    """Tell whether a predicted segment of the class has an IoU of more than 0.5 with a mask."""
+    same = (prediction.mask(s) for s in prediction.segments if s["class_id"] == category_id)
+    return any((mask & other).sum() > 0.5 * (mask | other).sum() for other in same)
 
 
 def print_metrics(path: Path) -> None:
@@ -115,8 +140,9 @@ def main() -> None:
     make_scenes(root / "street_scenes" / "cityscapes", args)
     run_folder = output / "run"
     train(run_folder, args)
-    paths = draw(run_folder, output, args.num_pictures)
+    paths, large, missed = predict(run_folder, output, args.num_pictures)
     print_metrics(run_folder / "results.json")
+    print(f"\n{missed} of {large} cars and trucks of more than {LARGE} pixels' height are missed.")
     print("\nPictures (input | ground truth | prediction):")
     for path in paths:
         print(f"  {path}")

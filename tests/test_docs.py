@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "datasets" / "README.md"]
+READMES = [ROOT / name / "README.md" for name in (".", "datasets", "weights")]
+PAGES = [*READMES, *sorted((ROOT / "docs").glob("*.md"))]
 SCENES = "configs/scenes/rsp_panoptic_R18_cityscapes.yaml"
 # What stands for something of the reader's
 PLACEHOLDERS = {
@@ -27,7 +28,7 @@ PLACEHOLDERS = {
     "N": "2",
     "NAME": "scenes_cityscapes_panoptic_val",
 }
-STARTERS = r"(?:python3? |torchrun |srun |make |pip install )"
+STARTERS = r"(?:(?:\.venv/bin/)?python3? |torchrun |srun |make |pip install )"
 
 
 def commands_of(page: Path) -> list[str]:
@@ -47,6 +48,7 @@ IDS = [f"{page.name}: {command[:60]}" for page, command in ALL]
 
 
 def words_of(command: str) -> list[str]:
+    """The words, from the script on if there is one; placeholders are filled in."""
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(command, comments=True)]
     scripts = [i for i, word in enumerate(words) if word.endswith(".py")]
     return words[scripts[0] :] if scripts else words

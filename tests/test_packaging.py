@@ -30,7 +30,7 @@ def installed(tmp_path_factory) -> Path:
     source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     for name in "README.md", "LICENSE", "pyproject.toml", "setup.py":
         shutil.copy(ROOT / name, source)
-    for name in "eseg_d2", "configs":
+    for name in "eseg_d2", "configs", "weights":
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -71,7 +71,12 @@ def test_every_import_of_the_package_is_declared(metadata):
 
 def test_every_file_is_installed(installed):
     expected = {f.relative_to(ROOT) for f in (ROOT / "eseg_d2").rglob("*") if f.is_file()}
-    expected |= {Path("eseg_d2", f.relative_to(ROOT)) for f in (ROOT / "configs").rglob("*.yaml")}
+    linked = [
+        *(ROOT / "configs").rglob("*.yaml"),
+        *(ROOT / "weights").glob("*.s*"),
+        *(ROOT / "weights").glob("*.json"),
+    ]
+    expected |= {Path("eseg_d2", f.relative_to(ROOT)) for f in linked}
     found = {f.relative_to(installed) for f in (installed / "eseg_d2").rglob("*") if f.is_file()}
     assert {f for f in found if f.suffix != ".pyc"} == {f for f in expected if f.suffix != ".pyc"}
 

@@ -36,6 +36,9 @@ def parse_args(argv=None):
         metavar="NAME.TAG",
         help="FILE holds the state dict of this model of timm",
     )
+    parser.add_argument(
+        "--half", action="store_true", help="kernels and matrices in half precision"
+    )
     return parser.parse_args(argv)
 
 
@@ -45,7 +48,11 @@ def main():
 
     try:
         path = convert_weights(
-            args.source, args.output, config_file=args.config_file, timm_model=args.timm
+            args.source,
+            args.output,
+            config_file=args.config_file,
+            timm_model=args.timm,
+            half=args.half,
         )
         print(path)
     except (ValueError, OSError) as error:

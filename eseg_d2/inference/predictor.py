@@ -14,7 +14,7 @@ from detectron2.data import transforms as T
 from detectron2.modeling import GeneralizedRCNN, RetinaNet, SemanticSegmentor
 from detectron2.structures import ImageList
 
-from eseg_d2.config import load_config
+from eseg_d2.config import load_config, pretrained_config
 from eseg_d2.data.images import read_image
 from eseg_d2.engine import load_trained
 from eseg_d2.inference.classes import VOID_CLASS, ClassTable
@@ -97,6 +97,26 @@ class Predictor:
         overrides = [*overrides, *(["MODEL.WEIGHTS", weights] if weights else [])]
         cfg = load_config(os.fspath(config_file), overrides)
         self._load(cfg, device, confidence_threshold, **options)
+
+    @classmethod
+    def pretrained(cls, name: str, *, overrides: Sequence[str] = (), **options) -> "Predictor":
+        """Make one of a trained model that comes with the package.
+
+        Example::
+
+            prediction = Predictor.pretrained("scenes_rsp_panoptic")("demo/images/street_1.png")
+
+        Args:
+            name: one of :func:`eseg_d2.config.pretrained_names`; weights/README.md
+                says what each was trained on.
+            overrides: ``[KEY, VALUE, ...]`` for its config.
+            **options: those of :meth:`from_config`.
+
+        Raises:
+            ValueError: there is no model of that name.
+            FileNotFoundError: its file is missing, incomplete or changed.
+        """
+        return cls.from_config(pretrained_config(name, overrides), **options)
 
     @classmethod
     def from_config(

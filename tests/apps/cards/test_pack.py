@@ -1,0 +1,51 @@
+"""A file of weights and its card, made of a short run."""
+
+import hashlib
+import json
+
+import pytest
+import safetensors.torch
+import torch
+from commands import python
+from runs import SHORT
+
+from eseg_d2.apps.cards import pack_run
+
+CONFIG = "configs/scenes/rsp_semantic_R50.yaml"
+
+
+@pytest.mark.slow
+def test_pack_a_run(root, scenes, tmp_path):
+    run, target = tmp_path / "run", tmp_path / "small.safetensors"
+    words = ("--config-file", CONFIG, *SHORT, "SOLVER.MAX_ITER", "2", "OUTPUT_DIR", run)
+    done = python("train_net.py", *words, cwd=root)
+    assert done.returncode == 0, done.stderr
+    card = pack_run(
+        run,
+        target,
+        config_file=CONFIG,
+        test_set="scenes_cityscapes_panoptic_val",
+        use="for tests",
+        examples=root / "demo" / "images",
+    )
+    assert card == json.loads((tmp_path / "small.json").read_text())
+    assert card["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
+    assert card["data"] == {"scenes_cityscapes_panoptic_train": 12}
+    assert card["recipe"]["iterations"] == 2 and ".../run" in card["recipe"]["command"]
+    assert 0 <= card["metrics"]["sem_seg"]["mIoU"] <= 100
+    weights = safetensors.torch.load_file(target)
+    kinds = {(tensor.ndim > 1, tensor.dtype) for tensor in weights.values()}
+    assert kinds >= {(True, torch.float16), (False, torch.float32)}
+    assert (True, torch.float32) not in kinds
+
+
+def test_a_run_that_has_not_ended(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"run\.json"):
+        pack_run(
+            tmp_path,
+            tmp_path / "a.safetensors",
+            config_file=CONFIG,
+            test_set="scenes_cityscapes_panoptic_val",
+            use="for tests",
+            examples=tmp_path,
+        )
