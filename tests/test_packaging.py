@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import eseg_d2
-from eseg_d2.engine import load_config
 
 ROOT = Path(__file__).parents[1]
 # import name -> name on PyPI, where these differ
@@ -95,14 +94,12 @@ def test_there_is_one_version(metadata):
 
 
 @pytest.mark.slow
-def test_installed_package_predicts_from_another_folder(installed, panoptic_model, scene, tmp_path):
+def test_installed_package_predicts_from_another_folder(installed, tmp_path):
     """The five lines of the README, and a configuration by its name, without the checkout."""
-    config, overrides, weights = panoptic_model
-    run = tmp_path / "output/demo/run"
-    run.mkdir(parents=True)
-    (run / "config.yaml").write_text(load_config(config, overrides).dump())
-    shutil.copy(weights, run / "model_final.pth")
-    shutil.copy(scene, run.parent / "street.png")
+    images = tmp_path / "demo" / "images"
+    images.mkdir(parents=True)
+    (tmp_path / "output").mkdir()
+    shutil.copy(ROOT / "demo" / "images" / "street_1.png", images)
     environment = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (site_packages,) = environment.glob("lib/python*/site-packages")

@@ -170,7 +170,7 @@ def test_killed_process_ends_the_others_and_the_run_resumes(root, single, tmp_pa
     done = 1 + max(curve(output))
     resumed = start(root, output, "SOLVER.MAX_ITER", str(done + 3), before=("--resume",))
     assert resumed.wait(300) == 0, console(output, 1)
-    assert "The run had 2 processes and has 1" in console(output, 1)
+    assert "The run had 2 processes and now has 1" in console(output, 1)
     assert max(curve(output)) == done + 2
 
 
