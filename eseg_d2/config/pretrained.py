@@ -77,7 +77,7 @@ class PretrainedHandler(PathHandler):
         return str(file)
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs):
-        return open(self._get_local_path(path), mode, buffering)  # noqa: SIM115, the caller closes
+        return PathManager.open(self._get_local_path(path), mode, buffering, **kwargs)
 
 
 PathManager.register_handler(PretrainedHandler())

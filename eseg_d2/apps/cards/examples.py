@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from eseg_d2 import Predictor
-from eseg_d2.data.panoptic_png import read_panoptic_png
+from eseg_d2.data.panoptic_png import read_panoptic_png, segment_index
+from eseg_d2.evaluation.semantic import iou_results
 from eseg_d2.utils.json_yaml import read_json
 
 __all__ = ["example_metrics"]
@@ -27,23 +28,21 @@ def example_metrics(predictor: Predictor, folder: Path) -> dict[str, float]:
         ``{"mIoU", "pixel_accuracy"}``.
     """
     content = read_json(folder / "truth" / "panoptic.json")
-    names = {category["id"]: category["name"] for category in content["categories"]}
-    ids = {name: index for index, name in enumerate(predictor.classes.names)}
-    count = len(ids)
-    confusion = np.zeros((count, count + 1), np.int64)  # the last column: no class
+    known = {category["id"]: category["name"] for category in content["categories"]}
+    names = list(predictor.classes.names)
+    ids = {key: names.index(name) for key, name in known.items() if name in names}
+    count = len(names) + 1  # the last one: no class
+    confusion = np.zeros((count, count), np.int64)
     for image, annotation in _pairs(content):
-        truth = _labels(folder / "truth" / annotation["file_name"], annotation, names, ids)
-        labels = np.minimum(predictor(folder / image["file_name"]).label_map(), count)
-        known = truth != IGNORED
-        cells = truth[known].astype(np.int64) * (count + 1) + labels[known]
-        confusion += np.bincount(cells, minlength=confusion.size).reshape(confusion.shape)
-    right = confusion.diagonal()
-    union = confusion.sum(1) + confusion[:, :count].sum(0) - right
-    present = confusion.sum(1) > 0
-    return {
-        "mIoU": float(100 * (right[present] / union[present]).mean()),
-        "pixel_accuracy": float(100 * right.sum() / confusion.sum()),
-    }
+        truth = _labels(folder / "truth" / annotation["file_name"], annotation, ids)
+        labels = np.minimum(predictor(folder / image["file_name"]).label_map(), count - 1)
+        pairs = truth.astype(np.int64) * count + labels
+        counts = np.bincount(pairs[truth != IGNORED], minlength=confusion.size)
+        confusion += counts.reshape(confusion.shape)
+    results = iou_results(confusion, [*names, "no class"])
+    present = [name for name in names if not np.isnan(results[f"ACC-{name}"])]
+    mean = np.mean([results[f"IoU-{name}"] for name in present])
+    return {"mIoU": float(mean), "pixel_accuracy": results["pACC"]}
 
 
 def _pairs(content: dict) -> list[tuple[dict, dict]]:
@@ -51,11 +50,9 @@ def _pairs(content: dict) -> list[tuple[dict, dict]]:
     return [(image, annotations[image["id"]]) for image in content["images"]]
 
 
-def _labels(path: Path, annotation: dict, names: dict, ids: dict) -> np.ndarray:
-    """Class ids of the model for each pixel of the truth."""
-    segments = read_panoptic_png(str(path))
-    labels = np.full(segments.shape, IGNORED, np.uint8)
-    for segment in annotation["segments_info"]:
-        name = names[segment["category_id"]]
-        labels[segments == segment["id"]] = ids.get(name, IGNORED)
-    return labels
+def _labels(path: Path, annotation: dict, ids: dict[int, int]) -> np.ndarray:
+    """Return the model's class id of each pixel of the truth."""
+    segments = annotation["segments_info"]
+    classes = [ids.get(segment["category_id"], IGNORED) for segment in segments]
+    index = segment_index(read_panoptic_png(str(path)), segments, str(path))
+    return np.array([*classes, IGNORED], np.uint8)[index]

@@ -8,6 +8,7 @@ from eseg_d2 import Predictor
 from eseg_d2.apps.cards.examples import example_metrics
 from eseg_d2.config import load_config
 from eseg_d2.engine import Trainer, load_trained
+from eseg_d2.engine.output_dir import plain_results
 from eseg_d2.export.convert_weights import convert_weights
 from eseg_d2.utils.json_yaml import read_json, write_json
 
@@ -75,13 +76,13 @@ def pack_run(
 
 
 def _portable(word: str) -> str:
-    """An absolute path of this machine says nothing to others."""
+    """Return the word; of an absolute path, which says nothing to others, only its name."""
     return f".../{Path(word).name}" if Path(word).is_absolute() else word
 
 
 def _rounded(results: dict) -> dict:
-    """The results of each task, in percent; None where there is no number."""
+    """Return the results of each task, in percent; None where there is no number."""
     return {
-        task: {name: None if value != value else round(value, 2) for name, value in metrics.items()}
-        for task, metrics in results.items()
+        task: {name: None if value is None else round(value, 2) for name, value in metrics.items()}
+        for task, metrics in plain_results(results).items()
     }
