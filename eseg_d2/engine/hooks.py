@@ -47,9 +47,9 @@ _EVALUATED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, Dr
 class EMAHook(HookBase):
     """Updates the moving average of parameters and running statistics after every iteration.
 
-    After n iterations the decay is at most (1 + n) / (10 + n), as in TensorFlow's moving averages:
-    else the random initial weights would fill a fifth of the average after 800 of 1 / (1 - decay)
-    = 500 iterations, and short runs would be evaluated by them.
+    After n iterations the decay is at most (1 + n) / (10 + n), as in TensorFlow's moving averages.
+    With a decay of 0.998 from the start, the random initial weights would still make a fifth of the
+    average after 800 iterations.
 
     Attributes:
         model: the averaged model, with the state dict of the trained one.
