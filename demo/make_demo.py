@@ -104,9 +104,9 @@ def predict(run_folder: Path, output: Path, num_pictures: int) -> tuple[list[Pat
 
 
 def large_vehicles(segments: list[dict], names: tuple[str, ...]) -> list[dict]:
-    """Return the cars and trucks of more than LARGE pixels' height."""
+    """Return the cars and trucks of more than LARGE pixels' height, without crowds."""
     vehicles = [s for s in segments if names[s["category_id"]] in ("car", "truck")]
-    return [s for s in vehicles if s["bbox"][3] > LARGE]
+    return [s for s in vehicles if s["bbox"][3] > LARGE and not s["iscrowd"]]
 
 
 def is_found(mask, category_id: int, prediction) -> bool:
