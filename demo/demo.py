@@ -124,7 +124,7 @@ def run_images(predictor, sources, plan, window, args) -> list[str]:
     from eseg_d2.data.images import MAX_PIXELS
     from eseg_d2.inference.drawing import draw_prediction
     from eseg_d2.inference.outputs import save_prediction
-    from eseg_d2.inference.run import predict_files
+    from eseg_d2.inference.predict_files import predict_files
 
     failures, begin = [], time.perf_counter()
     options = {"batch_size": args.batch_size, "max_pixels": args.max_pixels or MAX_PIXELS}
@@ -153,7 +153,7 @@ def run_video(predictor, frames, paths, window, args, *, fps, total: int | None)
     from tqdm import tqdm
 
     from eseg_d2.inference.frame_outputs import FrameOutputs
-    from eseg_d2.inference.run import predict_frames
+    from eseg_d2.inference.predict_files import predict_frames
     from eseg_d2.visualization.window import WindowClosed
 
     show = None if window is None else window.show

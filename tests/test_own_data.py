@@ -110,7 +110,7 @@ def test_a_model_is_trained_and_evaluated_on_it(root, own, tmp_path):
 def registered(own):
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    from eseg_d2.data.datasets.panoptic import register_own
+    from eseg_d2.data.datasets.panoptic_format import register_own
 
     entries = yaml.safe_load(own[2].read_text())["DATASETS"]["PANOPTIC"]
     register_own(entries)

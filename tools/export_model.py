@@ -60,8 +60,8 @@ def parse_args(argv=None):
 
 def export(args):
     from eseg_d2.engine import load_config
-    from eseg_d2.export.files import FORMATS
-    from eseg_d2.export.run import export_int8, export_model
+    from eseg_d2.export.exporter import export_int8, export_model
+    from eseg_d2.export.formats import FORMATS
 
     overrides = [*args.opts, "MODEL.WEIGHTS", args.weights, "MODEL.DEVICE", "cpu"]
     cfg = load_config(args.config_file, overrides)

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from eseg_d2.config.read import all_keys, read_config, value_of
-from eseg_d2.data.datasets.panoptic import is_panoptic, register_own
+from eseg_d2.data.datasets.panoptic_format import is_panoptic, register_own
 from eseg_d2.structures.label_space import LabelSpace
 from eseg_d2.utils.errors import check_choice
 

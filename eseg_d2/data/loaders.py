@@ -15,7 +15,7 @@ from detectron2.data.samplers import (
 )
 from torch.utils.data import DataLoader
 
-from eseg_d2.data.datasets.panoptic import dataset_dicts, is_panoptic
+from eseg_d2.data.datasets.panoptic_format import dataset_dicts, is_panoptic
 from eseg_d2.data.mapper import EvaluationMapper, LabelCheckedMapper, PanopticMapper
 from eseg_d2.data.train_loader import TrainLoader
 from eseg_d2.data.workers import explained

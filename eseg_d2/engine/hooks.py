@@ -18,7 +18,7 @@ from timm.layers import DropPath
 from torch import nn
 from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
-from eseg_d2.data.datasets.panoptic import dataset_dicts, is_panoptic
+from eseg_d2.data.datasets.panoptic_format import dataset_dicts, is_panoptic
 from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.engine.checkpoint import SafeCheckpointer, find_checkpoints
 from eseg_d2.engine.output_dir import plain_results, read_record

@@ -18,8 +18,13 @@ from detectron2.utils import comm
 from torch import distributed
 from torch import multiprocessing as torch_multiprocessing
 
-from eseg_d2.data.datasets.panoptic import register_own
-from eseg_d2.engine.rendezvous import Place, meet, place_from_environment, what_must_be_equal
+from eseg_d2.data.datasets.panoptic_format import register_own
+from eseg_d2.engine.rendezvous import (
+    ProcessRank,
+    rank_from_environment,
+    rendezvous,
+    run_fingerprint,
+)
 from eseg_d2.engine.signals import Stopped, requested, stop_signals
 from eseg_d2.engine.watchdog import GRACE, Watchdog
 from eseg_d2.utils.errors import RunError
@@ -52,16 +57,16 @@ def launch(run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
         SystemExit: with a message and status 1 if an error ended the run; with status 128 plus the
             number of the signal that ended it.
     """
-    place = place_from_environment() if args.num_gpus * args.num_machines <= 1 else None
+    process = rank_from_environment() if args.num_gpus * args.num_machines <= 1 else None
     if args.num_gpus == 1 and args.num_machines > 1:
-        place = Place(args.machine_rank, args.num_machines, 0, 1, args.dist_url)
+        process = ProcessRank(args.machine_rank, args.num_machines, 0, 1, args.dist_url)
     if args.num_gpus > 1:
         _start(run, args, cfg)
         return
     try:
         with stop_signals():
-            if place:
-                _end_with_sentence(_in_place, place, run, args, cfg)
+            if process:
+                _end_with_sentence(_as_rank, process, run, args, cfg)
             else:
                 _end_with_sentence(run, args, cfg)
     except Stopped as e:
@@ -73,8 +78,8 @@ def _start(run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
     """Start the processes of this machine and wait for them."""
     size = args.num_gpus
     url = args.dist_url if args.dist_url != "auto" else f"tcp://127.0.0.1:{_free_port()}"
-    places = [
-        Place(args.machine_rank * size + i, args.num_machines * size, i, size, url)
+    ranks = [
+        ProcessRank(args.machine_rank * size + i, args.num_machines * size, i, size, url)
         for i in range(size)
     ]
     processes: list[BaseProcess] = []
@@ -88,7 +93,7 @@ def _start(run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
     with stop_signals(forward):
         context = torch_multiprocessing.start_processes(
             _child,
-            (places, run, args, cfg, sentences),
+            (ranks, run, args, cfg, sentences),
             nprocs=size,
             join=False,
             start_method="spawn",
@@ -123,17 +128,17 @@ def _how_it_ended(error: torch_multiprocessing.ProcessExitedException, output_di
     )
 
 
-def _child(index: int, places: list[Place], run: Run, args, cfg, sentences) -> None:
+def _child(index: int, ranks: list[ProcessRank], run: Run, args, cfg, sentences) -> None:
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # only the parent gets Ctrl-C in a terminal, and forwards it once
     if cfg.MODEL.DEVICE == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max((os.cpu_count() or 1) // len(places), 1))
+        torch.set_num_threads(max((os.cpu_count() or 1) // len(ranks), 1))
     # torch makes Linux send SIGINT when the parent is gone, and the parent may ignore SIGINT
     with stop_signals(even_ignored=True):
         try:
             if (parent := multiprocessing.parent_process()) and parent.is_alive():
                 register_own(cfg.DATASETS.PANOPTIC)
-                _end_with_sentence(_in_place, places[index], run, args, cfg)
+                _end_with_sentence(_as_rank, ranks[index], run, args, cfg)
         except Stopped as e:
             sentences.put(f"train_net.py: {e.sentence}")
             raise
@@ -159,32 +164,33 @@ def _end_with_sentence(function: Callable, *args) -> None:
         )
 
 
-def _in_place(place: Place, run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
+def _as_rank(process: ProcessRank, run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
     """Join the other processes, and run."""
     on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
     if on_gpu:
-        torch.cuda.set_device(place.local_rank)
+        torch.cuda.set_device(process.local_rank)
     limit = cfg.LAUNCH.TIMEOUT_SECONDS
-    own = what_must_be_equal(cfg, args, with_data=place.local_rank == 0)
+    fingerprint = run_fingerprint(cfg, args, with_data=process.local_rank == 0)
     try:
         distributed.init_process_group(
             "nccl" if on_gpu else "gloo",
-            store=meet(place, own, limit),
-            world_size=place.world_size,
-            rank=place.rank,
+            store=rendezvous(process, fingerprint, limit),
+            world_size=process.world_size,
+            rank=process.rank,
             timeout=TIMEOUT,
         )
     except (RuntimeError, ValueError) as e:
         if isinstance(e, RunError):
             raise
         raise RunError(
-            f"process {place.rank} of {place.world_size} cannot join the others at {place.url}: {e}"
+            f"process {process.rank} of {process.world_size} cannot join the others at "
+            f"{process.url}: {e}"
         ) from e
     # Detectron2 0.6 has no public function for the groups of a machine's processes, nor needs them
-    if hasattr(comm, "create_local_process_group") and place.world_size % place.local_size == 0:
-        comm.create_local_process_group(place.local_size)
+    if hasattr(comm, "create_local_process_group") and process.world_size % process.local_size == 0:
+        comm.create_local_process_group(process.local_size)
     stopped = None
-    with Watchdog(place.url, cfg.OUTPUT_DIR, limit):
+    with Watchdog(process.url, cfg.OUTPUT_DIR, limit):
         try:
             run(args, cfg)
         except Stopped as e:

@@ -10,7 +10,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from eseg_d2.config import load_config
 from eseg_d2.data.datasets.builtin import require_datasets
 from eseg_d2.engine.checkpoint import find_checkpoints, tag_file
-from eseg_d2.engine.rendezvous import place_from_environment
+from eseg_d2.engine.rendezvous import rank_from_environment
 from eseg_d2.engine.weights import fetch_weights
 from eseg_d2.engine.writers import require_wandb
 from eseg_d2.modeling.sem_seg.head import SemanticHead
@@ -27,8 +27,8 @@ def prepare_run(args: argparse.Namespace) -> CfgNode:
     Raises:
         ValueError, FileNotFoundError: see :func:`check_launch` and :func:`require_inputs`.
     """
-    place = place_from_environment()
-    world_size = place.world_size if place else max(args.num_gpus * args.num_machines, 1)
+    process = rank_from_environment()
+    world_size = process.world_size if process else max(args.num_gpus * args.num_machines, 1)
     cfg = load_config(args.config_file, args.opts, world_size=world_size)
     check_launch(cfg, args, world_size)
     require_wandb(cfg)

@@ -25,7 +25,13 @@ from eseg_d2.config import all_keys, value_of
 from eseg_d2.engine.provenance import annotation_digest
 from eseg_d2.utils.errors import RunError
 
-__all__ = ["Place", "compare", "meet", "place_from_environment", "what_must_be_equal"]
+__all__ = [
+    "ProcessRank",
+    "compare",
+    "rank_from_environment",
+    "rendezvous",
+    "run_fingerprint",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +40,8 @@ PATIENCE = 10.0  # seconds of waiting before the first message
 _LOCAL_KEYS = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "LAUNCH.TIMEOUT_SECONDS")
 
 
-class Place(NamedTuple):
-    """The place of a process among those of its run.
+class ProcessRank(NamedTuple):
+    """The rank of a process among those of its run.
 
     Attributes:
         rank: rank among all processes, from 0.
@@ -52,8 +58,8 @@ class Place(NamedTuple):
     url: str
 
 
-def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """Return the place that torchrun or Slurm's srun assigned to this process, or None.
+def rank_from_environment(environment: Mapping[str, str] = os.environ) -> ProcessRank | None:
+    """Return the rank that torchrun or Slurm's srun assigned to this process, or None.
 
     Args:
         environment: environment variables of the process.
@@ -68,7 +74,7 @@ def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place
     return None
 
 
-def _torchrun(environment: Mapping[str, str]) -> Place:
+def _torchrun(environment: Mapping[str, str]) -> ProcessRank:
     names = "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"
     missing = [n for n in (*names, "MASTER_ADDR", "MASTER_PORT") if n not in environment]
     if missing:
@@ -77,10 +83,10 @@ def _torchrun(environment: Mapping[str, str]) -> Place:
             "with torchrun, which sets all of them, or unset RANK and WORLD_SIZE"
         )
     rank, world_size, local_rank, local_size = (int(environment[name]) for name in names)
-    return Place(rank, world_size, local_rank, local_size, "env://")
+    return ProcessRank(rank, world_size, local_rank, local_size, "env://")
 
 
-def _slurm(environment: Mapping[str, str]) -> Place:
+def _slurm(environment: Mapping[str, str]) -> ProcessRank:
     rank, world_size = int(environment["SLURM_PROCID"]), int(environment["SLURM_NTASKS"])
     local_rank = int(environment.get("SLURM_LOCALID", 0))
     per_node = environment.get("SLURM_NTASKS_PER_NODE") or environment.get(
@@ -91,7 +97,7 @@ def _slurm(environment: Mapping[str, str]) -> Place:
     host = environment.get("MASTER_ADDR") or _first_host(nodes)
     # a port that all processes of the job can compute, and that other jobs rarely use
     port = environment.get("MASTER_PORT") or 20000 + int(environment.get("SLURM_JOB_ID", 0)) % 20000
-    return Place(rank, world_size, local_rank, local_size, f"tcp://{host}:{port}")
+    return ProcessRank(rank, world_size, local_rank, local_size, f"tcp://{host}:{port}")
 
 
 def _first_host(nodes: str) -> str:
@@ -105,12 +111,12 @@ def _first_host(nodes: str) -> str:
         return re.sub(r"^([^\[,]*)\[(\w+)[^\]]*\]([^,]*).*", r"\1\2\3", nodes).split(",")[0]
 
 
-def meet(place: Place, own: Mapping[str, str], limit: float) -> Store:
+def rendezvous(process: ProcessRank, fingerprint: Mapping[str, str], limit: float) -> Store:
     """Wait for all processes of the run, and log from time to time which are missing.
 
     Args:
-        place: place of this process.
-        own: see :func:`what_must_be_equal`.
+        process: rank of this process.
+        fingerprint: see :func:`run_fingerprint`.
         limit: timeout in seconds.
 
     Returns:
@@ -120,36 +126,36 @@ def meet(place: Place, own: Mapping[str, str], limit: float) -> Store:
         RunError: in all processes, if they are not about to do the same; some have not come; or
             the address has no host or no port.
     """
-    waiting = _Waiting(place, limit)
-    store = _open_store(place, waiting)
-    if store.add(f"place/{place.rank}", 1) > 1:
+    waiting = _Waiting(process, limit)
+    store = _open_store(process, waiting)
+    if store.add(f"rank/{process.rank}", 1) > 1:
         raise RunError(
-            f"two processes have rank {place.rank} of {place.world_size} at {place.url}: give "
-            "each machine its own --machine-rank, from 0 on."
+            f"two processes have rank {process.rank} of {process.world_size} at {process.url}: "
+            "give each machine its own --machine-rank, from 0 on."
         )
-    store.set(f"own/{place.rank}", json.dumps({**own, "host": socket.gethostname()}))
-    keys = [f"own/{rank}" for rank in range(place.world_size)]
+    store.set(
+        f"fingerprint/{process.rank}", json.dumps({**fingerprint, "host": socket.gethostname()})
+    )
+    keys = [f"fingerprint/{rank}" for rank in range(process.world_size)]
     while missing := [rank for rank, key in enumerate(keys) if not store.check([key])]:
-        come = place.world_size - len(missing)
+        come = process.world_size - len(missing)
         waiting.wait(
-            f"{come} of {place.world_size} processes have joined at {place.url}, missing: "
+            f"{come} of {process.world_size} processes have joined at {process.url}, missing: "
             f"{', '.join(map(str, missing))}"
         )
-    if place.rank == 0:
+    if process.rank == 0:
         store.set("difference", compare([json.loads(store.get(key)) for key in keys]))
     difference = store.get("difference").decode()
-    waiting, readers = _Waiting(place, limit), store.add("readers", 1)
-    while place.rank == 0 and readers < place.world_size:  # the store ends with this process
-        waiting.wait(f"{readers} of {place.world_size} processes have read the comparison")
+    waiting, readers = _Waiting(process, limit), store.add("readers", 1)
+    while process.rank == 0 and readers < process.world_size:  # the store ends with this process
+        waiting.wait(f"{readers} of {process.world_size} processes have read the comparison")
         readers = store.add("readers", 0)
     if difference:
         raise RunError(difference)
     return store
 
 
-def what_must_be_equal(
-    cfg: CfgNode, args: argparse.Namespace, *, with_data: bool
-) -> dict[str, str]:
+def run_fingerprint(cfg: CfgNode, args: argparse.Namespace, *, with_data: bool) -> dict[str, str]:
     """Return what must be equal in all processes, as text: config, command, code, versions, data.
 
     Args:
@@ -176,7 +182,7 @@ def compare(processes: Sequence[Mapping[str, str]]) -> str:
     """Compare what processes are about to do.
 
     Args:
-        processes: result of :func:`what_must_be_equal` and "host" of each process, by rank. What
+        processes: result of :func:`run_fingerprint` and "host" of each process, by rank. What
             only one of two processes states is not compared.
 
     Returns:
@@ -197,8 +203,8 @@ def compare(processes: Sequence[Mapping[str, str]]) -> str:
 class _Waiting:
     """Waits in short steps up to a limit, and logs from time to time what is missing."""
 
-    def __init__(self, place: Place, limit: float):
-        self._place, self._limit = place, limit
+    def __init__(self, process: ProcessRank, limit: float):
+        self._process, self._limit = process, limit
         self._start = time.monotonic()
         self._next = PATIENCE
 
@@ -207,7 +213,7 @@ class _Waiting:
         waited = time.monotonic() - self._start
         if waited > self._limit:
             raise RunError(
-                f"process {self._place.rank} has waited for {waited:.0f} s "
+                f"process {self._process.rank} has waited for {waited:.0f} s "
                 f"(LAUNCH.TIMEOUT_SECONDS): {for_whom}.\n  All machines need the same "
                 "--dist-url, with the first machine's address and a free port, the same "
                 "--num-machines, and different --machine-rank."
@@ -217,32 +223,34 @@ class _Waiting:
             logger.warning("Waiting for %.0f s: %s", waited, for_whom)
 
 
-def _open_store(place: Place, waiting: _Waiting) -> Store:
-    url = urlparse(place.url)
+def _open_store(process: ProcessRank, waiting: _Waiting) -> Store:
+    url = urlparse(process.url)
     if url.scheme != "tcp":  # torchrun's, whose processes have already met
-        return next(distributed.rendezvous(place.url, place.rank, place.world_size))[0]
+        return next(distributed.rendezvous(process.url, process.rank, process.world_size))[0]
     if url.hostname is None or url.port is None:
         raise RunError(
-            f"--dist-url {place.url}: expected tcp://FIRST_MACHINE:PORT, the address of the "
+            f"--dist-url {process.url}: expected tcp://FIRST_MACHINE:PORT, the address of the "
             "machine with --machine-rank 0, and a free port of it"
         )
-    while place.rank > 0:  # TCPStore itself would print a stack trace for each failure
+    while process.rank > 0:  # TCPStore itself would print a stack trace for each failure
         try:
             socket.create_connection((url.hostname, url.port), timeout=PATIENCE).close()
             break
         except OSError as e:
-            waiting.wait(f"process 0 does not answer at {place.url} ({e.strerror or e})")
+            waiting.wait(f"process 0 does not answer at {process.url} ({e.strerror or e})")
     try:
         return TCPStore(
             url.hostname,
             url.port,
-            place.world_size,
-            is_master=place.rank == 0,
+            process.world_size,
+            is_master=process.rank == 0,
             timeout=timedelta(seconds=60),
             wait_for_workers=False,
         )
     except RuntimeError as e:
-        raise RunError(f"process {place.rank} cannot join the others at {place.url}: {e}") from e
+        raise RunError(
+            f"process {process.rank} cannot join the others at {process.url}: {e}"
+        ) from e
 
 
 def _leaves(cfg: CfgNode) -> list[str]:

@@ -12,7 +12,7 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
-from eseg_d2.data.datasets.panoptic import is_panoptic
+from eseg_d2.data.datasets.panoptic_format import is_panoptic
 from eseg_d2.evaluation.cityscapes import CityscapesOfficialEvaluator
 from eseg_d2.evaluation.instance import APEvaluator, InstanceEvaluator
 from eseg_d2.evaluation.panoptic_quality import PanopticQualityEvaluator

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from eseg_d2.data.datasets.panoptic import dataset_dicts
+from eseg_d2.data.datasets.panoptic_format import dataset_dicts
 from eseg_d2.data.panoptic_png import read_panoptic_png, segment_index
 from eseg_d2.structures.label_space import LabelSpace
 

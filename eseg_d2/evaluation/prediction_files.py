@@ -65,7 +65,7 @@ class PredictionWriter(DatasetEvaluator):
         Args:
             inputs: with ``file_name``.
             outputs: with any of ``panoptic_seg``, ``sem_seg`` and ``instances``; see
-                :class:`~eseg_d2.modeling.meta_arch.panoptic.PanopticRCNN`.
+                :class:`~eseg_d2.modeling.meta_arch.panoptic_rcnn.PanopticRCNN`.
         """
         for item, output in zip(inputs, outputs, strict=True):
             record = self._truth.records[item["file_name"]]

@@ -9,7 +9,7 @@ import torch
 from detectron2.data import MetadataCatalog
 
 from eseg_d2.config import load_config
-from eseg_d2.data.datasets.panoptic import is_panoptic
+from eseg_d2.data.datasets.panoptic_format import is_panoptic
 from eseg_d2.engine.weights import fetch_weights, in_detectron2_form
 from eseg_d2.modeling.backbone.timm_weights import in_zoo_form
 from eseg_d2.structures.label_space import LabelSpace

@@ -6,7 +6,7 @@ from detectron2.modeling import SemanticSegmentor
 from torch import nn
 
 from eseg_d2.modeling.fuse import fuse_conv_norm
-from eseg_d2.modeling.meta_arch.panoptic import PanopticRCNN
+from eseg_d2.modeling.meta_arch.panoptic_rcnn import PanopticRCNN
 
 __all__ = ["ImageGraph"]
 

@@ -31,7 +31,7 @@ def compare_outputs(
 
     Args:
         model: a SemanticSegmentor in evaluation mode, on the CPU.
-        exported: function from :func:`~eseg_d2.export.files.load_exported`.
+        exported: function from :func:`~eseg_d2.export.formats.load_exported`.
         images: each (3, H, W) float32, 0 .. 255.
 
     Returns:
@@ -69,9 +69,9 @@ def compare_panoptic(
 
     Args:
         model: a PanopticRCNN in evaluation mode, on the CPU.
-        exported: function from :func:`~eseg_d2.export.files.load_exported`.
+        exported: function from :func:`~eseg_d2.export.formats.load_exported`.
         output_names: names of its outputs.
-        settings: settings from :func:`~eseg_d2.export.panoptic.merge_settings`.
+        settings: settings from :func:`~eseg_d2.export.panoptic_graph.merge_settings`.
         images: each (3, H, W) float32, 0 .. 255.
 
     Returns:
@@ -98,7 +98,7 @@ def label_agreement(
     """Return the share of pixels with the same label, 0 .. 1.
 
     Args:
-        run: function from :func:`~eseg_d2.export.files.load_exported` for a semantic model.
+        run: function from :func:`~eseg_d2.export.formats.load_exported` for a semantic model.
         images: each (3, H, W) float32, 0 .. 255.
         labels: (H, W) integers for each image.
     """
@@ -112,7 +112,7 @@ def compare_labels(
     """Compare exported semantic models with the ground truth, and the last one with the first.
 
     Args:
-        runs: functions from :func:`~eseg_d2.export.files.load_exported` by name.
+        runs: functions from :func:`~eseg_d2.export.formats.load_exported` by name.
         truth: ground truth of a data set; all of its images are used.
         load: maps a file's name to the image, (3, H, W) float32, 0 .. 255. The labels are resized
             to the size of the truth (nearest neighbour).

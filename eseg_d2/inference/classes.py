@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 
-from eseg_d2.data.datasets.panoptic import is_panoptic
+from eseg_d2.data.datasets.panoptic_format import is_panoptic
 from eseg_d2.structures.label_space import LabelSpace
 from eseg_d2.visualization.overlay import Color
 from eseg_d2.visualization.panels import class_color

@@ -22,7 +22,7 @@ from eseg_d2.inference.convert import to_prediction
 from eseg_d2.inference.prediction import Prediction
 from eseg_d2.layers.label_map import label_map
 from eseg_d2.modeling.fuse import fuse_conv_norm
-from eseg_d2.modeling.meta_arch.panoptic import (
+from eseg_d2.modeling.meta_arch.panoptic_rcnn import (
     PanopticRCNN,
     detect,
     run_trunk,

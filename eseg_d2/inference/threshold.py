@@ -22,7 +22,7 @@ def raise_threshold(prediction: Prediction, threshold: float, model) -> Predicti
         prediction: prediction of the model; a semantic one is returned unchanged.
         threshold: 0 .. 1; objects below are left out. Objects that the model itself left out
             do not come back.
-        model: the :class:`eseg_d2.modeling.meta_arch.panoptic.PanopticRCNN` of a panoptic
+        model: the :class:`eseg_d2.modeling.meta_arch.panoptic_rcnn.PanopticRCNN` of a panoptic
             prediction, which defines how to merge; not used for other predictions.
     """
     if prediction.instances is None:

@@ -10,7 +10,7 @@ from detectron2.structures import Instances
 from PIL import Image
 
 import eseg_d2
-from eseg_d2.data.datasets.panoptic import metadata_from_categories
+from eseg_d2.data.datasets.panoptic_format import metadata_from_categories
 from eseg_d2.data.mapper import LabelCheckedMapper, PanopticMapper
 from eseg_d2.structures.label_space import LabelSpace
 

@@ -77,7 +77,7 @@ def coco(folder, **changes):
 
 @pytest.mark.parametrize("command", [label_maps, coco])
 def test_what_it_prints_can_be_pasted(main, folder, capsys, command):
-    from eseg_d2.data.datasets.panoptic import register_own
+    from eseg_d2.data.datasets.panoptic_format import register_own
 
     assert main(command(folder, name="test_pasted")) == 0
     captured = capsys.readouterr()

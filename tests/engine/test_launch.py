@@ -12,7 +12,7 @@ import pytest
 import torch
 from runs import SMALL_MODEL, children
 
-from eseg_d2.engine.rendezvous import Place, meet, place_from_environment
+from eseg_d2.engine.rendezvous import ProcessRank, rank_from_environment, rendezvous
 from eseg_d2.utils.errors import RunError
 
 CONFIG = ("--config-file", "configs/scenes/rsp_semantic_R50.yaml")
@@ -210,24 +210,24 @@ def impatient(monkeypatch):
 
 
 def test_first_machine_that_does_not_come_is_named(impatient, caplog):
-    from eseg_d2.engine.launch import _in_place
+    from eseg_d2.engine.launch import _as_rank
     from eseg_d2.utils.errors import RunError
 
     url = f"tcp://127.0.0.1:{free_port()}"
     with pytest.raises(RunError, match="process 1 has waited for .* process 0 does not answer"):
-        _in_place(Place(1, 2, 0, 1, url), print, None, impatient)
+        _as_rank(ProcessRank(1, 2, 0, 1, url), print, None, impatient)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) > 1 and all(f"process 0 does not answer at {url}" in line for line in said)
 
 
 def test_second_machine_that_does_not_come_is_named(impatient, caplog):
-    from eseg_d2.engine.launch import _in_place
+    from eseg_d2.engine.launch import _as_rank
     from eseg_d2.utils.errors import RunError
 
     url = f"tcp://127.0.0.1:{free_port()}"
     missing = f"1 of 3 processes have joined at {url}, missing: 1, 2"
     with pytest.raises(RunError, match=f"process 0 has waited for .* {missing}"):
-        _in_place(Place(0, 3, 0, 1, url), print, None, impatient)
+        _as_rank(ProcessRank(0, 3, 0, 1, url), print, None, impatient)
     assert any(missing in record.getMessage() for record in caplog.records)
 
 
@@ -259,16 +259,16 @@ def test_machines_with_different_configs_end_at_once(
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-def test_what_must_be_equal(root, scenes):
+def test_run_fingerprint(root, scenes):
     from types import SimpleNamespace
 
     from eseg_d2.engine import load_config
-    from eseg_d2.engine.rendezvous import compare, what_must_be_equal
+    from eseg_d2.engine.rendezvous import compare, run_fingerprint
 
     def process(*overrides, host="a", resume=False, with_data=True):
         cfg = load_config(str(root / CONFIG[1]), ["MODEL.DEVICE", "cpu", *overrides])
         args = SimpleNamespace(resume=resume, eval_only=False)
-        return {**what_must_be_equal(cfg, args, with_data=with_data), "host": host}
+        return {**run_fingerprint(cfg, args, with_data=with_data), "host": host}
 
     local = ("OUTPUT_DIR", "/elsewhere", "DATALOADER.NUM_WORKERS", "7")
     assert compare([process(), process(*local, host="b"), process(with_data=False)]) == ""
@@ -334,22 +334,20 @@ def test_unused_levels_are_frozen_and_no_others(root, scenes):
 def test_places():
     torchrun = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
     torchrun |= {"MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    assert place_from_environment(torchrun) == Place(3, 8, 1, 2, "env://")
+    assert rank_from_environment(torchrun) == ProcessRank(3, 8, 1, 2, "env://")
     slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "12"}
     slurm |= {"SLURM_TASKS_PER_NODE": "4(x2)", "SLURM_JOB_NODELIST": "gpu[03-04,9],other"}
-    assert place_from_environment(slurm) == Place(5, 8, 1, 4, "tcp://gpu03:20012")
+    assert rank_from_environment(slurm) == ProcessRank(5, 8, 1, 4, "tcp://gpu03:20012")
     for nodes, first in ("n1,n2", "n1"), ("n1", "n1"), ("rack[1-2]-x,b", "rack1-x"):
-        assert (
-            f"tcp://{first}:" in place_from_environment(slurm | {"SLURM_JOB_NODELIST": nodes}).url
-        )
-    assert place_from_environment(slurm | {"SLURM_NTASKS": "1"}) is None
-    assert place_from_environment({}) is None
+        assert f"tcp://{first}:" in rank_from_environment(slurm | {"SLURM_JOB_NODELIST": nodes}).url
+    assert rank_from_environment(slurm | {"SLURM_NTASKS": "1"}) is None
+    assert rank_from_environment({}) is None
     with pytest.raises(ValueError, match="not LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR"):
-        place_from_environment({"RANK": "0", "WORLD_SIZE": "2"})
+        rank_from_environment({"RANK": "0", "WORLD_SIZE": "2"})
 
 
 @pytest.mark.parametrize("url", ["tcp://first", "tcp://:29500"])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_address_without_a_host_or_port_is_an_error_at_once(url, rank):
     with pytest.raises(RunError, match=f"--dist-url {url}: expected tcp://FIRST_MACHINE:PORT"):
-        meet(Place(rank, 2, 0, 1, url), {}, limit=60)
+        rendezvous(ProcessRank(rank, 2, 0, 1, url), {}, limit=60)

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from eseg_d2.engine import load_config
-from eseg_d2.export import run
-from eseg_d2.export.files import load_exported, load_onnx
+from eseg_d2.export import exporter
+from eseg_d2.export.exporter import export_int8
+from eseg_d2.export.formats import load_exported, load_onnx
 from eseg_d2.export.int8 import Quantizer
-from eseg_d2.export.run import export_int8
 from eseg_d2.export.verify import label_agreement
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -81,8 +81,10 @@ def test_the_layer_that_suffers_most_is_named_first(small):
     fp32 = load_exported(path)
     labels = [fp32(image[None])[0][0] for image in images]
     first, second, third = quantizer.layers
-    assert run._costly_layers(quantizer, [], fp32, images)[0] == third
-    assert sorted(run._costly_layers(quantizer, [third], fp32, images)) == sorted([first, second])
+    assert exporter._costly_layers(quantizer, [], fp32, images)[0] == third
+    assert sorted(exporter._costly_layers(quantizer, [third], fp32, images)) == sorted(
+        [first, second]
+    )
     assert label_agreement(load_onnx(quantizer.quantize()), images, labels) < 0.8
     assert label_agreement(load_onnx(quantizer.quantize([third])), images, labels) > 0.95
 
@@ -104,7 +106,7 @@ def semantic(root, scenes, tmp_path):
 
 def test_int8_beside_fp32_is_measured_on_the_validation_set(semantic, tmp_path, monkeypatch):
     cfg, images = semantic
-    monkeypatch.setattr(run, "MAX_MIOU_LOSS", 100)
+    monkeypatch.setattr(exporter, "MAX_MIOU_LOSS", 100)
     path, info = export_int8(cfg, tmp_path / "out", images, size=(64, 128), keep=["/predictor"])
     assert json.loads((tmp_path / "out/model.json").read_text()) == info
     int8 = info["int8"]
@@ -121,15 +123,15 @@ def test_int8_beside_fp32_is_measured_on_the_validation_set(semantic, tmp_path, 
 def test_a_model_that_loses_too_much_is_not_written(semantic, tmp_path, monkeypatch):
     cfg, images = semantic
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / run.INT8_FILE).write_text("of an earlier export")
-    monkeypatch.setattr(run, "MAX_MIOU_LOSS", -100)
-    monkeypatch.setattr(run, "_costly_layers", lambda quantizer, *_: quantizer.layers[:2])
+    (tmp_path / "out" / exporter.INT8_FILE).write_text("of an earlier export")
+    monkeypatch.setattr(exporter, "MAX_MIOU_LOSS", -100)
+    monkeypatch.setattr(exporter, "_costly_layers", lambda quantizer, *_: quantizer.layers[:2])
     with pytest.raises(
         ValueError, match=r"(?s)mIoU on scenes_.* falls from .*--keep \S*conv_stem\S* "
     ) as e:
         export_int8(cfg, tmp_path / "out", images, size=(64, 128))
     assert "model_int8.onnx is not written" in str(e.value)
-    assert not (tmp_path / "out" / run.INT8_FILE).exists()
+    assert not (tmp_path / "out" / exporter.INT8_FILE).exists()
 
 
 def test_any_size_without_a_validation_set(semantic, tmp_path):
@@ -149,7 +151,7 @@ def test_any_size_without_a_validation_set(semantic, tmp_path):
 def test_the_relation_stays_in_fp32(root, tmp_path):
     from detectron2.modeling import build_model
 
-    from eseg_d2.export.files import export_graph
+    from eseg_d2.export.formats import export_graph
     from eseg_d2.export.semantic import SemanticGraph
 
     path = str(root / "configs/scenes/rsp_semantic_R50.yaml")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import eseg_d2  # noqa: F401, registers
-from eseg_d2.data.datasets.panoptic import metadata_from_categories
+from eseg_d2.data.datasets.panoptic_format import metadata_from_categories
 from eseg_d2.structures.label_space import LabelSpace
 
 

@@ -10,7 +10,7 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from eseg_d2.engine import load_config
-from eseg_d2.export.files import FORMATS, load_exported
+from eseg_d2.export.formats import FORMATS, load_exported
 from eseg_d2.export.merge import merge_panoptic
 from eseg_d2.export.verify import require_agreement
 

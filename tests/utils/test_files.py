@@ -5,7 +5,7 @@ from special_files import KINDS, REFUSED, make
 
 from eseg_d2.apps.convert.categories import read_categories
 from eseg_d2.apps.convert.input_files import image_size, read_label_png
-from eseg_d2.data.datasets.panoptic import register_own
+from eseg_d2.data.datasets.panoptic_format import register_own
 from eseg_d2.data.images import read_image
 from eseg_d2.data.panoptic_png import read_panoptic_png
 from eseg_d2.inference import read_image as read_any_image

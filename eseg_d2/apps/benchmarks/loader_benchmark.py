@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from eseg_d2.apps.benchmarks.measure import take_turns
 from eseg_d2.data.datasets.builtin import require_datasets
-from eseg_d2.data.datasets.panoptic import dataset_dicts
+from eseg_d2.data.datasets.panoptic_format import dataset_dicts
 from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.engine import load_config
 from eseg_d2.evaluation.ground_truth import GroundTruth

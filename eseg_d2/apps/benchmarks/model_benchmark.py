@@ -13,9 +13,9 @@ from torch import nn
 
 from eseg_d2.apps.benchmarks.measure import peak_memory, slowest_operations, take_turns
 from eseg_d2.engine import load_config
-from eseg_d2.export.files import onnx_session
+from eseg_d2.export.formats import onnx_session
 from eseg_d2.inference import Predictor
-from eseg_d2.modeling.meta_arch.panoptic import run_trunk
+from eseg_d2.modeling.meta_arch.panoptic_rcnn import run_trunk
 from eseg_d2.utils.tables import markdown_table
 
 __all__ = [

@@ -7,7 +7,7 @@ import numpy as np
 from detectron2.data import transforms as T
 
 from eseg_d2.apps.benchmarks.study import Run, median_known, runs_by_config
-from eseg_d2.data.datasets.panoptic import dataset_dicts
+from eseg_d2.data.datasets.panoptic_format import dataset_dicts
 from eseg_d2.engine import load_config
 from eseg_d2.evaluation.complexity import analyze_config
 from eseg_d2.utils.json_yaml import write_json

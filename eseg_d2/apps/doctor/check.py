@@ -10,8 +10,8 @@ from functools import partial
 
 from detectron2.config import CfgNode
 
-from eseg_d2.apps.doctor.files import FileCheck, check_files, internal
 from eseg_d2.apps.doctor.findings import KINDS, SEVERITIES, Finding, sort_findings
+from eseg_d2.apps.doctor.image_files import FileCheck, check_files, internal
 from eseg_d2.apps.doctor.json_file import EntryCheck, Record, check_categories, read_content
 from eseg_d2.apps.doctor.segments import Category
 from eseg_d2.apps.doctor.sources import Source, sources_from_config

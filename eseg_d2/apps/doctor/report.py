@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from eseg_d2.apps.doctor.check import Report
-from eseg_d2.apps.doctor.files import TINY_AREA
 from eseg_d2.apps.doctor.findings import KINDS, SEVERITIES
+from eseg_d2.apps.doctor.image_files import TINY_AREA
 from eseg_d2.apps.doctor.statistics import DatasetStatistics
 from eseg_d2.utils.html import page_environment
 

@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 
 from eseg_d2.data.datasets.builtin import require_datasets
-from eseg_d2.data.datasets.panoptic import check_own, image_path, is_panoptic
+from eseg_d2.data.datasets.panoptic_format import check_own, image_path, is_panoptic
 from eseg_d2.structures.label_space import LabelSpace
 
 __all__ = ["Source", "source_of", "sources_from_config", "sources_from_names"]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from eseg_d2.apps.doctor.files import FileCheck
 from eseg_d2.apps.doctor.findings import Finding
+from eseg_d2.apps.doctor.image_files import FileCheck
 from eseg_d2.apps.doctor.json_file import Record
 from eseg_d2.apps.doctor.segments import Category, SegmentCheck
 from eseg_d2.apps.doctor.sources import Source

@@ -11,7 +11,7 @@ from torch import nn
 from eseg_d2.apps.report.metrics import finite
 from eseg_d2.apps.report.run_folder import Run
 from eseg_d2.data.datasets.builtin import require_datasets
-from eseg_d2.data.datasets.panoptic import dataset_dicts
+from eseg_d2.data.datasets.panoptic_format import dataset_dicts
 from eseg_d2.evaluation.complexity import PARTS, count_multiply_adds
 
 __all__ = ["data_shares", "model_size", "parameters_by_part", "speed_rows", "throughput"]

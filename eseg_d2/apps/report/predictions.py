@@ -14,7 +14,7 @@ from detectron2.data import DatasetMapper, build_detection_test_loader
 from tqdm import tqdm
 
 from eseg_d2.apps.report.metrics import finite
-from eseg_d2.data.datasets.panoptic import is_panoptic
+from eseg_d2.data.datasets.panoptic_format import is_panoptic
 from eseg_d2.data.panoptic_png import read_panoptic_png, segment_id_to_rgb, segment_index
 from eseg_d2.engine import load_trained
 from eseg_d2.evaluation.ground_truth import GroundTruth, as_numpy

@@ -26,7 +26,7 @@ from eseg_d2.apps.report.pictures import (
     with_colors,
 )
 from eseg_d2.data.datasets.builtin import require_datasets
-from eseg_d2.data.datasets.panoptic import dataset_dicts, is_panoptic
+from eseg_d2.data.datasets.panoptic_format import dataset_dicts, is_panoptic
 from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.structures.label_space import LabelSpace
 from eseg_d2.visualization.panels import draw_instances, draw_panoptic, resize, side_by_side

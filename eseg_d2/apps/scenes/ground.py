@@ -5,7 +5,7 @@ import numpy as np
 
 from .camera import Camera
 from .drawing import Drawable, Part
-from .world import Item, Side, Street
+from .street import Item, Side, Street
 
 __all__ = ["base_color", "ground_drawables", "shadow_mask"]
 

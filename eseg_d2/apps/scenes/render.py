@@ -8,10 +8,10 @@ from . import ground, texture
 from .camera import Camera
 from .drawing import Drawable, Part, paint
 from .labels import LABELS, instance_table, is_hidden, label_map, outlines, paint_order
+from .objects import foreground, standing_objects
 from .roadside import backdrop, roadside
-from .standing import foreground, standing
+from .street import Item, Street, sample_items, sample_street
 from .texture import Light
-from .world import Item, Street, sample_items, sample_street
 
 __all__ = ["Scene", "SceneObject", "render_scene"]
 
@@ -125,7 +125,7 @@ def render_scene(
 
     image, behind = _paint_behind(rng, camera, street, items, light)
     upright = roadside(rng, camera, street)
-    upright += standing(rng, camera, items)
+    upright += standing_objects(rng, camera, items)
     upright += foreground(rng, height, width)
     drawables = behind + upright
     shapes = [outlines(drawable, height, width) for drawable in drawables]

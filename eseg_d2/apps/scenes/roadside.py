@@ -5,8 +5,8 @@ import numpy as np
 from .camera import Camera
 from .drawing import Drawable, Part
 from .props import LEAVES, tree, vary
+from .street import Side, Street
 from .vehicles import Place
-from .world import Side, Street
 
 __all__ = ["backdrop", "roadside"]
 

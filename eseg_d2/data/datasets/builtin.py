@@ -1,7 +1,7 @@
 """The data sets that are registered on import: CamVid and the street scenes.
 
 The panoptic data sets of COCO and Cityscapes are Detectron2's own entries; see
-:func:`~eseg_d2.data.datasets.panoptic.dataset_dicts` for how they are read.
+:func:`~eseg_d2.data.datasets.panoptic_format.dataset_dicts` for how they are read.
 """
 
 import difflib
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
-from eseg_d2.data.datasets.panoptic import (
+from eseg_d2.data.datasets.panoptic_format import (
     is_panoptic,
     metadata_from_categories,
     register_panoptic,

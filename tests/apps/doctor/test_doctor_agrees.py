@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eseg_d2.apps.doctor import quick_check
-from eseg_d2.data.datasets.panoptic import register_own
+from eseg_d2.data.datasets.panoptic_format import register_own
 from eseg_d2.data.images import read_image
 from eseg_d2.data.panoptic_png import read_panoptic_png, segment_index
 

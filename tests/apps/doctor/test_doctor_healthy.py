@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from eseg_d2.apps.doctor import check_datasets, sources_from_config, sources_from_names
-from eseg_d2.data.datasets.panoptic import register_own
+from eseg_d2.data.datasets.panoptic_format import register_own
 from eseg_d2.data.panoptic_png import read_panoptic_png
 
 

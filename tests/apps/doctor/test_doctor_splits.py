@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from eseg_d2.apps.doctor import check_datasets, sources_from_config, sources_from_names
-from eseg_d2.data.datasets.panoptic import metadata_from_categories, register_panoptic
+from eseg_d2.data.datasets.panoptic_format import metadata_from_categories, register_panoptic
 from eseg_d2.data.panoptic_png import read_panoptic_png, segment_id_to_rgb
 
 

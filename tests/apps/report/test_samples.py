@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BitMasks, Instances
 
 from eseg_d2.apps.report.samples import draw_samples, targets_as_panoptic
-from eseg_d2.data.datasets.panoptic import register_panoptic
+from eseg_d2.data.datasets.panoptic_format import register_panoptic
 from eseg_d2.engine import load_config
 from eseg_d2.structures.label_space import LabelSpace
 

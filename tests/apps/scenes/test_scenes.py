@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eseg_d2.apps.scenes import render_scene
-from eseg_d2.apps.scenes.figures import figure_parts, sample_figure
 from eseg_d2.apps.scenes.labels import CATEGORIES, LABELS, color_table, train_id_table
-from eseg_d2.apps.scenes.world import sample_street
+from eseg_d2.apps.scenes.people import human_parts, sample_human
+from eseg_d2.apps.scenes.street import sample_street
 
 THINGS = [c.id for c in CATEGORIES if c.hasInstances]
 
@@ -131,9 +131,9 @@ def test_riders_sit_on_bicycles(scenes):
 
 
 def test_a_figure_looks_the_same_on_foot_and_on_a_bicycle():
-    figure = sample_figure(np.random.default_rng(0))
-    low = figure_parts(figure, np.array([40.0, 90.0]), 30.0)
-    high = figure_parts(figure, np.array([40.0, 80.0]), 30.0)
+    figure = sample_human(np.random.default_rng(0))
+    low = human_parts(figure, np.array([40.0, 90.0]), 30.0)
+    high = human_parts(figure, np.array([40.0, 80.0]), 30.0)
     for one, other in zip(low, high, strict=True):
         assert one.color == other.color
         moved = one.polygons[0] - other.polygons[0]

@@ -1,6 +1,6 @@
 """People and bicycles, drawn flat at their distance.
 
-A *person* on foot and a *rider* are the very same figure with the same poses and clothes: only
+A *person* on foot and a *rider* are the very same drawing with the same poses and clothes: only
 the bicycle underneath tells them apart.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from .drawing import Part, capsule, ellipse, ring
 
-__all__ = ["RIDER_LIFT", "Figure", "bicycle_parts", "figure_parts", "sample_figure"]
+__all__ = ["RIDER_LIFT", "Human", "bicycle_parts", "human_parts", "sample_human"]
 
 RIDER_LIFT = 0.16
 """Height of a rider's feet above the ground in metres."""
@@ -24,7 +24,7 @@ _CLOTHES = (
 
 
 @dataclass(frozen=True)
-class Figure:
+class Human:
     """Appearance and pose of a human, without a position.
 
     Attributes:
@@ -58,10 +58,10 @@ def _pick(rng: np.random.Generator, colors) -> tuple:
     return tuple(np.clip(color + rng.uniform(-10, 10, 3), 0, 255))
 
 
-def sample_figure(rng: np.random.Generator) -> Figure:
-    """Draw one figure; the same distribution serves persons and riders."""
+def sample_human(rng: np.random.Generator) -> Human:
+    """Draw one human; the same distribution serves persons and riders."""
     child = rng.random() < 0.12
-    return Figure(
+    return Human(
         size=rng.uniform(1.2, 1.45) if child else rng.uniform(1.6, 1.9),
         facing=int(rng.choice((-1, 1))),
         lean=rng.uniform(0.0, 0.25),
@@ -82,18 +82,18 @@ def _turned(origin: np.ndarray, length: float, angle: float) -> np.ndarray:
     return origin + length * np.array([np.sin(angle), -np.cos(angle)])
 
 
-def _limbs(figure: Figure) -> list[tuple[np.ndarray, tuple]]:
+def _limbs(human: Human) -> list[tuple[np.ndarray, tuple]]:
     """Return the limbs from the far side to the near side, in body heights, x forward and y up."""
-    thick = 0.052 * figure.bulk
+    thick = 0.052 * human.bulk
     hip = np.array([0.0, 0.5])
-    shoulder = hip + 0.31 * np.array([np.sin(figure.lean), np.cos(figure.lean)])
-    head = shoulder + 0.115 * np.array([np.sin(1.2 * figure.lean), np.cos(figure.lean)])
+    shoulder = hip + 0.31 * np.array([np.sin(human.lean), np.cos(human.lean)])
+    head = shoulder + 0.115 * np.array([np.sin(1.2 * human.lean), np.cos(human.lean)])
     limbs = []
 
     def leg(angle: float, shade: float) -> None:
         knee = _turned(hip, 0.25, angle)
-        foot = _turned(knee, 0.22, angle - figure.knee * (0.4 + 0.6 * (angle < 0)))
-        trousers = tuple(shade * c for c in figure.trousers)
+        foot = _turned(knee, 0.22, angle - human.knee * (0.4 + 0.6 * (angle < 0)))
+        trousers = tuple(shade * c for c in human.trousers)
         limbs.append((capsule(hip, knee, thick, 0.85 * thick), trousers))
         limbs.append((capsule(knee, foot, 0.85 * thick, 0.6 * thick), trousers))
         shoe = foot + np.array([0.045, -0.012])
@@ -102,34 +102,34 @@ def _limbs(figure: Figure) -> list[tuple[np.ndarray, tuple]]:
     def arm(angle: float, shade: float) -> None:
         elbow = _turned(shoulder, 0.17, angle)
         hand = _turned(elbow, 0.15, angle + 0.5)
-        sleeve = tuple(shade * c for c in figure.shirt)
+        sleeve = tuple(shade * c for c in human.shirt)
         limbs.append((capsule(shoulder, elbow, 0.7 * thick, 0.6 * thick), sleeve))
-        limbs.append((capsule(elbow, hand, 0.6 * thick, 0.5 * thick), figure.skin))
+        limbs.append((capsule(elbow, hand, 0.6 * thick, 0.5 * thick), human.skin))
 
-    arm(figure.lean - 0.6 * figure.arm, 0.7)
-    leg(-figure.stride, 0.75)
-    leg(figure.stride, 1.0)
-    if figure.bag:
+    arm(human.lean - 0.6 * human.arm, 0.7)
+    leg(-human.stride, 0.75)
+    leg(human.stride, 1.0)
+    if human.bag:
         back = (hip + 2 * shoulder) / 3 - np.array([0.085, 0.0])
-        limbs.append((ellipse(back, 0.05, 0.1, 10), figure.trousers))
-    limbs.append((capsule(hip, shoulder, 1.35 * thick, 1.6 * thick), figure.shirt))
-    limbs.append((capsule(shoulder, head, 0.03, 0.03), figure.skin))
-    limbs.append((ellipse(head, 0.068, 0.08), figure.hair))
-    limbs.append((ellipse(head + (0.022, -0.014), 0.05, 0.06, 10), figure.skin))
-    arm(figure.lean + figure.arm, 0.88)
+        limbs.append((ellipse(back, 0.05, 0.1, 10), human.trousers))
+    limbs.append((capsule(hip, shoulder, 1.35 * thick, 1.6 * thick), human.shirt))
+    limbs.append((capsule(shoulder, head, 0.03, 0.03), human.skin))
+    limbs.append((ellipse(head, 0.068, 0.08), human.hair))
+    limbs.append((ellipse(head + (0.022, -0.014), 0.05, 0.06, 10), human.skin))
+    arm(human.lean + human.arm, 0.88)
     return limbs
 
 
-def figure_parts(figure: Figure, foot: np.ndarray, scale: float) -> list[Part]:
-    """Return the parts of a figure.
+def human_parts(human: Human, foot: np.ndarray, scale: float) -> list[Part]:
+    """Return the parts of a human.
 
     Args:
-        figure: the figure to draw.
+        human: the human to draw.
         foot: pixel (column, row) between the feet.
         scale: pixels per metre.
     """
-    factor = scale * figure.size * np.array([figure.facing, -1.0])
-    return [Part([foot + factor * limb], color) for limb, color in _limbs(figure)]
+    factor = scale * human.size * np.array([human.facing, -1.0])
+    return [Part([foot + factor * limb], color) for limb, color in _limbs(human)]
 
 
 def bicycle_parts(

@@ -8,7 +8,7 @@ from torch import nn
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.data.mapper import PanopticMapper
 from eseg_d2.engine import load_config
-from eseg_d2.modeling.meta_arch.panoptic import detect, run_trunk
+from eseg_d2.modeling.meta_arch.panoptic_rcnn import detect, run_trunk
 from eseg_d2.structures.mask_crops import MaskCrops
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.data.datasets.builtin import require_datasets
-from eseg_d2.data.datasets.panoptic import (
+from eseg_d2.data.datasets.panoptic_format import (
     dataset_dicts,
     image_path,
     is_panoptic,

@@ -4,7 +4,7 @@ import torch
 from detectron2.structures import ImageList
 
 from eseg_d2.export.image_graph import ImageGraph
-from eseg_d2.modeling.meta_arch.panoptic import PanopticRCNN
+from eseg_d2.modeling.meta_arch.panoptic_rcnn import PanopticRCNN
 from eseg_d2.modeling.sem_seg.head import logits_at_stride
 
 __all__ = ["PanopticGraph", "merge_settings"]

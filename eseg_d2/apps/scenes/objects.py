@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from . import figures, props, vehicles
+from . import people, props, vehicles
 from .camera import Camera
 from .drawing import Drawable, Part, ellipse
-from .world import Item
+from .street import Item
 
-__all__ = ["foreground", "standing"]
+__all__ = ["foreground", "standing_objects"]
 
 
 def _people(rng, camera: Camera, item: Item) -> list[Drawable]:
@@ -17,7 +17,7 @@ def _people(rng, camera: Camera, item: Item) -> list[Drawable]:
     for index in range(count):
         x = place.x + (0.38 * (index - (count - 1) / 2) if count > 1 else 0.0)
         foot, scale = camera.foot(x, place.z), camera.scale(place.z)
-        parts += figures.figure_parts(figures.sample_figure(rng), foot, scale)
+        parts += people.human_parts(people.sample_human(rng), foot, scale)
     return [Drawable("person", place.z, parts, group=count > 1)]
 
 
@@ -26,12 +26,12 @@ def _bicycle(rng, camera: Camera, item: Item) -> list[Drawable]:
     foot, scale = camera.foot(place.x, place.z), camera.scale(place.z)
     facing = 1 if np.sin(place.yaw) > 0 else -1
     breadth = 0.4 + 0.6 * abs(np.sin(place.yaw))
-    parts = figures.bicycle_parts(rng, foot, scale, facing, breadth)
+    parts = people.bicycle_parts(rng, foot, scale, facing, breadth)
     drawables = [Drawable("bicycle", place.z, parts)]
     if item.kind == "rider":
-        rider = figures.sample_figure(rng)
-        seat = foot - (facing * 0.12 * breadth * scale, figures.RIDER_LIFT * scale)
-        drawables.append(Drawable("rider", place.z, figures.figure_parts(rider, seat, scale)))
+        rider = people.sample_human(rng)
+        seat = foot - (facing * 0.12 * breadth * scale, people.RIDER_LIFT * scale)
+        drawables.append(Drawable("rider", place.z, people.human_parts(rider, seat, scale)))
     return drawables
 
 
@@ -64,7 +64,7 @@ _BUILDERS = {
 }
 
 
-def standing(rng: np.random.Generator, camera: Camera, items: list[Item]) -> list[Drawable]:
+def standing_objects(rng: np.random.Generator, camera: Camera, items: list[Item]) -> list[Drawable]:
     """Return the drawables of all items, in order; a rider comes right after its bicycle."""
     return [drawable for item in items for drawable in _BUILDERS[item.kind](rng, camera, item)]
 

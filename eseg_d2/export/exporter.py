@@ -15,14 +15,14 @@ from torch import nn
 from tqdm import tqdm
 
 from eseg_d2.data.datasets.builtin import require_datasets
-from eseg_d2.data.datasets.panoptic import is_panoptic
+from eseg_d2.data.datasets.panoptic_format import is_panoptic
 from eseg_d2.data.images import IMAGE_SUFFIXES, read_image
 from eseg_d2.engine import load_trained
 from eseg_d2.evaluation.ground_truth import GroundTruth
-from eseg_d2.export.files import export_graph, load_exported, load_onnx
+from eseg_d2.export.formats import export_graph, load_exported, load_onnx
 from eseg_d2.export.image_graph import ImageGraph
 from eseg_d2.export.int8 import Quantizer
-from eseg_d2.export.panoptic import PanopticGraph, merge_settings
+from eseg_d2.export.panoptic_graph import PanopticGraph, merge_settings
 from eseg_d2.export.semantic import SemanticGraph
 from eseg_d2.export.verify import (
     compare_labels,
@@ -31,7 +31,7 @@ from eseg_d2.export.verify import (
     label_agreement,
     require_agreement,
 )
-from eseg_d2.modeling.meta_arch.panoptic import PanopticRCNN
+from eseg_d2.modeling.meta_arch.panoptic_rcnn import PanopticRCNN
 from eseg_d2.utils.files import write_atomically
 from eseg_d2.utils.json_yaml import write_json
 
