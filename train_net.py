@@ -17,9 +17,6 @@ import warnings
 # a run on a CPU crawls when its data workers, or anything else, want a core. Sleeping at once
 # (OMP_WAIT_POLICY=PASSIVE) is slower on an idle machine. This is read when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-# Large tensors on a CPU use huge pages, where the system allows them: a fifth of the page faults,
-# and training is some percent faster. This is read at torch's first allocation.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 # Detectron2 0.6 calls what torch has deprecated since; its users can do nothing about it.
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit|detectron2")
 warnings.filterwarnings("ignore", message="TypedStorage is deprecated")

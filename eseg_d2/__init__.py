@@ -1,5 +1,6 @@
 """RSP and ESeg for Detectron2. Importing this registers its components and data sets."""
 
+import os
 import warnings
 from importlib import import_module
 from importlib.util import find_spec
@@ -10,6 +11,10 @@ if find_spec("detectron2") is None:
         "environment of your own, `python tools/install_detectron2.py` (see docs/install.md)",
         name="detectron2",
     )
+
+# Large tensors on a CPU use huge pages, where the system allows them: a fifth of the page faults.
+# This is read at torch's first allocation.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 with warnings.catch_warnings():
     # Detectron2 and what it imports use what newer releases deprecate; nobody here can change it.

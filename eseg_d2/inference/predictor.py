@@ -19,6 +19,7 @@ from eseg_d2.data.images import read_image
 from eseg_d2.engine import load_trained
 from eseg_d2.inference.classes import VOID_CLASS, ClassTable
 from eseg_d2.inference.convert import to_prediction
+from eseg_d2.inference.fused_conv import fuse_conv_activation
 from eseg_d2.inference.prediction import Prediction
 from eseg_d2.layers.label_map import label_map
 from eseg_d2.modeling.fuse import fuse_conv_norm
@@ -82,7 +83,8 @@ class Predictor:
             confidence_threshold: 0 .. 1, objects with a lower score are left out; None keeps the
                 config's thresholds.
             **options: ``fuse`` (default True): run a copy of the model whose batch norms are folded
-                into convolutions and whose fusion weights are constants; ``channels_last``
+                into convolutions and whose fusion weights are constants, on a CPU also with
+                activations in the convolutions before them; ``channels_last``
                 (default True): memory format of convolutions; ``autocast`` (default None):
                 ``torch.bfloat16`` or ``torch.float16`` to compute in mixed precision; ``compile``
                 (default False): run backbone and semantic head by torch.compile, which needs a
@@ -181,6 +183,8 @@ class Predictor:
         self._normalised = ((values - mean) / std)[None].cpu().numpy()
         model = fuse_conv_norm(model) if fuse else model
         self.model: Model = model.to(memory_format=self._layout)
+        if fuse and not compile and self._device.type == "cpu":  # the compiler fuses by itself
+            fuse_conv_activation(self.model)
         self._trunk: Callable = partial(run_trunk, self.model)
         self._copies = compile
         if compile:
