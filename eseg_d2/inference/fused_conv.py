@@ -46,8 +46,7 @@ class FusedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv
-        usable = x.device.type == "cpu" and x.dtype == torch.float32
-        if _OPERATION is None or not usable or torch.is_autocast_enabled("cpu"):
+        if _OPERATION is None or not _usable(x):
             return self.activation(conv(x))
         weight, padding = conv.weight, conv.padding
         if isinstance(conv, Conv2dSame):
@@ -71,6 +70,12 @@ def fuse_conv_activation(model: nn.Module) -> None:
             if _fits(conv) and type(activation) in _ACTIVATIONS:
                 setattr(module, name, FusedConv2d(conv, activation))  # type: ignore[arg-type]
                 setattr(module, next_name, nn.Identity())
+
+
+def _usable(x: Tensor) -> bool:
+    graph = torch.jit.is_tracing() or torch.compiler.is_compiling()  # exporters do not know it
+    mixed = torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not (graph or mixed)
 
 
 def _fits(conv: nn.Module) -> bool:

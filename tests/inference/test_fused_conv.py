@@ -49,6 +49,9 @@ def test_all_of_an_efficientnet_without_squeeze_and_excitation(name, monkeypatch
     fuse_conv_activation(model)
     assert sum(isinstance(m, FusedConv2d) for m in model.modules()) == 1 + 2 * 15 + 1
     torch.testing.assert_close(model(x), expected)
+    traced = torch.jit.trace(model, x, strict=False, check_trace=False)
+    torch.testing.assert_close(traced(x), expected)
+    assert "mkldnn" not in str(traced.inlined_graph)
     monkeypatch.setattr(fused_conv, "_OPERATION", None)  # a PyTorch without it
     torch.testing.assert_close(model(x), expected)
 
