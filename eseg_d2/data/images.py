@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 from detectron2.data import detection_utils
 from PIL import ExifTags, Image, ImageOps
@@ -65,7 +66,10 @@ def read_image(
     """
     with opened(path) as image:
         _check_size(image, path, max_pixels, max_aspect)
-        pixels = detection_utils.convert_PIL_to_numpy(upright_rgb(image), image_format)
+        upright = upright_rgb(image)
+        if image_format == "BGR":  # a third of the time of reversing the channels in numpy
+            return cv2.cvtColor(np.asarray(upright), cv2.COLOR_RGB2BGR)
+        pixels = detection_utils.convert_PIL_to_numpy(upright, image_format)
     return np.ascontiguousarray(pixels)
 
 
@@ -129,7 +133,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     - CMYK is converted without its colour profile; no profile is applied to RGB either.
 
     Args:
-        image: an opened image, of which the first frame is used.
+        image: an opened image, of which the first frame is used; it may be turned in place.
 
     Raises:
         ValueError: it has floating-point pixels, or values of more than 16 bits.
@@ -137,7 +141,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     """
     image.load()  # before reading the EXIF data, whose errors are ignored
     with contextlib.suppress(Exception):  # broken EXIF data do not make the pixels unreadable
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode in _SIXTEEN_BIT or image.mode == "I":
         return _from_sixteen_bit(np.asarray(image))
     if image.mode == "F":
@@ -146,7 +150,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_sixteen_bit(values: np.ndarray) -> Image.Image:
