@@ -7,6 +7,8 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eseg_d2.modeling.fuse import FoldedNorm
+
 __all__ = ["FusedConv2d", "fuse_conv_activation"]
 
 # What PyTorch's compiler puts in the place of such a pair. It is no public function: if it goes,
@@ -57,7 +59,10 @@ class FusedConv2d(nn.Module):
 
 
 def fuse_conv_activation(model: nn.Module) -> None:
-    """Fuse convolutions with the activations that timm's blocks list directly after them.
+    """Fuse convolutions with the activations that are known to be called directly after them.
+
+    These are the activations of timm's norms, and those in an ``nn.Sequential``. The order of other
+    modules' children says nothing about the order in which they are called.
 
     Args:
         model: result of :func:`~eseg_d2.modeling.fuse.fuse_conv_norm` in its final memory format;
@@ -66,7 +71,9 @@ def fuse_conv_activation(model: nn.Module) -> None:
     for module in list(model.modules()):
         children = list(module.named_children())
         for (name, conv), (next_name, following) in zip(children, children[1:], strict=False):
-            activation = _only_child(following)
+            activation = following[0] if isinstance(following, FoldedNorm) else following
+            if activation is following and type(module) is not nn.Sequential:
+                continue
             if _fits(conv) and type(activation) in _ACTIVATIONS:
                 setattr(module, name, FusedConv2d(conv, activation))  # type: ignore[arg-type]
                 setattr(module, next_name, nn.Identity())
@@ -85,11 +92,3 @@ def _fits(conv: nn.Module) -> bool:
         odd = all(size % 2 and size > 1 for size in conv.kernel_size)
         return odd and conv.stride == (2, 2) and conv.dilation == (1, 1)
     return type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and conv.padding != "same"
-
-
-def _only_child(module: nn.Module) -> nn.Module:
-    """Return the one module of a sequence that does something, or else the module itself."""
-    if not isinstance(module, nn.Sequential):
-        return module
-    children = [child for child in module.children() if not isinstance(child, nn.Identity)]
-    return children[0] if len(children) == 1 else module

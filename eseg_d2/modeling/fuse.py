@@ -11,7 +11,11 @@ from eseg_d2.layers.fusion import FusionNode, WeightedFusion
 from eseg_d2.layers.separable_conv import ConvNorm, SeparableConv2d
 from eseg_d2.modeling.sem_seg.eseg_head import ESegHead
 
-__all__ = ["fuse_conv_norm"]
+__all__ = ["FoldedNorm", "fuse_conv_norm"]
+
+
+class FoldedNorm(nn.Sequential):
+    """What is left of timm's norm with an activation after folding: that activation."""
 
 
 def fuse_conv_norm(model: nn.Module) -> nn.Module:
@@ -77,7 +81,7 @@ def _fuse_neighbours(module: nn.Module) -> None:
         is_norm_act = hasattr(norm, "act") and hasattr(norm, "drop")
         if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm) and is_norm_act:
             _fold(conv, norm)
-            setattr(module, name, nn.Sequential(*map(norm.get_submodule, ("drop", "act"))))
+            setattr(module, name, FoldedNorm(norm.get_submodule("act")))
 
 
 def _is_batch_norm(norm) -> bool:

@@ -56,6 +56,25 @@ def test_all_of_an_efficientnet_without_squeeze_and_excitation(name, monkeypatch
     torch.testing.assert_close(model(x), expected)
 
 
+class CallsInAnotherOrder(nn.Module):
+    """Its convolutions share an activation, which the second one's output does not pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.relu = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.ReLU()
+
+    def forward(self, x):
+        return self.second(self.relu(self.first(x)))
+
+
+def test_modules_that_only_look_like_pairs_stay():
+    model = CallsInAnotherOrder().requires_grad_(False)
+    x = torch.randn(1, 4, 9, 9)
+    expected = model(x)
+    fuse_conv_activation(model)
+    assert torch.equal(model(x), expected)
+
+
 def test_predictor_with_bfloat16_computes_in_bfloat16(root):
     path = root / "configs" / "scenes" / "eseg_lite_s.yaml"
     cfg = load_config(str(path), ["MODEL.DEVICE", "cpu"])
