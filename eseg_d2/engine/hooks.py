@@ -6,14 +6,16 @@ import math
 import os
 import resource
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from fvcore.nn.precise_bn import get_bn_modules
+from detectron2.utils.events import EventStorage
+from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from timm.layers import DropPath
 from torch import nn
 from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
@@ -33,6 +35,7 @@ __all__ = [
     "CheckpointHook",
     "EMAHook",
     "EvaluationHook",
+    "PreciseBNHook",
     "ThroughputHook",
     "ValidationLossHook",
     "build_hooks",
@@ -85,6 +88,40 @@ class EMAHook(HookBase):
     def continue_at(self, iteration: int) -> None:
         """Continue averaging, after the average was loaded from a checkpoint of this iteration."""
         self._averaged.n_averaged.fill_(iteration)
+
+
+class PreciseBNHook(HookBase):
+    """Estimates the batch norms' statistics before each evaluation and at the end.
+
+    Unlike Detectron2's ``PreciseBN`` it takes the same batches every time, so that a resumed run
+    gives the same model as an uninterrupted one.
+    """
+
+    def __init__(
+        self,
+        build_loader: Callable[[], Iterable[list[dict]]],
+        model: nn.Module,
+        period: int,
+        num_iter: int,
+    ):
+        """
+        Args:
+            build_loader: makes a loader of training batches that begins anew.
+            model: has batch norms in training mode, whose running statistics are set.
+            period: number of iterations between two evaluations; 0: only at the end.
+            num_iter: number of batches that are averaged over.
+        """
+        self._build_loader, self._model = build_loader, model
+        self._period, self._num_iter = period, num_iter
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        is_period = self._period > 0 and done % self._period == 0
+        if not is_period and done != self.trainer.max_iter:
+            return
+        logger.info("Statistics of the batch norms are estimated from %d batches", self._num_iter)
+        with EventStorage():  # the losses of these batches are of no interest
+            update_bn_stats(self._model, self._build_loader(), self._num_iter)
 
 
 class ThroughputHook(HookBase):
@@ -420,8 +457,8 @@ def _precise_bn(trainer) -> HookBase | None:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = 0  # the loader is rarely used
-    loader = trainer.build_train_loader(cfg)
-    return hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
+    build_loader = partial(trainer.build_train_loader, cfg)
+    return PreciseBNHook(build_loader, model, cfg.TEST.EVAL_PERIOD, cfg.TEST.PRECISE_BN.NUM_ITER)
 
 
 def _validation_loss(trainer) -> HookBase | None:

@@ -275,6 +275,27 @@ def test_precise_statistics_are_those_of_the_saved_model(root, scenes, tmp_path)
             assert not torch.equal(saved["training_model"][name], wanted)
 
 
+def test_precise_statistics_of_a_resumed_run_are_those_of_an_uninterrupted_one(
+    root, scenes, tmp_path
+):
+    options = ["TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "2"]
+    options += ["TEST.EVAL_PERIOD", "2"]
+    for name, resume in (("whole", False), ("parts", False), ("parts", True)):
+        torch.manual_seed(1)  # for the initial weights
+        trainer = ema_trainer(root, tmp_path / name, *options)
+        trainer.resume_or_load(resume=resume)
+        if name == "parts" and not resume:
+            trainer.max_iter, total = 2, trainer.max_iter
+        trainer.train()
+    assert trainer.start_iter == 2 and trainer.max_iter == total
+    whole, parts = (
+        torch.load(tmp_path / name / "model_final.pth", weights_only=True)["model"]
+        for name in ("whole", "parts")
+    )
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name]), name
+
+
 def test_new_run_takes_loaded_weights(root, scenes, tmp_path):
     first = ema_trainer(root, tmp_path)
     weights = tmp_path / "weights.pth"
