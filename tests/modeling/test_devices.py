@@ -13,6 +13,9 @@ from eseg_d2.engine import load_config
 from eseg_d2.layers.label_map import label_map
 
 SIZE = (256, 512)
+pytestmark = pytest.mark.skipif(
+    torch.__version__.startswith("2.6."), reason="it ends the process: it asks for a real GPU"
+)
 
 
 @pytest.fixture
