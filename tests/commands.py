@@ -1,7 +1,7 @@
-"""Commands of this project as their user runs them, in processes that start within a second.
+"""Run the project's commands as a user does, in processes that start within a second.
 
-They are forked from a process that has imported torch and other libraries, which takes most of the
-time. Detectron2 and this package are imported by each command itself, in its own environment.
+The processes are forked from one that has already imported torch and the other slow libraries.
+Each command imports Detectron2 and this package itself, in its own environment.
 """
 
 import atexit
@@ -27,16 +27,16 @@ CONTEXT.set_forkserver_preload(
 
 
 def _main(words: list[str], folder: str, environment: dict[str, str], out: str, err: str) -> None:
-    """Become ``python WORDS`` in a folder and environment, with output that goes to two files."""
+    """Turn this process into ``python WORDS``, with its output redirected to two files."""
     for stream, path in (sys.stdout, out), (sys.stderr, err):
         stream.flush()
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream.fileno())
         encoding = environment.get("PYTHONIOENCODING", "utf-8")
         stream.reconfigure(encoding=encoding, line_buffering=True)
-    multiprocessing.set_start_method(None, force=True)  # what it starts is forked, as usual
+    multiprocessing.set_start_method(None, force=True)  # its own workers are forked, as usual
     os.environ.clear()
     os.environ.update(environment)
-    tempfile.tempdir = None  # looked up again: TMPDIR may be another
+    tempfile.tempdir = None  # looked up again, since TMPDIR may differ
     os.chdir(folder)
     sys.argv = words if words[0] != "-c" else ["-c", *words[2:]]
     first = "" if words[0] == "-c" else str(Path(words[0]).resolve().parent)
@@ -49,21 +49,21 @@ def _main(words: list[str], folder: str, environment: dict[str, str], out: str, 
         else:
             runpy.run_path(words[0], run_name="__main__")
     finally:
-        atexit._run_exitfuncs()  # which multiprocessing would leave out
+        atexit._run_exitfuncs()  # multiprocessing would skip them
 
 
 @contextmanager
 def started(*words, cwd, output: Path, **environment):
-    """Start ``python WORDS``, a script or -c and code, whose output goes to files "out" and "err".
+    """Start ``python WORDS``, whose output goes to the files "out" and "err".
 
     Args:
-        words: of the command line.
-        cwd: the folder to start in.
+        words: the command line: a script, or -c and code, followed by arguments.
+        cwd: the working directory.
         output: the folder for the two files.
-        environment: variables beside those of this process.
+        environment: variables to set in addition to those of this process.
 
     Yields:
-        The process, as multiprocessing has it; it is killed in the end if it still runs.
+        The multiprocessing.Process, which is killed on exit if it is still running.
     """
     words = [str(word) for word in words]
     environment = {**os.environ, **{name: str(value) for name, value in environment.items()}}
@@ -80,21 +80,21 @@ def started(*words, cwd, output: Path, **environment):
 
 
 def ended(process, output: Path, timeout: float = 300) -> subprocess.CompletedProcess:
-    """Wait for a process that was ``started``, and return its status and what it wrote."""
+    """Wait for a ``started`` process, and return its exit status and output."""
     process.join(timeout)
-    assert process.exitcode is not None, f"still runs after {timeout} seconds"
+    assert process.exitcode is not None, f"still running after {timeout} seconds"
     texts = [(output / name).read_text(errors="replace") for name in ("out", "err")]
     return subprocess.CompletedProcess([], process.exitcode, *texts)
 
 
 def python(*words, cwd, timeout: float = 300, **environment) -> subprocess.CompletedProcess:
-    """Run ``python WORDS``, and return its status, standard output and error.
+    """Run ``python WORDS``, and return its exit status, standard output and standard error.
 
     Args:
-        words: of the command line: a script, or -c and code, and arguments.
-        cwd: the folder to run it in.
-        timeout: in seconds, after which the test fails.
-        environment: variables beside those of this process.
+        words: the command line: a script, or -c and code, followed by arguments.
+        cwd: the working directory.
+        timeout: seconds after which the test fails.
+        environment: variables to set in addition to those of this process.
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder)

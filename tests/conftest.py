@@ -1,4 +1,4 @@
-"""Small street scenes for all tests, made once a run in both formats."""
+"""Settings for all tests, and the small street scenes that they share."""
 
 import fcntl
 import os
@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A machine that is busy is slow, not wrong
+# A busy machine makes tests slow; that is not a failure.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
-# The processes of pytest-xdist share one folder: they inherit the variable. Detectron2 reads its
-# own variable when it registers data sets, so that is set before any import.
+# The processes of pytest-xdist inherit ESEG_D2_TESTS and so share one folder. Detectron2 reads
+# DETECTRON2_DATASETS when it registers its data sets, so it must be set before any import.
 OWN_FOLDER = "ESEG_D2_TESTS" not in os.environ
 if OWN_FOLDER:
     os.environ["ESEG_D2_TESTS"] = tempfile.mkdtemp(prefix="eseg_d2_tests_")
 DATASETS = Path(os.environ["ESEG_D2_TESTS"])
 os.environ["DETECTRON2_DATASETS"] = str(DATASETS)
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # see train_net.py; read by torch's import
-if "PYTEST_XDIST_WORKER" in os.environ:  # `make test` has a process on each core
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # see train_net.py; read when torch is imported
+if "PYTEST_XDIST_WORKER" in os.environ:  # `make test` runs one process per core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # tests/oracle.py
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # for oracle.py, runs.py and so on
 
 
 pytest_plugins = ["small_models", "chromium"]
@@ -32,15 +32,16 @@ pytest_plugins = ["small_models", "chromium"]
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The checkout."""
+    """Return the root of the checkout."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def scenes() -> Path:
-    """DETECTRON2_DATASETS, with street scenes of 64x128 in both formats: 12 to train, 4 unseen.
+    """Return DETECTRON2_DATASETS, which holds 64x128 street scenes in both formats.
 
-    All tests share them: a test that changes files copies them first.
+    Each format has 12 training and 4 validation images. All tests share them: a test that changes
+    files must copy them first.
     """
     from eseg_d2.apps.scenes import generate_street_scenes
 

@@ -1,4 +1,4 @@
-"""Predictions made from the truth: a model's output for an image, without a mistake."""
+"""Perfect predictions, made from the ground truth."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from eseg_d2.evaluation.ground_truth import GroundTruth
 
 
 def perfect_output(truth: GroundTruth, file_name: str) -> dict:
-    """What a perfect model would return for an image of the data set."""
+    """Return what a perfect model would output for an image of the data set."""
     segments = truth.records[file_name]["segments_info"]
     index = truth.segment_index(file_name)
     kept = [i for i, s in enumerate(segments) if not s["iscrowd"]]

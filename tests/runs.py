@@ -1,16 +1,17 @@
-"""Short runs of a trainer in processes of their own, which may be killed."""
+"""Short training runs in separate processes, which a test may kill."""
 
 import json
 import multiprocessing
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import torch
 from commands import CONTEXT
 
-# A training by train_net.py on the scenes that takes seconds; SOLVER.MAX_ITER is to be added
+# Makes train_net.py finish on the scenes within seconds; the test adds SOLVER.MAX_ITER
 SHORT = (
     *("SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
     *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
@@ -23,7 +24,7 @@ TINY = (
 )
 
 
-# A small model of configs/scenes/rsp_semantic_R50.yaml
+# Shrinks the model of configs/scenes/rsp_semantic_R50.yaml
 SMALL_MODEL = (
     *("MODEL.RESNETS.WIDTH_PER_GROUP", "2", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8"),
     *("MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.BIFPN.OUT_CHANNELS", "8"),
@@ -35,9 +36,9 @@ SMALL_MODEL = (
 def train(
     config: Path, output: Path, *overrides, resume: bool = True, end: int | None = None
 ) -> None:
-    """Train in this process; goes on if there are checkpoints and it is to be resumed.
+    """Train in this process, continuing from the last checkpoint if ``resume`` is true.
 
-    With ``end`` so many iterations end the run, while its schedule is that of SOLVER.MAX_ITER.
+    ``end`` stops the run after that many iterations, with the schedule of SOLVER.MAX_ITER.
     """
     from eseg_d2.engine import Trainer, load_config
 
@@ -54,17 +55,32 @@ def train(
 
 
 def start(config: Path, output: Path, *overrides, **keywords):
-    """Start the same in a process, and return that."""
+    """Start :func:`train` in a new process, and return the process."""
     process = CONTEXT.Process(target=train, args=(config, output, *overrides), kwargs=keywords)
     process.start()
     return process
 
 
 def metrics(output: Path) -> dict[int, dict]:
-    """Lines of metrics.json by iteration."""
+    """Return the lines of metrics.json by iteration, of which each occurs only once."""
     lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
     assert len({line["iteration"] for line in lines}) == len(lines)
     return {line["iteration"]: line for line in lines}
+
+
+def lines_written(output: Path) -> int:
+    """Return the number of complete lines in metrics.json, which may not be there yet."""
+    path = output / "metrics.json"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def wait_until(condition, process=None, seconds: float = 600) -> None:
+    """Wait until a condition holds; fail after the time limit, or when the process ends."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        assert process is None or process.is_alive()
+        time.sleep(0.01)
 
 
 def losses(output: Path) -> dict[int, dict]:
@@ -79,7 +95,7 @@ def weights(output: Path, name: str = "model_final.pth") -> dict:
 
 
 def assert_same_run(output: Path, expected: Path) -> None:
-    """To the last digit."""
+    """Check that two runs have equal losses and final weights, to the last bit."""
     assert losses(output) == losses(expected)
     got, wanted = weights(output), weights(expected)
     assert got.keys() == wanted.keys()
@@ -87,7 +103,7 @@ def assert_same_run(output: Path, expected: Path) -> None:
 
 
 def children(pid):
-    """Processes that torch's spawn has started below another, by rank: not its resource tracker."""
+    """Return the ids of the processes that torch spawned in a process, ordered by rank."""
     found = subprocess.run(
         ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True
     )
@@ -96,7 +112,7 @@ def children(pid):
 
 
 def hold(folder: Path, pids) -> None:
-    """Lock a run's folder and wait; tell the own id and that of a child that outlives a kill."""
+    """Lock a run's folder and wait; report the ids of this process and a child that survives it."""
     from eseg_d2.engine.output_dir import lock_output_dir
 
     lock_output_dir(str(folder))

@@ -1,4 +1,4 @@
-"""Small models with random but loud heads, as checkpoints."""
+"""Checkpoints of small models whose random predictors find many things."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def _save(root, folder, config: str, overrides=()) -> tuple[str, list[str], str]
 
 @pytest.fixture(scope="session")
 def panoptic_model(root, tmp_path_factory):
-    """(config file, overrides, weights) of a panoptic model on street scenes."""
+    """Return (config file, overrides, weights) of a panoptic model on street scenes."""
     settings = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0")
     folder = tmp_path_factory.mktemp("panoptic")
     return _save(root, folder, "rsp_panoptic_R18_cityscapes", settings)
@@ -34,13 +34,13 @@ def panoptic_model(root, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def semantic_model(root, tmp_path_factory):
-    """(config file, overrides, weights) of a semantic model on street scenes."""
+    """Return (config file, overrides, weights) of a semantic model on street scenes."""
     return _save(root, tmp_path_factory.mktemp("semantic"), "semantic_fpn_R50")
 
 
 @pytest.fixture(scope="session")
 def instance_model(root, tmp_path_factory):
-    """The panoptic model's Mask R-CNN alone, on COCO's things."""
+    """Return (config file, overrides, weights) of a Mask R-CNN on COCO's things."""
     settings = ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "DATASETS.TRAIN", "()")
     settings += ("DATASETS.TEST", "('coco_2017_val',)", "MODEL.ROI_HEADS.NUM_CLASSES", "80")
     folder = tmp_path_factory.mktemp("instance")
@@ -49,5 +49,5 @@ def instance_model(root, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def scene(scenes):
-    """The path of a street scene of 64x128."""
+    """Return the path of a 64x128 street scene."""
     return str(sorted(scenes.glob("street_scenes/cityscapes/leftImg8bit/val/*/*.png"))[0])

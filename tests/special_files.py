@@ -1,11 +1,11 @@
-"""What can be in the place of a file and is none."""
+"""Things that can take the place of a regular file."""
 
 import os
 import socket
 
 
 def make(kind, path):
-    """Puts something else in the place of a file."""
+    """Replace a file by a pipe, link to a device, folder, socket or huge file."""
     path.unlink(missing_ok=True)
     if kind == "pipe":
         os.mkfifo(path)
@@ -15,7 +15,7 @@ def make(kind, path):
         path.mkdir()
     elif kind == "large":
         with open(path, "wb") as file:
-            file.truncate(2**41)  # of holes
+            file.truncate(2**41)  # a sparse file
     else:
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(path))

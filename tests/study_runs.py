@@ -1,4 +1,4 @@
-"""Runs of a study that look trained: their files are written by hand."""
+"""Fake the output folders of a study's trained runs."""
 
 import json
 
@@ -8,15 +8,16 @@ import numpy as np
 def write_run(
     run, *, iterations=600, steps=(), done=None, seconds=1.0, miou=50.0, results=None, **environment
 ):
-    """Write what train_net.py leaves in the run's folder.
+    """Write the files that train_net.py leaves in a run's folder.
 
     Args:
-        run: to be written; ``iterations`` is its SOLVER.MAX_ITER, ``steps`` its SOLVER.STEPS.
-        done: iterations after which it was last evaluated; by default all.
-        seconds: of an iteration; None: it was too short to tell.
-        miou: also the IoU of the class road; that of car is undefined.
-        results: of further tasks.
-        environment: of run.json.
+        run: the run to write.
+        iterations, steps: its SOLVER.MAX_ITER and SOLVER.STEPS.
+        done: iterations after which it was last evaluated; all of them by default.
+        seconds: duration of an iteration; None for a run that was too short to tell.
+        miou: the mIoU, and the IoU of the class road; that of the class car is undefined.
+        results: results of further tasks.
+        environment: the environment in run.json.
     """
     (run.folder / "inference").mkdir(parents=True, exist_ok=True)
     iou = {"mIoU": miou, "IoU-road": miou, "IoU-sidewalk": 20.0, "IoU-car": None, "ACC-road": 1.0}

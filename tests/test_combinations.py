@@ -1,4 +1,4 @@
-"""The pieces combine freely: one training step and one inference of every cell of the grid."""
+"""Backbones, pyramids, heads and meta-architectures combine freely."""
 
 import pytest
 import torch
@@ -29,12 +29,8 @@ SETTINGS = [
     *("MODEL.BIFPN.IN_FEATURES", str(RES), "MODEL.BIFPN.OUT_CHANNELS", "32"),
     *("MODEL.BIFPN.MIN_LEVEL", "2", "MODEL.BIFPN.MAX_LEVEL", "7"),
     *("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "19", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "32"),
-    *(
-        "MODEL.SEM_SEG_HEAD.IN_FEATURES",
-        "['p2', 'p3', 'p4', 'p5']",
-        "MODEL.RSP_HEAD.CHANNELS",
-        "32",
-    ),
+    *("MODEL.SEM_SEG_HEAD.IN_FEATURES", "['p2', 'p3', 'p4', 'p5']"),
+    *("MODEL.RSP_HEAD.CHANNELS", "32"),
     *("MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.ROI_HEADS.NUM_CLASSES", "8"),
     *("MODEL.ROI_HEADS.IN_FEATURES", "['p2', 'p3', 'p4', 'p5']"),
     *("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", "1"),
@@ -61,7 +57,7 @@ def example():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("backbone", BACKBONES, ids="-".join)
-def test_cell(backbone, head, kind):
+def test_every_combination_trains_a_step_and_predicts(backbone, head, kind):
     cfg = get_cfg()
     eseg_d2.add_eseg_config(cfg)
     names = ["MODEL.SEM_SEG_HEAD.NAME", head, "MODEL.META_ARCHITECTURE", KINDS[kind]]
@@ -73,7 +69,7 @@ def test_cell(backbone, head, kind):
     assert "loss_sem_seg" in losses and ("loss_mask" in losses) == (kind == "panoptic")
     sum(losses.values()).backward()
     missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    # levels of the pyramid that no head reads get none
+    # levels of the pyramid that no head reads get no gradients
     assert not [n for n in missing if not n.startswith(("backbone.repeats", "backbone.extra"))]
     with torch.no_grad():
         (out,) = model.eval()([{"image": batch[0]["image"], "height": 64, "width": 96}])

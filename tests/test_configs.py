@@ -1,4 +1,4 @@
-"""Every YAML of configs/ builds on the CPU and says what it trains."""
+"""The YAML files of configs/: they build, and those to be compared differ only where intended."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_config_builds_and_predicts(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(CONFIGS)))
 def test_written_class_counts_are_those_of_the_data(path):
-    """So that the file also builds with Detectron2 alone, without load_config."""
+    """A config can therefore also be built by Detectron2 alone, without load_config."""
     from detectron2.config import get_cfg
 
     written = get_cfg()
@@ -39,7 +39,7 @@ def test_written_class_counts_are_those_of_the_data(path):
         assert written.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.ROI_HEADS.NUM_CLASSES
 
 
-def test_importing_changes_none_of_detectron2s_defaults():
+def test_add_eseg_config_keeps_the_defaults_of_detectron2():
     from detectron2.config import CfgNode, get_cfg
     from detectron2.projects.deeplab import add_deeplab_config
 
@@ -58,7 +58,7 @@ def test_importing_changes_none_of_detectron2s_defaults():
 
 @pytest.mark.parametrize("data", ["cityscapes", "scenes", "camvid", "camvid/imagenet"])
 def test_semantic_models_share_their_recipe(data):
-    """What is compared shall differ in the model alone."""
+    """Models that are compared must differ in nothing but the model."""
     names = ("rsp_semantic_R50", "semantic_fpn_R50", "deeplab_v3_R50")
     cfgs = [load_config(str(CONFIGS / data / f"{name}.yaml"), []) for name in names]
     for cfg in cfgs[1:]:
@@ -81,7 +81,7 @@ def test_semantic_models_share_their_recipe(data):
         ("eseg_lite_s", "P9", {"MODEL.BIFPN.MAX_LEVEL", "MODEL.SEM_SEG_HEAD.IN_FEATURES"}),
     ],
 )
-def test_ablations_differ_in_what_they_are_about(name, ablation, keys):
+def test_ablations_change_only_what_they_study(name, ablation, keys):
     files = [CONFIGS / "camvid" / f"{stem}.yaml" for stem in (name, f"{name}_{ablation}")]
     before, now = (plain_config(load_config(str(file), [])) for file in files)
     changed = {change.split(" ")[0] for change in changed_keys(before, now)}

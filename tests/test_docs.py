@@ -1,4 +1,4 @@
-"""What README and docs say: commands are accepted, files exist, code runs."""
+"""README and docs: commands parse, named files exist, code runs."""
 
 import argparse
 import re
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 READMES = [ROOT / name / "README.md" for name in (".", "datasets", "weights")]
 PAGES = [*READMES, *sorted((ROOT / "docs").glob("*.md"))]
 SCENES = "configs/scenes/rsp_panoptic_R18_cityscapes.yaml"
-# What stands for something of the reader's
+# Words that the reader replaces
 PLACEHOLDERS = {
     "CONFIG": SCENES,
     "A": SCENES,
@@ -32,7 +32,7 @@ STARTERS = r"(?:(?:\.venv/bin/)?python3? |torchrun |srun |make |pip install )"
 
 
 def commands_of(page: Path) -> list[str]:
-    """Commands in blocks (fenced or indented, with continued lines) and in lines of text."""
+    """Return the commands of a page, from fenced and indented blocks and from inline code."""
     text = page.read_text().replace("\\\n", " ")
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
     rest = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
@@ -48,24 +48,24 @@ IDS = [f"{page.name}: {command[:60]}" for page, command in ALL]
 
 
 def words_of(command: str) -> list[str]:
-    """The words, from the script on if there is one; placeholders are filled in."""
+    """Split a command into words from its script on, if it has one, and fill in placeholders."""
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(command, comments=True)]
     scripts = [i for i, word in enumerate(words) if word.endswith(".py")]
     return words[scripts[0] :] if scripts else words
 
 
-def test_there_are_commands_everywhere():
+def test_commands_are_found_on_the_main_pages():
     assert len(ALL) > 40
     for name in "README.md", "train.md", "data.md", "predict.md", "report.md", "deploy.md":
         assert any(page.name == name for page, _ in ALL), name
 
 
 class ParsedError(Exception):
-    """The arguments were accepted."""
+    """Raised in place of running a command whose arguments were accepted."""
 
 
 def check_script(words: list[str], monkeypatch) -> argparse.Namespace:
-    """Its own parser takes the words; nothing is run."""
+    """Check that a script's own parser accepts the words, without running the script."""
     parse = argparse.ArgumentParser.parse_args
 
     def stop(self, *args, **kwargs):
@@ -80,7 +80,7 @@ def check_script(words: list[str], monkeypatch) -> argparse.Namespace:
 
 
 @pytest.mark.parametrize("page, command", ALL, ids=IDS)
-def test_command_is_accepted(page, command, monkeypatch, tmp_path):
+def test_commands_are_accepted(page, command, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     words = words_of(command)
     if words[0] == "make":
@@ -97,7 +97,7 @@ def test_command_is_accepted(page, command, monkeypatch, tmp_path):
 
 
 def check_config(args: argparse.Namespace) -> None:
-    """Configurations of the repository exist, and take the overrides."""
+    """Check that the config files exist and accept the overrides."""
     from eseg_d2.engine import merge_config
 
     files = getattr(args, "config_file", None) or []
@@ -113,8 +113,8 @@ def check_extras(words: list[str]) -> None:
             assert all(re.search(rf"^{name} = \[", source, re.M) for name in extra.split(","))
 
 
-def test_an_install_from_the_checkout_keeps_the_checkout():
-    """Without -e pip replaces the editable installation by a copy."""
+def test_installs_from_the_checkout_are_editable():
+    """Without -e, pip would replace the editable installation with a copy."""
     files = [*PAGES, ROOT / "Makefile", *(ROOT / "eseg_d2").rglob("*.py")]
     from_here = [
         line
@@ -127,7 +127,7 @@ def test_an_install_from_the_checkout_keeps_the_checkout():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
-def test_links_lead_somewhere(page):
+def test_links_point_to_existing_files(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
@@ -139,13 +139,13 @@ def test_index_lists_every_page():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
-def test_files_that_are_named_exist(page):
+def test_named_files_exist(page):
     pattern = r"(?<![\w/.])((?:eseg_d2|configs|tools|demo|datasets|docs)/[\w/.-]*\.(?:py|yaml|md))"
     for name in re.findall(pattern, page.read_text()):
         assert (ROOT / name).exists(), name
 
 
-def test_new_head_of_the_docs_trains_in_both_kinds_of_models(scenes):
+def test_head_of_the_docs_trains_in_semantic_and_panoptic_models(scenes):
     from detectron2.utils.events import EventStorage
 
     from eseg_d2.engine import Trainer, load_config
@@ -160,7 +160,7 @@ def test_new_head_of_the_docs_trains_in_both_kinds_of_models(scenes):
         cfg = load_config(str(ROOT / f"configs/scenes/{config}.yaml"), options)
         model = Trainer.build_model(cfg).train()
         batch = next(iter(Trainer.build_train_loader(cfg)))
-        with EventStorage():  # the proposals' heads write figures
+        with EventStorage():  # the RPN logs to it
             sum(model(batch).values()).backward()
         assert model.sem_seg_head.predictor.weight.grad.abs().sum() > 0
         output = model.eval()([{"image": batch[0]["image"], "height": 64, "width": 128}])

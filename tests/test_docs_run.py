@@ -1,4 +1,4 @@
-"""Commands and code of README and docs, typed into a checkout with small scenes and models."""
+"""Run the commands and code of README and docs in a checkout with small scenes and models."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from test_docs import ALL, PAGES, ROOT, commands_of, words_of
 IGNORED = shutil.ignore_patterns(".*", "__pycache__", "output", "*.egg-info", "street_scenes")
 SMALL = (*SHORT, "SOLVER.MAX_ITER", "2")
 RUN = "output/demo/run"
-# What the commands call the reader's own
+# Replaces the reader's own files and folders
 OWN = {
     "configs/scenes/rsp_panoptic_R18_cityscapes.yaml": f"{RUN}/config.yaml",
     "DIR": "output/exported",
@@ -24,7 +24,7 @@ OWN = {
 
 
 def chosen(command: str) -> bool:
-    """Those of the tools and demos that end by themselves; others have tests of their own."""
+    """Select the tools and demos that end by themselves; the others have their own tests."""
     scripts = r"demo/demo\.py|make_video|draw_relation|report\.py|browse_dataset|check_dataset"
     scripts += r"|export_model|analyze_model|--eval-only MODEL.WEIGHTS model_final"
     builds_on_others = "mine.yaml" in command or "eseg_lite_s" in command
@@ -36,9 +36,9 @@ COMMANDS = [(page, command) for page, command in ALL if chosen(command)]
 
 
 def run(folder, *words, path: str = ""):
-    """Run Python on words; ``path`` is one more folder to import from."""
+    """Run ``python WORDS`` in a checkout; ``path`` is another folder to import from."""
     environment = {**os.environ, "PYTHONPATH": f"{folder}:{path}", "OMP_NUM_THREADS": "1"}
-    del environment["DETECTRON2_DATASETS"]  # as for a reader: ./datasets
+    del environment["DETECTRON2_DATASETS"]  # like a reader, use ./datasets
     return subprocess.run(
         [sys.executable, *words],
         cwd=folder,
@@ -62,7 +62,7 @@ def checkout(scenes, tmp_path_factory):
     shutil.copy(folder / RUN / "model_final.pth", folder)
     image = next((folder / "datasets/street_scenes/cityscapes/leftImg8bit/val").rglob("*.png"))
     shutil.copy(image, folder / "image.png")
-    with Image.open(image) as scene:  # of the size that `make demo` draws
+    with Image.open(image) as scene:  # at the size of the scenes of `make demo`
         scene.resize((384, 192)).save(folder / "output/demo/street.png")
     towns = folder / "datasets/street_scenes/cityscapes/leftImg8bit/val"
     if not (towns / "tannenburg").exists():
@@ -72,14 +72,14 @@ def checkout(scenes, tmp_path_factory):
     return folder
 
 
-# of Python, and of OpenCV's own log
+# Warnings of Python, and those in OpenCV's log
 WARNING = re.compile(r"\w*Warning: |^\[ *(?:WARN|ERROR):", re.M)
 
 
 @pytest.mark.parametrize(
     "page, command", COMMANDS, ids=[f"{page.name}: {command[:70]}" for page, command in COMMANDS]
 )
-def test_command_does_what_it_says(page, command, checkout):
+def test_commands_run_without_warnings_and_write_their_files(page, command, checkout):
     words = [OWN.get(word, word) for word in words_of(command)]
     process = run(checkout, *words)
     assert process.returncode == 0, process.stdout[-1500:] + process.stderr[-3000:]
@@ -90,18 +90,18 @@ def test_command_does_what_it_says(page, command, checkout):
 
 
 def python_of(page) -> str:
-    """The page's blocks of Python, as one reader types them: one after the other."""
+    """Join the Python blocks of a page, since a reader types them one after the other."""
     return "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
 
 
-# data.md's needs what its commands make: tests/test_own_data.py types it all
+# The code of data.md needs the output of its commands: tests/test_own_data.py runs both
 WITH_CODE = [page for page in PAGES if python_of(page) and page.name != "data.md"]
 BUILT_ON = ("SOLVER.MAX_ITER", "--format onnx", "convert_weights.py output")
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=[page.name for page in WITH_CODE])
 def test_code_runs_as_printed(page, checkout):
-    """After the page's commands that it builds on; trainings are cut short."""
+    """The commands that the code builds on are run first; trainings are shortened."""
     for command in commands_of(page):
         if any(word in command for word in BUILT_ON):
             process = run(checkout, *words_of(command.replace("MAX_ITER 20", "MAX_ITER 1")))

@@ -1,4 +1,4 @@
-"""From a folder of one's own to a trained and evaluated model, as docs/data.md says."""
+"""From a user's own images and labels to a trained and evaluated model, as in docs/data.md."""
 
 import json
 import re
@@ -20,14 +20,14 @@ IGNORED = 254
 
 
 def own_ids():
-    """Ids of one's own for the scenes' classes: shuffled, with gaps, 0 and 255 among them."""
+    """Map the scenes' classes to other ids: shuffled, with gaps, including 0 and 255."""
     ids = np.random.default_rng(SEED).permutation(np.arange(len(CATEGORIES)) * 20)
     ids[ids == 20] = 255
     return dict(zip([c.id for c in CATEGORIES], ids.tolist(), strict=True))
 
 
 def write_own(scenes, folder):
-    """Images, label pngs and instance pngs of the scenes, and the list of categories."""
+    """Write the scenes as images, label pngs and instance pngs, and return the categories."""
     ids = own_ids()
     things = [c.id for c in CATEGORIES if c.hasInstances]
     categories = [
@@ -47,7 +47,7 @@ def write_own(scenes, folder):
 
 
 def scene_files(scenes):
-    """Split, name, pixels, label ids and instance ids of each scene."""
+    """Yield the split, name, pixels, label ids and instance ids of each scene."""
     root = scenes / "street_scenes" / "cityscapes"
     for source in sorted((root / "gtFine").rglob("*_instanceIds.png")):
         split, town = source.parts[-3:-1]
@@ -65,7 +65,7 @@ def save(path, pixels):
 
 @pytest.fixture(scope="module")
 def own(root, scenes, tmp_path_factory):
-    """The folder, its categories, and a configuration of what the script printed."""
+    """Convert a data set; return its folder, categories and a config of the printed entries."""
     folder = tmp_path_factory.mktemp("own") / "data"
     categories = write_own(scenes, folder)
     entries = []
@@ -88,7 +88,7 @@ def own(root, scenes, tmp_path_factory):
     return folder, categories, config
 
 
-def test_a_model_is_trained_and_evaluated_on_it(root, own, tmp_path):
+def test_model_is_trained_and_evaluated_on_the_converted_data(root, own, tmp_path):
     _, categories, config = own
     out = tmp_path / "run"
     command = "train_net.py", "--config-file", config
@@ -140,8 +140,7 @@ def test_perfect_predictions_score_100(registered):
         assert semantic["sem_seg"]["mIoU"] == pytest.approx(100)
 
 
-def test_it_holds_what_the_scenes_hold(registered):
-    """The converted set has the same objects as the scenes in their own format."""
+def test_converted_data_has_the_same_segments_as_the_scenes(registered):
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     def contents(name):
@@ -161,7 +160,7 @@ SEMANTIC = ("SOLVER.MAX_ITER", "3", "MODEL.WEIGHTS", "", "INPUT.MIN_SIZE_TRAIN",
 
 @pytest.fixture(scope="module")
 def semantic_checkout(root, scenes, tmp_path_factory):
-    """A checkout in which someone has put photographs and label pngs, as the page tells."""
+    """Make a checkout with a user's photographs and label pngs where the page expects them."""
     folder = tmp_path_factory.mktemp("semantic")
     for name in "configs", "datasets", "tools", "train_net.py":
         (folder / name).symlink_to(root / name)
@@ -176,7 +175,7 @@ def semantic_checkout(root, scenes, tmp_path_factory):
     return folder
 
 
-def test_a_semantic_data_set_as_the_page_tells_word_by_word(root, semantic_checkout):
+def test_semantic_section_of_the_page_runs_as_printed(root, semantic_checkout):
     text = (root / PAGE).read_text()
     section = re.search(r"^## Semantic data sets.*?(?=^## )", text, re.M | re.S).group()
     categories, config = re.findall(r"```yaml\n(.*?)```", section, re.S)

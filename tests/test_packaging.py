@@ -1,4 +1,4 @@
-"""pyproject.toml, constraints.txt and the Makefile against what the package needs."""
+"""pyproject.toml, constraints.txt and the Makefile: they match what the package needs."""
 
 import ast
 import os
@@ -15,17 +15,17 @@ import pytest
 import eseg_d2
 
 ROOT = Path(__file__).parents[1]
-# import name -> name on PyPI, where these differ
+# Import name -> name on PyPI, where the two differ
 PYPI = {"PIL": "pillow", "faster_coco_eval": "faster-coco-eval"}
-# pyproject.toml says why these are not among the dependencies
+# Not dependencies, for the reasons given in pyproject.toml
 NOT_LISTED = {"cv2", "detectron2", "torchvision"}
-# Detectron2 is built on these and brings them
+# Installed with Detectron2, which depends on them
 WITH_DETECTRON2 = {"fvcore", "iopath", "matplotlib", "tabulate", "termcolor", "yacs", "yaml"}
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
-    """The folder that `pip install .`, not editable, fills; dependencies are not installed."""
+    """Run a non-editable `pip install .` without dependencies, and return the folder it fills."""
     source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     for name in "README.md", "LICENSE", "pyproject.toml", "setup.py":
         shutil.copy(ROOT / name, source)
@@ -46,7 +46,7 @@ def metadata(installed) -> Distribution:
 
 
 def imported_by(file: Path) -> set[str]:
-    """The top-level names that a file imports."""
+    """Return the top-level names that a file imports."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -57,7 +57,7 @@ def imported_by(file: Path) -> set[str]:
 
 
 def test_every_import_of_the_package_is_declared(metadata):
-    # of extras only those that a function imports, with something to do where it is missing
+    # only those extras that functions import, and whose absence the package handles
     used = re.compile(r"extra == .(?:export|ap|video|app|wandb).$")
     required = [r for r in metadata.requires if "extra ==" not in r or used.search(r)]
     listed = {re.match(r"[\w-]+", r)[0].lower() for r in required}
@@ -80,14 +80,14 @@ def test_every_file_is_installed(installed):
     assert {f for f in found if f.suffix != ".pyc"} == {f for f in expected if f.suffix != ".pyc"}
 
 
-def test_all_holds_every_extra(metadata):
+def test_extra_all_includes_every_other_extra(metadata):
     extras = set(metadata.metadata.get_all("Provides-Extra")) - {"all"}
     nested = [r for r in metadata.requires if r.startswith("eseg_d2[")]
     named = re.findall(r"\w+", " ".join(re.search(r"\[(.*?)\]", r)[1] for r in nested))
     assert set(named) == extras
 
 
-def test_there_is_one_version(metadata):
+def test_version_is_the_same_everywhere(metadata):
     citation = (ROOT / "CITATION.cff").read_text()
     assert metadata.version == eseg_d2.__version__
     assert re.search(r"^version: (.*)$", citation, re.M)[1] == eseg_d2.__version__
@@ -95,7 +95,7 @@ def test_there_is_one_version(metadata):
 
 @pytest.mark.slow
 def test_installed_package_predicts_from_another_folder(installed, tmp_path):
-    """The five lines of the README, and a configuration by its name, without the checkout."""
+    """The code of the README and a config named by its path work without the checkout."""
     images = tmp_path / "demo" / "images"
     images.mkdir(parents=True)
     (tmp_path / "output").mkdir()
@@ -133,7 +133,7 @@ def test_constraints_pin_torch_and_torchvision(name):
     assert list(pins_of(name)) == ["torch", "torchvision"]
 
 
-def test_oldest_pair_is_the_oldest_that_is_supported(metadata):
+def test_oldest_constraints_match_the_declared_minimum(metadata):
     (lowest,) = (r.removeprefix("torch>=") for r in metadata.requires if r.startswith("torch>="))
     assert pins_of(".ci/oldest.txt")["torch"].startswith(lowest + ".")
     workflow = (ROOT / ".github/workflows/ci.yml").read_text()
@@ -145,7 +145,7 @@ def test_oldest_pair_is_the_oldest_that_is_supported(metadata):
 def make(*args):
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    # not with the variables and flags of a `make test` that runs this
+    # without the variables and flags of the `make test` that may run this
     ours = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "VENV")
     env = {name: value for name, value in os.environ.items() if name not in ours}
     command = ["make", "-C", str(ROOT), *args]
@@ -159,7 +159,7 @@ def test_make_lists_its_targets():
         assert f"make {target}" in done.stdout
 
 
-def test_studies_of_make_name_configs_that_are_there():
+def test_make_studies_use_existing_configs_and_pass_options_on():
     done = make("--dry-run", "camvid-study", "OPTS=--equal-time SOLVER.MAX_ITER 5")
     studies = [line.split() for line in done.stdout.splitlines() if "tools/study.py" in line]
     assert len(studies) == 2
@@ -169,7 +169,7 @@ def test_studies_of_make_name_configs_that_are_there():
         assert len(files) > 2 and all((ROOT / file).is_file() for file in files)
 
 
-def test_make_does_not_clear_a_folder_that_is_no_environment(tmp_path):
+def test_make_refuses_to_replace_a_folder_that_is_not_a_venv(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/cat.jpg").write_text("")
     environment = tmp_path / "photos"

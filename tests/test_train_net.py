@@ -1,4 +1,4 @@
-"""train_net.py as its user runs it: a few iterations, evaluation, resume, errors."""
+"""train_net.py as a user runs it: training, evaluation, resuming and errors."""
 
 import json
 import re
@@ -8,17 +8,13 @@ import sys
 
 import pytest
 from commands import python
-from runs import SHORT
+from runs import SHORT, metrics
 
 SMALL = (*SHORT, "SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.WARMUP_ITERS", "2")
 
 
 def train_net(root, *arguments, **environment):
     return python("train_net.py", *arguments, cwd=root, **environment)
-
-
-def metrics(folder):
-    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("kind", ["cityscapes", "coco"])
@@ -50,16 +46,16 @@ def test_train_resume_and_eval_only(root, scenes, tmp_path, kind):
     for figure in "PQ", "SQ", "RQ", "mIoU", "AP":
         assert figure in evaluated.stdout
 
-    # as if it had been stopped after the checkpoint of iteration 3
+    # as if the run had been stopped after the checkpoint of iteration 3
     (out / "last_checkpoint").write_text("model_0000003.pth")
     resumed = train_net(root, *config, "--resume", *settings, "SOLVER.MAX_ITER", "8")
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert "Starting training from iteration 4" in resumed.stdout
-    assert max(m["iteration"] for m in metrics(out) if "total_loss" in m) == 7
+    assert max(i for i, line in metrics(out).items() if "total_loss" in line) == 7
 
 
-def test_semantic_model_with_all_of_evaluation(root, scenes, tmp_path):
-    """Official scores, predictions for the server and test-time augmentation by their flags."""
+def test_semantic_model_with_every_kind_of_evaluation(root, scenes, tmp_path):
+    """Official scores, prediction files and test-time augmentation are enabled by their keys."""
     process = train_net(
         root, "--config-file", "configs/scenes/eseg_lite_s.yaml", *SMALL, "SOLVER.MAX_ITER", "2",
         "TEST.OFFICIAL_CITYSCAPES", "True", "TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES",
@@ -83,8 +79,8 @@ def short_error(process):
     return message
 
 
-def test_stock_cityscapes_panoptic(root, scenes, tmp_path):
-    """The config for Cityscapes itself on data in its layout; only sizes and steps are changed."""
+def test_cityscapes_config_trains_on_data_in_the_layout_of_cityscapes(root, scenes, tmp_path):
+    """Only the sizes, the weights and the number of iterations are changed."""
     (tmp_path / "cityscapes").symlink_to(scenes / "street_scenes" / "cityscapes")
     process = train_net(
         root, "--config-file", "configs/cityscapes/rsp_panoptic_R50.yaml", *SMALL,
@@ -98,7 +94,7 @@ def test_stock_cityscapes_panoptic(root, scenes, tmp_path):
     assert results["sem_seg"].keys() >= {"mIoU", "IoU-road", "IoU-bicycle"}
 
 
-def test_broken_data_set_stops_before_training(root, scenes, tmp_path):
+def test_broken_data_set_is_reported_before_training(root, scenes, tmp_path):
     shutil.copytree(scenes / "street_scenes" / "coco", tmp_path / "street_scenes" / "coco")
     png = next((tmp_path / "street_scenes" / "coco" / "panoptic_train2017").glob("*.png"))
     png.write_bytes(png.read_bytes()[:-40])
@@ -121,7 +117,7 @@ def test_missing_coco_is_a_short_error(root, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-def test_missing_scenes_come_with_the_command_that_makes_them(root, tmp_path):
+def test_error_for_missing_scenes_gives_a_command_that_works(root, tmp_path):
     config = "configs/scenes/rsp_panoptic_R18_coco.yaml"
     process = train_net(root, "--config-file", config, DETECTRON2_DATASETS=tmp_path)
     message = short_error(process)
@@ -143,7 +139,7 @@ def test_wrong_key_is_a_short_error(root):
 
 
 def test_usage_needs_no_detectron2(root):
-    """Its import takes seconds: --help and wrong flags must not wait for it."""
+    """Importing it takes seconds, which --help and wrong flags must not cost."""
     code = "import sys; sys.modules['detectron2'] = sys.modules['torch'] = None; "
     code += "sys.argv = ['train_net.py', '--help']; import train_net; train_net.main()"
     process = subprocess.run(

@@ -1,4 +1,4 @@
-"""Wrong words on a command line are named in a line, at once, and nothing is written."""
+"""Wrong arguments are reported in one line, at once, and nothing is written."""
 
 import runpy
 import sys
@@ -12,7 +12,7 @@ BROWSE = f"tools/browse_dataset.py {CONFIG} --output {{folder}}/a.html"
 
 @pytest.fixture
 def refused(root, monkeypatch, tmp_path):
-    """Run a command in this process; return its exit status, or its message if it has one."""
+    """Return a function that runs a command here and returns its exit status or error message."""
 
     def run(command: str):
         script, *words = command.format(folder=tmp_path).split()
@@ -48,7 +48,7 @@ def refused(root, monkeypatch, tmp_path):
         ("tools/report.py --run a --run b --weights c", "--weights is for one --run"),
     ],
 )
-def test_wrong_words(refused, capsys, command, message):
+def test_wrong_arguments_are_usage_errors(refused, capsys, command, message):
     assert refused(command) == 2
     assert message in capsys.readouterr().err
 
@@ -69,5 +69,5 @@ def test_wrong_words(refused, capsys, command, message):
         ("tools/report.py --run configs", "report.py: configs is not the OUTPUT_DIR of a run"),
     ],
 )
-def test_what_is_not_there(refused, scenes, command, message):
+def test_missing_files_and_data_sets_are_named(refused, scenes, command, message):
     assert refused(command).startswith(message)

@@ -1,4 +1,4 @@
-"""The trained models of weights/: what their cards say is so, and what is wrong with a file."""
+"""The trained models of weights/: their cards are right, and faulty files are reported."""
 
 import json
 import re
@@ -16,11 +16,11 @@ MOST_BYTES = 15e6
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_scores_what_its_card_says(root, name):
+def test_models_reach_the_scores_on_their_cards(root, name):
     card = pretrained.pretrained_card(name)
     predictor = Predictor.pretrained(name, device="cpu")
     found = example_metrics(predictor, root / "demo" / "images")
-    # other processors round in other ways
+    # processors differ in rounding
     assert found == pytest.approx(card["examples"], abs=0.3)
     assert found["mIoU"] > 20  # random weights of the same models score below 5
 
@@ -36,16 +36,16 @@ def test_cards_are_complete(root, name):
     assert f"`{name}`" in (root / "weights" / "README.md").read_text()
 
 
-def test_at_most_three_files(root):
+def test_there_is_a_card_for_each_of_at_most_three_models(root):
     assert len(list((root / "weights").glob("*.safetensors"))) == len(NAMES) <= 3
 
 
-def test_a_model_of_another_name():
+def test_unknown_model_is_refused_with_the_known_names():
     with pytest.raises(ValueError, match="no pretrained model 'resnet'; there are .*" + NAMES[0]):
         Predictor.pretrained("resnet")
 
 
-def test_options_and_overrides(root):
+def test_pretrained_takes_options_and_overrides(root):
     predictor = Predictor.pretrained(NAMES[0], overrides=["INPUT.MIN_SIZE_TEST", "96"], fuse=False)
     assert predictor.cfg.INPUT.MIN_SIZE_TEST == 96
     assert predictor(root / "demo" / "images" / "street_1.png").size == (192, 384)
@@ -53,27 +53,27 @@ def test_options_and_overrides(root):
 
 @pytest.fixture
 def copy(monkeypatch, root, tmp_path):
-    """A folder with one of the models, which stands in for weights/."""
+    """Replace weights/ by a folder with a copy of one model, and return that folder."""
     for path in (root / "weights").glob(f"{NAMES[0]}.*"):
         shutil.copy(path, tmp_path)
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path)
     return tmp_path
 
 
-def test_a_file_that_is_cut_off(copy):
+def test_truncated_weights_are_refused(copy):
     path = copy / f"{NAMES[0]}.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(FileNotFoundError, match="incomplete or changed"):
         Predictor.pretrained(NAMES[0])
 
 
-def test_a_file_that_is_missing(copy):
+def test_missing_weights_are_explained(copy):
     (copy / f"{NAMES[0]}.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="clone or install"):
         Predictor.pretrained(NAMES[0])
 
 
-def test_the_quick_start_without_data_sets(root, tmp_path):
+def test_quick_start_works_without_data_sets(root, tmp_path):
     words = ["--model", NAMES[0], "--input", "demo/images", "--output", tmp_path / "pictures"]
     done = python(
         "demo/demo.py", *words, "--save", "overlay,json", cwd=root, DETECTRON2_DATASETS=tmp_path
@@ -86,7 +86,7 @@ def test_the_quick_start_without_data_sets(root, tmp_path):
 
 
 @pytest.mark.parametrize("tool", ["demo/demo.py", "demo/app.py"])
-def test_a_model_or_a_config(root, tool, tmp_path):
+def test_demos_need_a_known_model_or_a_config_and_not_both(root, tool, tmp_path):
     for words in [(), ("--model", NAMES[0], "--config-file", "a.yaml")]:
         done = python(tool, *words, "--input" if "demo.py" in tool else "--host", "x", cwd=root)
         assert done.returncode == 2 and "--model" in done.stderr

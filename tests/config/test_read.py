@@ -1,4 +1,4 @@
-"""Configs that are odd or meant to harm: each is an error in a sentence that names the file."""
+"""Malformed and malicious configs: the error is one sentence that names the file."""
 
 import os
 
@@ -14,7 +14,7 @@ OWN = "DATASETS: {PANOPTIC: [{name: %s, images: b, panoptic_png: c, panoptic_jso
 
 @pytest.fixture
 def config(root, tmp_path, monkeypatch):
-    """Writes a config on the base of a sound one, and returns its path."""
+    """Return a function that writes a config based on a valid one and returns its path."""
     monkeypatch.chdir(root)
 
     def write(content, base=f"_BASE_: {root / CONFIG}\n"):
@@ -25,13 +25,13 @@ def config(root, tmp_path, monkeypatch):
 
 
 def multiplied(level):
-    """A mapping, and 40 more of which each holds the one before twice."""
+    """Return 40 mappings, each of which holds the one before it twice."""
     levels = [f"a{i}: &a{i} {level.replace('*a', f'*a{i - 1}')}" for i in range(1, 40)]
     return "\n".join(["a0: &a0 {x: 1, y: 2}", *levels])
 
 
 @pytest.mark.parametrize("level", ["{x: *a, y: *a}", "[*a, *a]", "{<<: [*a, *a]}"])
-def test_aliases_that_multiply(config, level):
+def test_aliases_that_multiply_are_refused(config, level):
     with pytest.raises(ValueError, match="config.yaml is not valid yaml: its aliases multiply"):
         load_config(config(multiplied(level)), [])
 
@@ -66,13 +66,13 @@ def test_aliases_that_multiply(config, level):
         ("SEED: !!int ''", "not valid yaml"),
     ],
 )
-def test_values_that_cannot_be(config, content, key):
+def test_invalid_values_are_named(config, content, key):
     with pytest.raises(ValueError, match=f"(?s)config.yaml(:| is) .*{key}"):
         load_config(config(content), [])
 
 
 @pytest.mark.parametrize("value", ["None", "(3,)", "(None,)"])
-def test_overrides_that_cannot_be(config, value):
+def test_invalid_overrides_are_named(config, value):
     with pytest.raises(ValueError, match="overrides.*DATASETS.TEST is"):
         load_config(config(""), ["DATASETS.TEST", value])
 
@@ -92,7 +92,7 @@ def test_overrides_that_cannot_be(config, value):
         ("zero.yaml", "zero.yaml is a device or pipe"),
     ],
 )
-def test_bases_that_cannot_be(config, tmp_path, base, match):
+def test_invalid_bases_are_named(config, tmp_path, base, match):
     (tmp_path / "other.yaml").write_text("_BASE_: config.yaml")
     (tmp_path / "twice.yaml").write_text("_BASE_: [twice.yaml, twice.yaml]")
     os.mkfifo(tmp_path / "pipe.yaml")
@@ -101,7 +101,7 @@ def test_bases_that_cannot_be(config, tmp_path, base, match):
         load_config(config(f"_BASE_: {base}\n", base=""), [])
 
 
-def test_what_a_config_may_hold(config, tmp_path):
+def test_valid_config_is_read_and_survives_a_dump(config, tmp_path):
     (tmp_path / "base.yaml").write_text("SOLVER: {MAX_ITER: 5}\nSEED: 3")
     path = config(
         "_BASE_: [base.yaml]\nSOLVER: &a {STEPS: [1, 2], WEIGHT_DECAY_BIAS: null}\n"
@@ -121,7 +121,7 @@ def in_checkout(root, monkeypatch):
     monkeypatch.chdir(root)
 
 
-def test_errors_of_the_command_line_are_explained(tmp_path, in_checkout):
+def test_common_mistakes_are_explained(tmp_path, in_checkout):
     with pytest.raises(FileNotFoundError, match="no config file 'nowhere.yaml'"):
         load_config("nowhere.yaml", [])
     with pytest.raises(ValueError, match="SOLVER.BASE_LRR.*Did you mean .*SOLVER.BASE_LR"):
@@ -179,7 +179,7 @@ def test_overrides_run_no_code(tmp_path, in_checkout, tag):
     assert not canary.exists()
 
 
-def test_a_base_that_is_not_there(tmp_path):
+def test_missing_base_is_named(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("_BASE_: nowhere.yaml\n")
     with pytest.raises((ValueError, FileNotFoundError), match="nowhere.yaml"):
@@ -187,14 +187,14 @@ def test_a_base_that_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["text", "[1, 2]", "", "3", "_BASE_: config.yaml", "\0"])
-def test_files_that_are_no_config(tmp_path, content):
+def test_files_that_are_not_configs_are_named(tmp_path, content):
     config = tmp_path / "config.yaml"
     config.write_text(content)
     with pytest.raises(ValueError, match="config.yaml"):
         load_config(str(config), [])
 
 
-def test_the_file_that_decides_a_key_is_known(tmp_path):
+def test_origin_of_each_given_key_is_reported(tmp_path):
     base, config = tmp_path / "base.yaml", tmp_path / "config.yaml"
     base.write_text("SEED: 1\nSOLVER: {MAX_ITER: 5, BASE_LR: 0.1}\n")
     config.write_text("_BASE_: base.yaml\nSOLVER: {MAX_ITER: 6}\n")
@@ -205,7 +205,7 @@ def test_the_file_that_decides_a_key_is_known(tmp_path):
     assert "SOLVER.MOMENTUM" not in given
 
 
-def test_a_key_that_is_gone_names_its_successor(tmp_path):
+def test_error_for_a_removed_key_names_its_successor(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("MODEL: {EFFICIENTNET: {PRETRAINED: timm}}")
     with pytest.raises(ValueError, match=r"(?s)config.yaml.*PRETRAINED.*timm://NAME.TAG"):

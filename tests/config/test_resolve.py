@@ -1,4 +1,4 @@
-"""Where a config is completed: each change is returned and logged, and nothing else is changed."""
+"""Completing a config: every change is returned and logged, and nothing else changes."""
 
 import logging
 
@@ -9,7 +9,7 @@ import yaml
 from eseg_d2.config import load_config, merge_config, resolve_config, value_of
 
 CONFIG = "configs/scenes/rsp_panoptic_R18_cityscapes.yaml"
-# without class counts
+# has no class counts
 BASE = "configs/Base-RSP-Panoptic.yaml"
 SCENES = ("DATASETS.TRAIN", "('scenes_cityscapes_panoptic_train',)", "MODEL.DEVICE", "cpu")
 SEMANTIC, ROI = "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "MODEL.ROI_HEADS.NUM_CLASSES"
@@ -23,7 +23,7 @@ def in_checkout(root, monkeypatch, caplog):
 
 
 def resolved(config, *overrides, **options):
-    """The changes by key, of a config that gives nothing."""
+    """Return the changes that resolve_config makes to a config with overrides, by key."""
     cfg = merge_config(config, [str(word) for word in overrides])
     return {change.key: change for change in resolve_config(cfg, **options)}
 
@@ -39,8 +39,8 @@ def test_class_counts_come_from_the_data():
     "key, got, expected",
     [(SEMANTIC, 54, 19), (ROI, 80, 8), ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE", 19, 255)],
 )
-def test_what_disagrees_with_the_data_is_an_error(tmp_path, root, key, got, expected):
-    """Also if it is Detectron2's default, and wherever it is written."""
+def test_values_that_contradict_the_data_are_refused(tmp_path, root, key, got, expected):
+    """Even Detectron2's default is refused where it is written, in overrides and files alike."""
     with pytest.raises(ValueError, match=f"{key} is {got} in the overrides, but data set 'scenes"):
         load_config(CONFIG, [key, str(got)])
     _, head, name = key.split(".")
@@ -56,7 +56,7 @@ def test_semantic_model_needs_no_count_of_things():
     assert load_config(CONFIG, keys).MODEL.ROI_HEADS.NUM_CLASSES == 3
 
 
-def test_each_change_is_logged_and_none_is_made_twice(caplog):
+def test_each_change_is_logged_and_made_once(caplog):
     cfg = merge_config(BASE, SCENES)
     changes = resolve_config(cfg, given={"MODEL.BIFPN.NORM": BASE}, world_size=1)
     keys = [change.key for change in changes]
@@ -69,7 +69,7 @@ def test_each_change_is_logged_and_none_is_made_twice(caplog):
     assert resolve_config(cfg, world_size=1) == []
 
 
-def test_nothing_else_is_changed():
+def test_only_the_reported_changes_are_made():
     before = merge_config(BASE, SCENES)
     after = before.clone()
     for change in resolve_config(after, world_size=2):
@@ -79,7 +79,7 @@ def test_nothing_else_is_changed():
     assert before == after
 
 
-def test_dumped_config_is_the_same_again(tmp_path):
+def test_dumped_config_resolves_to_itself(tmp_path):
     cfg = load_config(BASE, SCENES, world_size=2)
     path = tmp_path / "config.yaml"
     path.write_text(cfg.dump())
@@ -103,7 +103,7 @@ def test_random_layers_are_not_frozen(config, frozen):
     assert not kept.keys() & {*frozen}
 
 
-def test_device_and_precision_are_what_the_machine_can(monkeypatch):
+def test_device_and_precision_are_those_the_machine_supports(monkeypatch):
     amp = ("SOLVER.AMP.ENABLED", "True")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     changes = resolved(CONFIG, *amp)
@@ -116,7 +116,7 @@ def test_device_and_precision_are_what_the_machine_can(monkeypatch):
         load_config(CONFIG, ["SOLVER.AMP.DTYPE", "fp8"])
 
 
-def test_sync_bn_is_what_the_machine_can():
+def test_sync_bn_is_replaced_by_what_the_machine_supports():
     key = "MODEL.BIFPN.NORM"
     for world_size, norm in (1, "BN"), (2, "naiveSyncBN"):
         changes = resolved(BASE, *SCENES, world_size=world_size)

@@ -1,3 +1,5 @@
+"""The loader of images for evaluation: their order, and broken files."""
+
 import os
 
 import pytest
@@ -13,7 +15,7 @@ NAME = "broken_for_evaluation"
 
 @pytest.fixture
 def images(scenes, tmp_path):
-    """Paths of copies of a data set's images, which is registered as NAME."""
+    """Register a copy of a data set as NAME, and return the paths of its images."""
     records = []
     for record in DatasetCatalog.get("scenes_cityscapes_panoptic_val"):
         path = tmp_path / os.path.basename(record["file_name"])
@@ -33,7 +35,7 @@ def build(num_workers):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_every_image_in_its_order(images, num_workers):
+def test_every_image_is_loaded_once_in_order(images, num_workers):
     loader = build(num_workers)
     assert len(loader) == len(images) == len(loader.dataset)
     batches = list(loader)
@@ -41,7 +43,7 @@ def test_every_image_in_its_order(images, num_workers):
     assert batches[0][0]["image"].shape == (3, 32, 64)
 
 
-def spoil(path, fault):
+def damage(path, fault):
     with open(path, "rb") as f:
         data = f.read()
     contents = {"empty": b"", "cut": data[: len(data) // 2], "no image": b"<html>404</html>"}
@@ -55,8 +57,8 @@ def spoil(path, fault):
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 @pytest.mark.parametrize("fault", ["empty", "cut", "no image", "damaged", "missing"])
-def test_a_broken_image_is_named(images, num_workers, fault):
-    spoil(images[2], fault)
+def test_broken_image_ends_the_evaluation_and_is_named(images, num_workers, fault):
+    damage(images[2], fault)
     seen = []
     with pytest.raises(RunError, match="cannot read the image|no such file") as error:
         for (sample,) in build(num_workers):

@@ -1,4 +1,4 @@
-"""Order, resuming and bad samples; with files of the scenes that are broken here."""
+"""The training loader: the order of samples, resuming, and bad samples."""
 
 import itertools
 import json
@@ -39,13 +39,13 @@ IMAGES = [
 
 
 def drawing(image: dict) -> dict:
-    """A mapper with random numbers of every kind."""
+    """Map an image to random numbers from every generator."""
     drawn = random.random(), np.random.rand(), torch.rand(1).item()
     return {"file_name": image["file_name"], "drawn": drawn}
 
 
 class Failing:
-    """Some of the files are bad."""
+    """A mapper to which some of the files are bad."""
 
     def __init__(self, bad, error=BadSampleError):
         self._bad, self._error = bad, error
@@ -56,7 +56,7 @@ class Failing:
         return drawing(image)
 
 
-def loader(mapper=drawing, images=IMAGES, **options):
+def make_loader(mapper=drawing, images=IMAGES, **options):
     options = {"batch_size": 4, "seed": 5, **options}
     return TrainLoader(images, mapper, TrainingSampler(len(images), seed=5), **options)
 
@@ -66,7 +66,7 @@ def take(iterable, number=8):
 
 
 @pytest.mark.parametrize("gpu", [True, False])
-def test_memory_is_pinned_for_a_gpu_alone(gpu, monkeypatch):
+def test_memory_is_pinned_only_for_a_gpu(gpu, monkeypatch):
     options = {}
 
     def recorded(samples, **kwargs):
@@ -75,9 +75,9 @@ def test_memory_is_pinned_for_a_gpu_alone(gpu, monkeypatch):
 
     monkeypatch.setattr(train_loader.torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(train_loader, "DataLoader", recorded)
-    assert take(loader(pin_memory=True), 1)
+    assert take(make_loader(pin_memory=True), 1)
     assert options["pin_memory"] is gpu
-    assert take(loader(), 1)
+    assert take(make_loader(), 1)
     assert options["pin_memory"] is False
 
 
@@ -85,122 +85,124 @@ def test_memory_is_pinned_for_a_gpu_alone(gpu, monkeypatch):
 def test_samples_do_not_depend_on_the_workers(num_workers, prefetch):
     for mapper in drawing, Failing({3}):
         options = {"mapper": mapper, "num_parts": 2, "max_bad_samples": 1}
-        expected = take(loader(**options))
+        expected = take(make_loader(**options))
         workers = {"num_workers": num_workers, "prefetch": prefetch}
-        assert take(loader(**options, **workers)) == expected
+        assert take(make_loader(**options, **workers)) == expected
 
 
-def test_samples_do_not_depend_on_this_process():
-    expected = take(loader())
+def test_samples_depend_only_on_the_seed_of_the_loader():
+    expected = take(make_loader())
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     before = torch.get_rng_state()
-    assert take(loader()) == expected
+    assert take(make_loader()) == expected
     assert torch.equal(torch.get_rng_state(), before)
-    assert take(loader(seed=6)) != expected
+    assert take(make_loader(seed=6)) != expected
 
 
-def test_an_image_is_drawn_anew_each_time():
-    samples = sum(take(loader(), 30), [])
+def test_augmentation_of_an_image_differs_each_time():
+    samples = sum(take(make_loader(), 30), [])
     assert len({sample["drawn"] for sample in samples}) == len(samples)
 
 
-def test_orientations_are_apart_if_wanted():
+def test_orientations_are_grouped_if_wanted():
     def kinds(parts):
         heights = {image["file_name"]: image["height"] for image in IMAGES}
         return [{heights[sample["file_name"]] for sample in part} for part in parts]
 
-    assert all(len(kind) == 1 for kind in kinds(take(loader(), 20)))
-    assert any(len(kind) == 2 for kind in kinds(take(loader(group_by_orientation=False), 20)))
+    assert all(len(kind) == 1 for kind in kinds(take(make_loader(), 20)))
+    assert any(len(kind) == 2 for kind in kinds(take(make_loader(group_by_orientation=False), 20)))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("done", range(6))
-def test_resuming_goes_on_with_the_first_batch_not_used_up(tmp_path, num_workers, done):
+def test_resuming_continues_with_the_first_incomplete_batch(tmp_path, num_workers, done):
     options = {"num_parts": 2, "num_workers": num_workers}
-    expected = take(loader(**options), 10)
-    first = loader(**options)
+    expected = take(make_loader(**options), 10)
+    first = make_loader(**options)
     assert take(first, done) == expected[:done]
     torch.save(first.state_dict(), tmp_path / "state.pth")
-    second = loader(**options)
+    second = make_loader(**options)
     second.load_state_dict(torch.load(tmp_path / "state.pth", weights_only=True))
-    begin = done - done % 2  # a batch of which one part is used begins anew
+    begin = done - done % 2  # a batch of which only one part was used is repeated
     assert take(second, 4) == expected[begin : begin + 4]
 
 
-def test_a_loader_goes_on_where_its_last_iterator_was():
-    expected = take(loader(), 6)
-    one = loader()
-    assert take(one, 2) + take(one, 4) == expected
+def test_new_iterator_continues_where_the_last_one_stopped():
+    expected = take(make_loader(), 6)
+    loader = make_loader()
+    assert take(loader, 2) + take(loader, 4) == expected
 
 
-def test_a_batch_must_divide():
+def test_batch_size_must_be_a_multiple_of_the_parts():
     for batch_size, num_parts in (4, 3), (0, 1), (-2, 1):
         with pytest.raises(ValueError, match=f"batch of {batch_size} images.*{num_parts} parts"):
-            loader(batch_size=batch_size, num_parts=num_parts)
+            make_loader(batch_size=batch_size, num_parts=num_parts)
 
 
 def test_bad_samples_are_replaced_and_counted_once(caplog):
     bad = {2, 5, 7}
-    one = loader(Failing(bad), max_bad_samples=3)
-    samples = sum(take(one, 30), [])
+    loader = make_loader(Failing(bad), max_bad_samples=3)
+    samples = sum(take(loader, 30), [])
     assert len(samples) == 120
     assert {sample["file_name"] for sample in samples} == {
         image["file_name"] for image in IMAGES if image["number"] not in bad
     }
     assert all(sample.keys() == {"file_name", "drawn"} for sample in samples)
-    assert one.bad_samples == {f"{i}.jpg": f"{i}.jpg is broken" for i in bad}
+    assert loader.bad_samples == {f"{i}.jpg": f"{i}.jpg is broken" for i in bad}
     assert len([r for r in caplog.records if "another image takes its place" in r.message]) == 3
 
 
-def test_other_samples_are_the_same_as_without_bad_ones():
-    expected = sum(take(loader(), 10), [])
-    samples = sum(take(loader(Failing({4}), max_bad_samples=1), 10), [])
+def test_bad_samples_do_not_change_the_others():
+    expected = sum(take(make_loader(), 10), [])
+    samples = sum(take(make_loader(Failing({4}), max_bad_samples=1), 10), [])
     same = [a == b for a, b in zip(samples, expected, strict=True)]
     assert same == [sample["file_name"] != "4.jpg" for sample in expected]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_too_many_bad_samples_end_the_run(num_workers):
-    one = loader(Failing({2, 5, 7}), max_bad_samples=2, num_workers=num_workers)
+    loader = make_loader(Failing({2, 5, 7}), max_bad_samples=2, num_workers=num_workers)
     with pytest.raises(RunError, match="3 samples.*MAX_BAD_SAMPLES is 2") as error:
-        take(one, 30)
+        take(loader, 30)
     for file in "2.jpg", "5.jpg", "7.jpg":
         assert str(error.value).count(f"{file}: {file} is broken") == 1
     assert "check_dataset.py" in str(error.value)
 
 
-def test_a_good_image_among_few_is_found():
-    """However often it is asked for: a run must not end by chance."""
+def test_the_only_good_image_is_always_found():
+    """A run must not end by chance, however many replacements it needs."""
     images = IMAGES[:2]
-    samples = sum(take(loader(Failing({0}), images, max_bad_samples=1), 800), [])
+    samples = sum(take(make_loader(Failing({0}), images, max_bad_samples=1), 800), [])
     assert {sample["file_name"] for sample in samples} == {"1.jpg"}
 
 
 @pytest.mark.parametrize("num_images", [1, 3, 11])
-def test_bad_images_only(num_images):
-    one = loader(Failing(range(20)), IMAGES[:num_images], max_bad_samples=1000)
+def test_a_run_of_bad_images_ends_the_loading(num_images):
+    loader = make_loader(Failing(range(20)), IMAGES[:num_images], max_bad_samples=1000)
     with pytest.raises(RunError, match=r"\d+ images in a row cannot be used:(\n  \d+.jpg: .*)+"):
-        take(one, 1)
+        take(loader, 1)
 
 
-def test_bad_samples_are_in_the_state():
-    first = loader(Failing({2, 5}), max_bad_samples=2)
+def test_bad_samples_are_part_of_the_state():
+    first = make_loader(Failing({2, 5}), max_bad_samples=2)
     take(first, 10)
-    second = loader(Failing({2, 5, 7}), max_bad_samples=2)
+    second = make_loader(Failing({2, 5, 7}), max_bad_samples=2)
     second.load_state_dict(first.state_dict())
     assert second.bad_samples == first.bad_samples
     with pytest.raises(RunError, match="3 samples(.|\n)*2.jpg"):
         take(second, 30)
 
 
-def test_what_is_no_file_error_ends_the_run():
+def test_errors_other_than_bad_samples_end_the_run():
     with pytest.raises(RunError, match="4.jpg is broken.*\n.*check_dataset"):
-        take(loader(Failing({4}, ValueError), max_bad_samples=100), 20)
-    with pytest.raises(KeyError):  # a mistake in the program keeps its traceback
-        take(loader(Failing({4}, KeyError), max_bad_samples=100), 20)
+        take(make_loader(Failing({4}, ValueError), max_bad_samples=100), 20)
+    with pytest.raises(KeyError):  # a bug keeps its traceback
+        take(make_loader(Failing({4}, KeyError), max_bad_samples=100), 20)
 
 
-class TellingPid:
+class RecordingPid:
+    """A mapper that appends the id of its process to a file."""
+
     def __init__(self, path):
         self._path = path
 
@@ -210,21 +212,21 @@ class TellingPid:
         return drawing(image)
 
 
-def test_a_killed_worker_is_explained(tmp_path):
-    batches = iter(loader(TellingPid(tmp_path / "pid"), num_workers=1))
+def test_killed_worker_is_explained(tmp_path):
+    batches = iter(make_loader(RecordingPid(tmp_path / "pid"), num_workers=1))
     next(batches)
     os.kill(int((tmp_path / "pid").read_text().split()[0]), signal.SIGKILL)
-    said = r"data worker \d+ was killed by SIGKILL.*NUM_WORKERS .now 1.*shm"
-    with pytest.raises(RunError, match=said):
+    message = r"data worker \d+ was killed by SIGKILL.*NUM_WORKERS .now 1.*shm"
+    with pytest.raises(RunError, match=message):
         take(batches, 20)
 
 
-# --- files on a disk
+# --- Files on disk
 
 
 @pytest.fixture
 def records(scenes, tmp_path):
-    """Those of the COCO scenes, whose files lie in ``tmp_path``."""
+    """Return records of the COCO scenes, with their files copied to ``tmp_path``."""
     found = []
     for record in DatasetCatalog.get("scenes_coco_panoptic_val"):
         copies = {}
@@ -240,11 +242,11 @@ def scenes_loader(root, monkeypatch, records):
     monkeypatch.chdir(root)
     cfg = load_config("configs/scenes/rsp_panoptic_R18_coco.yaml", ["INPUT.MIN_SIZE_TRAIN", "32,"])
     mapper = PanopticMapper(cfg, "scenes_coco_panoptic_train")
-    return lambda **options: loader(mapper, records, **{"max_bad_samples": 1, **options})
+    return lambda **options: make_loader(mapper, records, **{"max_bad_samples": 1, **options})
 
 
 def with_size(data: bytes, width: int, height: int) -> bytes:
-    """A png whose header claims another size."""
+    """Return a png whose header claims another size."""
     header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
     return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
 
@@ -268,10 +270,11 @@ BREAKS = {
         (key, fault)
         for key in ("file_name", "pan_seg_file_name")
         for fault in (*BREAKS, "missing")
-        if (key, fault) != ("file_name", "damaged")  # zeros are pixels of a jpg, too
+        if (key, fault)
+        != ("file_name", "damaged")  # a jpg with zeros at its end can still be decoded
     ],
 )
-def test_broken_files(records, scenes_loader, key, fault):
+def test_broken_files_are_replaced_or_end_the_run(records, scenes_loader, key, fault):
     path = records[1][key]
     if fault == "missing":
         os.remove(path)
@@ -280,9 +283,9 @@ def test_broken_files(records, scenes_loader, key, fault):
             data = f.read()
         with open(path, "wb") as f:
             f.write(BREAKS[fault](data))
-    one = scenes_loader()
-    samples = sum(take(one, 4), [])
-    ((file, reason),) = one.bad_samples.items()
+    loader = scenes_loader()
+    samples = sum(take(loader, 4), [])
+    ((file, reason),) = loader.bad_samples.items()
     assert file == records[1]["file_name"] and path in reason
     assert file not in {sample["file_name"] for sample in samples}
     with pytest.raises(RunError, match="1 samples.*MAX_BAD_SAMPLES is 0") as error:
@@ -291,28 +294,28 @@ def test_broken_files(records, scenes_loader, key, fault):
 
 
 @pytest.mark.parametrize("key", ["file_name", "pan_seg_file_name"])
-def test_a_header_that_claims_many_pixels(records, scenes_loader, key):
+def test_png_that_claims_to_be_huge_is_a_bad_sample(records, scenes_loader, key):
     with open(records[1]["pan_seg_file_name"], "rb") as f:
         huge = with_size(f.read(), 60000, 60000)
     with open(records[1][key], "wb") as f:
         f.write(huge)
-    one = scenes_loader()
-    take(one, 4)
-    ((file, reason),) = one.bad_samples.items()
+    loader = scenes_loader()
+    take(loader, 4)
+    ((file, reason),) = loader.bad_samples.items()
     assert records[1][key] in reason and "3600000000 pixels" in reason
 
 
-def test_a_label_of_another_size(records, scenes_loader):
+def test_label_of_another_size_is_a_bad_sample(records, scenes_loader):
     path = records[1]["pan_seg_file_name"]
     cv2.imwrite(path, cv2.imread(path)[:-2])
-    one = scenes_loader()
-    take(one, 4)
-    ((_, reason),) = one.bad_samples.items()
+    loader = scenes_loader()
+    take(loader, 4)
+    ((_, reason),) = loader.bad_samples.items()
     assert path in reason and "128x64" in reason and "128x62" in reason
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_id_that_is_not_listed_ends_the_run(records, scenes_loader, num_workers):
+def test_id_missing_in_segments_info_ends_the_run(records, scenes_loader, num_workers):
     path = records[1]["pan_seg_file_name"]
     png = cv2.imread(path)
     png[:5] = 1, 2, 3
@@ -322,8 +325,8 @@ def test_an_id_that_is_not_listed_ends_the_run(records, scenes_loader, num_worke
 
 
 @pytest.mark.parametrize("fault", BREAKS)
-def test_mappers_of_detectron2(records, fault):
-    """They let the errors of Pillow through, which are of many kinds."""
+def test_bad_files_are_found_under_mappers_of_detectron2(records, fault):
+    """These mappers pass on the errors of Pillow, which are of many kinds."""
     cfg = get_cfg()
     path = records[1]["pan_seg_file_name"]
     images = [{"file_name": r["pan_seg_file_name"], "height": 64, "width": 128} for r in records]
@@ -332,18 +335,18 @@ def test_mappers_of_detectron2(records, fault):
     for broken in BREAKS[fault](data), with_size(data, 60000, 60000):
         with open(path, "wb") as f:
             f.write(broken)
-        one = loader(DatasetMapper(cfg, True, augmentations=[]), images, max_bad_samples=1)
-        take(one, 4)
-        assert list(one.bad_samples) == [path]
+        loader = make_loader(DatasetMapper(cfg, True, augmentations=[]), images, max_bad_samples=1)
+        take(loader, 4)
+        assert list(loader.bad_samples) == [path]
 
 
-def test_counts_of_other_processes(tmp_path):
-    one = loader(max_bad_samples=1)
-    one.count_bad_sample("a.jpg", "broken")
-    one.count_bad_sample("a.jpg", "broken")
-    assert json.dumps(one.bad_samples) == '{"a.jpg": "broken"}'
+def test_bad_samples_of_other_processes_are_counted_once(tmp_path):
+    loader = make_loader(max_bad_samples=1)
+    loader.count_bad_sample("a.jpg", "broken")
+    loader.count_bad_sample("a.jpg", "broken")
+    assert json.dumps(loader.bad_samples) == '{"a.jpg": "broken"}'
     with pytest.raises(RunError, match="a.jpg: broken\n  b.jpg: gone"):
-        one.count_bad_sample("b.jpg", "gone")
+        loader.count_bad_sample("b.jpg", "gone")
 
 
 FEW = settings(max_examples=50, deadline=None)
@@ -357,13 +360,9 @@ SAMPLERS = {
 }
 
 
-def take_batches(iterable, number):
-    return list(itertools.islice(iterable, number))
-
-
 @st.composite
 def plans(draw):
-    """A function that makes equal plans of a batch size."""
+    """Draw a function from a batch size to equal plans."""
     size = draw(st.integers(2, 30))
     kind = draw(st.sampled_from(sorted(SAMPLERS)))
     groups = draw(st.none() | st.lists(st.integers(0, 2), min_size=size, max_size=size))
@@ -374,13 +373,13 @@ def plans(draw):
 @given(plans(), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
 def test_processes_and_parts_share_a_batch(make, world_size, num_parts, each):
     batch_size = world_size * num_parts * each
-    batches = take_batches(make(batch_size), 5)
+    batches = take(make(batch_size), 5)
     seen = [[] for _ in batches]
     for rank in range(world_size):
         sampler = PartSampler(
             make(batch_size), rank=rank, world_size=world_size, num_parts=num_parts
         )
-        parts = take_batches(sampler, num_parts * len(batches))
+        parts = take(sampler, num_parts * len(batches))
         assert {len(part) for part in parts} == {each}
         assert len(sampler.states) == len(batches)
         for number, part in enumerate(parts):
@@ -394,20 +393,20 @@ def test_every_image_once_an_epoch(size, batch_size, data):
     groups = data.draw(st.none() | st.lists(st.integers(0, 1), min_size=size, max_size=size))
     plan = BatchPlan(TrainingSampler(size, seed=0), batch_size, groups)
     epochs = 3
-    keys = [key for batch in take_batches(plan, -(-epochs * size // batch_size)) for key in batch]
+    keys = [key for batch in take(plan, -(-epochs * size // batch_size)) for key in batch]
     waiting = plan.state_dict()["waiting"]
     keys += [SampleKey(*key) for keys in waiting.values() for key in keys]
     positions = sorted(key.position for key in keys)
-    assert positions == list(range(len(positions)))  # nothing is left out
+    assert positions == list(range(len(positions)))  # none is left out
     counts = Counter(key.image for key in keys if key.position < epochs * size)
     assert counts == dict.fromkeys(range(size), epochs)
 
 
 @FEW
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=20), st.integers(1, 5))
-def test_batches_are_of_one_group(groups, batch_size):
+def test_each_batch_has_images_of_one_group(groups, batch_size):
     plan = BatchPlan(TrainingSampler(len(groups), seed=1), batch_size, groups)
-    for batch in take_batches(plan, 12):
+    for batch in take(plan, 12):
         assert len(batch) == batch_size
         assert len({groups[key.image] for key in batch}) == 1
         assert batch == sorted(batch)
@@ -415,46 +414,46 @@ def test_batches_are_of_one_group(groups, batch_size):
 
 @FEW
 @given(plans(), st.integers(1, 6), st.integers(0, 12))
-def test_a_state_continues_exactly(make, batch_size, done):
+def test_loaded_state_continues_exactly(make, batch_size, done):
     plan = make(batch_size)
     batches = iter(plan)
-    take_batches(batches, done)
+    take(batches, done)
     state = plan.state_dict()
-    expected = take_batches(batches, 8)
+    expected = take(batches, 8)
     other = make(batch_size)
     other.load_state_dict(state)
-    assert take_batches(other, 8) == expected
+    assert take(other, 8) == expected
     again = make(batch_size)
-    again.load_state_dict(state)  # which the other one has not changed
-    assert take_batches(again, 8) == expected
+    again.load_state_dict(state)  # the first plan has not changed it
+    assert take(again, 8) == expected
 
 
 @FEW
 @given(plans(), st.integers(1, 8), st.integers(1, 8), st.integers(0, 8))
 def test_another_batch_size_loses_no_sample(make, before, after, done):
     plan = make(before)
-    keys = [key for batch in take_batches(plan, done) for key in batch]
+    keys = [key for batch in take(plan, done) for key in batch]
     other = make(after)
     other.load_state_dict(plan.state_dict())
-    for batch in take_batches(other, 20):
+    for batch in take(other, 20):
         assert len(batch) == after
         keys += batch
     keys += [SampleKey(*key) for keys in other.state_dict()["waiting"].values() for key in keys]
     assert sorted(key.position for key in keys) == list(range(len(keys)))
 
 
-def test_a_state_goes_through_a_file(tmp_path):
+def test_state_can_be_saved_and_loaded(tmp_path):
     plan = BatchPlan(TrainingSampler(9, seed=0), 4, [0, 1, 0] * 3)
-    take_batches(plan, 3)
+    take(plan, 3)
     torch.save(plan.state_dict(), tmp_path / "state.pth")
-    expected = take_batches(plan, 5)
+    expected = take(plan, 5)
     other = BatchPlan(TrainingSampler(9, seed=0), 4, [0, 1, 0] * 3)
     other.load_state_dict(torch.load(tmp_path / "state.pth", weights_only=True))
-    assert take_batches(other, 5) == expected
+    assert take(other, 5) == expected
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)
-def test_the_order_is_the_samplers(kind):
+def test_order_of_images_is_that_of_the_sampler(kind):
     plan = BatchPlan(SAMPLERS[kind](10), 4)
-    indices = [key.image for batch in take_batches(plan, 6) for key in batch]
-    assert indices == take_batches(SAMPLERS[kind](10), 24)
+    indices = [key.image for batch in take(plan, 6) for key in batch]
+    assert indices == take(SAMPLERS[kind](10), 24)

@@ -1,4 +1,4 @@
-"""What stays on the disk when checkpoints are written, fail to be, or are damaged."""
+"""Checkpoints on disk: failed writes, damaged files, the order and the number that is kept."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from eseg_d2.utils.files import write_atomically
 
 
 class State:
-    """Stands for the trainer."""
+    """A stand-in for the trainer."""
 
     def __init__(self, number=0):
         self.number = number
@@ -27,7 +27,7 @@ class State:
         self.number = state["number"]
 
 
-def checkpointer(folder, value=1.0, size=100, state=None):
+def make_checkpointer(folder, value=1.0, size=100, state=None):
     model = nn.Linear(size, 1)
     nn.init.constant_(model.weight, value)
     return SafeCheckpointer(model, str(folder), trainer=state or State(int(value)))
@@ -43,7 +43,7 @@ def files(folder):
 
 @pytest.fixture
 def mounted(tmp_path):
-    """A function that mounts a file system of 1 MiB, or mounts it anew with other options."""
+    """Return a function that mounts a tmpfs with options, or remounts it with others."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -52,7 +52,7 @@ def mounted(tmp_path):
         try:
             done = subprocess.run(command, capture_output=True, text=True)
         except OSError as e:
-            pytest.skip(f"no mount here: {e}")
+            pytest.skip(f"mount cannot be run: {e}")
         if done.returncode:
             pytest.skip(f"mounting is refused: {done.stderr}")
         return folder
@@ -62,70 +62,72 @@ def mounted(tmp_path):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def assert_fails(one, folder, match):
+def assert_fails(checkpointer, folder, match):
+    """Check that saving fails with a helpful message and changes no file; return the message."""
     before = files(folder)
     with pytest.raises(RunError, match=match) as error:
-        one.save("model_0000002", iteration=2)
+        checkpointer.save("model_0000002", iteration=2)
     assert str(folder / "model_0000002.pth") in str(error.value)
     assert "--resume" in str(error.value)
     assert files(folder) == before
     return str(error.value)
 
 
-def test_a_full_disk(mounted):
+def test_full_disk_is_named_and_nothing_is_lost(mounted):
     folder = mounted("size=1m")
-    one = checkpointer(folder, size=100_000)
-    one.save("model_0000001", iteration=1)
+    checkpointer = make_checkpointer(folder, size=100_000)
+    checkpointer.save("model_0000001", iteration=1)
     filler = folder / "filler"
     filler.write_bytes(bytes(500_000))
-    message = assert_fails(one, folder, r"needs 0.4 MiB, and the disk has 0.\d MiB left")
+    message = assert_fails(checkpointer, folder, r"needs 0.4 MiB, and the disk has 0.\d MiB left")
     assert f"The last checkpoint is {folder / 'model_0000001.pth'}" in message
     filler.unlink()
-    one.save("model_0000002", iteration=2)
-    assert checkpointer(folder, size=100_000).resume()["iteration"] == 2
+    checkpointer.save("model_0000002", iteration=2)
+    assert make_checkpointer(folder, size=100_000).resume()["iteration"] == 2
 
 
-def test_a_disk_that_gets_full_while_it_is_written_to(mounted):
-    """The free space is looked at before; another process takes it meanwhile."""
+def test_disk_that_fills_up_during_the_write_is_named(mounted):
+    """Free space is checked in advance, but other processes may take it meanwhile."""
     folder = mounted("size=1m")
-    checkpointer(folder).save("model_0000001", iteration=1)
+    make_checkpointer(folder).save("model_0000001", iteration=1)
 
-    class Taking(State):
-        def state_dict(self):  # bytes that are not counted as tensors
+    class Large(State):
+        def state_dict(self):  # its size is not counted, as it holds no tensors
             return {"text": "x" * 2_000_000}
 
-    one = checkpointer(folder, state=Taking())
-    assert_fails(one, folder, r"cannot be written: .*needs 0.0 MiB, and the disk has 1.0 MiB left")
+    checkpointer = make_checkpointer(folder, state=Large())
+    assert_fails(
+        checkpointer, folder, r"cannot be written: .*needs 0.0 MiB, and the disk has 1.0 MiB left"
+    )
 
 
-def test_a_disk_that_cannot_be_written_to(mounted):
+def test_read_only_disk_is_named(mounted):
     folder = mounted("size=1m")
-    one = checkpointer(folder)
-    one.save("model_0000001", iteration=1)
+    checkpointer = make_checkpointer(folder)
+    checkpointer.save("model_0000001", iteration=1)
     mounted("size=1m,remount,ro")
-    message = assert_fails(one, folder, "Read-only file system")
+    message = assert_fails(checkpointer, folder, "Read-only file system")
     assert "The last checkpoint is" in message
 
 
-def test_a_tag_that_cannot_be_written(tmp_path):
-    """The checkpoint is there and is found all the same."""
-    one = checkpointer(tmp_path)
+def test_checkpoint_is_found_although_its_tag_cannot_be_written(tmp_path):
+    checkpointer = make_checkpointer(tmp_path)
     (tmp_path / "last_checkpoint").mkdir()
     with pytest.raises(RunError, match="last_checkpoint cannot be written"):
-        one.save("model_0000001", iteration=1)
+        checkpointer.save("model_0000001", iteration=1)
     assert names(find_checkpoints(str(tmp_path))) == ["model_0000001.pth"]
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_folder_that_is_gone_is_made_anew(tmp_path):
-    checkpointer(tmp_path / "no-folder").save("model_final", iteration=3)
-    assert checkpointer(tmp_path / "no-folder").resume()["iteration"] == 3
+def test_missing_folder_is_created_unless_a_file_is_in_its_place(tmp_path):
+    make_checkpointer(tmp_path / "no-folder").save("model_final", iteration=3)
+    assert make_checkpointer(tmp_path / "no-folder").resume()["iteration"] == 3
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written: .*There is no checkpoint yet"):
-        checkpointer(tmp_path / "file").save("model_final")
+        make_checkpointer(tmp_path / "file").save("model_final")
 
 
-def test_a_folder_that_is_deleted_while_a_file_is_written(tmp_path):
+def test_folder_deleted_during_a_write_is_created_again(tmp_path):
     folder = tmp_path / "run"
 
     def write(f):
@@ -137,11 +139,11 @@ def test_a_folder_that_is_deleted_while_a_file_is_written(tmp_path):
     assert files(folder) == {"file": b"content"}
 
 
-def test_a_folder_that_is_deleted_during_the_run_ends_it_after_saving(tmp_path):
+def test_deleted_run_folder_ends_the_run_after_a_checkpoint(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "run.json").write_text("{}")
-    hook = CheckpointHook(checkpointer(folder), 2, keep=1)
+    hook = CheckpointHook(make_checkpointer(folder), 2, keep=1)
     hook.trainer = trainer = SimpleNamespace(start_iter=0, iter=0, max_iter=100)
     hook.before_train()
     for trainer.iter in range(3):
@@ -150,21 +152,21 @@ def test_a_folder_that_is_deleted_during_the_run_ends_it_after_saving(tmp_path):
     trainer.iter = 3
     with pytest.raises(RunError, match="was deleted during the run.*model_0000003.pth"):
         hook.after_step()
-    assert checkpointer(folder).resume()["iteration"] == 3
+    assert make_checkpointer(folder).resume()["iteration"] == 3
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_weights_that_are_not_finite(tmp_path, value):
-    checkpointer(tmp_path).save("model_0000001", iteration=1)
-    one = checkpointer(tmp_path)
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, value):
+    make_checkpointer(tmp_path).save("model_0000001", iteration=1)
+    checkpointer = make_checkpointer(tmp_path)
     with torch.no_grad():
-        one.model.weight[0, 3] = value
-    assert_fails(one, tmp_path, "weight is not finite.*diverged")
+        checkpointer.model.weight[0, 3] = value
+    assert_fails(checkpointer, tmp_path, "weight is not finite.*diverged")
     with pytest.raises(RunError, match="not finite"):
-        one.save_weights("model_best_PQ")
+        checkpointer.save_weights("model_best_PQ")
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+def test_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
@@ -180,14 +182,14 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path):
-    one = checkpointer(tmp_path)
-    one.save("model_0000001")
+    checkpointer = make_checkpointer(tmp_path)
+    checkpointer.save("model_0000001")
     before = files(tmp_path)
     (tmp_path / "model_0000002.pth.partial").write_bytes(b"PK")
     (tmp_path / "last_checkpoint.partial").write_bytes(b"")
-    one.remove_leftovers()
+    checkpointer.remove_leftovers()
     assert files(tmp_path) == before
-    checkpointer(tmp_path / "no-folder").remove_leftovers()
+    make_checkpointer(tmp_path / "no-folder").remove_leftovers()
 
 
 def touch(folder, *names_of_files, time=None):
@@ -197,7 +199,7 @@ def touch(folder, *names_of_files, time=None):
         os.utime(folder / name, (moment, moment))
 
 
-def test_order_of_checkpoints(tmp_path):
+def test_checkpoints_are_ordered_by_tag_then_time(tmp_path):
     assert find_checkpoints(str(tmp_path / "no-folder")) == []
     assert find_checkpoints(str(tmp_path)) == []
     others = "model_best_PQ.pth", "model_1.pth", "model_0000009.pth.partial", "R-50.pth", "x.txt"
@@ -208,7 +210,7 @@ def test_order_of_checkpoints(tmp_path):
     tag.write_text("model_final.pth\n")
     expected = ["model_final.pth", "model_0000002.pth", "model_0000005.pth"]
     assert names(find_checkpoints(str(tmp_path))) == expected
-    # as after a folder was moved
+    # the folder has been moved
     tag.write_text("/elsewhere/model_final.pth")
     assert names(find_checkpoints(str(tmp_path))) == expected
     for content in b"model_0000009.pth", b"model_best_PQ.pth", b"", b"\xff\0", b"../x.pth":
@@ -219,34 +221,34 @@ def test_order_of_checkpoints(tmp_path):
     assert names(find_checkpoints(str(tmp_path))) == found
 
 
-def test_order_of_checkpoints_that_were_copied_at_once(tmp_path):
+def test_checkpoints_of_equal_time_are_ordered_by_iteration(tmp_path):
     touch(tmp_path, "model_0000002.pth", "model_final.pth", "model_0000005.pth", time=1)
     expected = ["model_final.pth", "model_0000005.pth", "model_0000002.pth"]
     assert names(find_checkpoints(str(tmp_path))) == expected
 
 
-def test_links_and_folders_that_are_no_checkpoints(tmp_path):
+def test_dangling_links_and_folders_are_not_checkpoints(tmp_path):
     touch(tmp_path, "model_0000001.pth")
     (tmp_path / "model_0000002.pth").symlink_to(tmp_path / "gone.pth")
     (tmp_path / "model_0000003.pth").mkdir()
     assert names(find_checkpoints(str(tmp_path))) == ["model_0000001.pth"]
 
 
-def test_resume_takes_the_tagged_one(tmp_path):
+def test_resume_takes_the_tagged_checkpoint(tmp_path):
     for number in 1, 2:
-        checkpointer(tmp_path, number).save(f"model_000000{number}", iteration=number)
+        make_checkpointer(tmp_path, number).save(f"model_000000{number}", iteration=number)
     (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
-    one = checkpointer(tmp_path, 9)
-    assert one.resume()["iteration"] == 1
-    assert one.checkpointables["trainer"].number == 1
-    assert (one.model.weight == 1).all()
+    checkpointer = make_checkpointer(tmp_path, 9)
+    assert checkpointer.resume()["iteration"] == 1
+    assert checkpointer.checkpointables["trainer"].number == 1
+    assert (checkpointer.model.weight == 1).all()
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\0", b"../elsewhere.pth", b"model_0000007.pth"])
-def test_a_tag_that_names_no_checkpoint_is_said(tmp_path, caplog, content):
-    checkpointer(tmp_path).save("model_0000001", iteration=1)
+def test_tag_that_names_no_checkpoint_is_warned_about(tmp_path, caplog, content):
+    make_checkpointer(tmp_path).save("model_0000001", iteration=1)
     (tmp_path / "last_checkpoint").write_bytes(content)
-    assert checkpointer(tmp_path).resume()["iteration"] == 1
+    assert make_checkpointer(tmp_path).resume()["iteration"] == 1
     assert "last_checkpoint names" in caplog.text and "the newest one is used" in caplog.text
 
 
@@ -259,33 +261,33 @@ def weights_only(path):
 
 
 @pytest.mark.parametrize("spoil", [damage, weights_only])
-def test_resume_falls_back_and_says_so(tmp_path, caplog, spoil):
+def test_resume_falls_back_with_a_warning(tmp_path, caplog, spoil):
     for number in 1, 2, 3:
-        checkpointer(tmp_path, number).save(f"model_000000{number}", iteration=number)
+        make_checkpointer(tmp_path, number).save(f"model_000000{number}", iteration=number)
         os.utime(tmp_path / f"model_000000{number}.pth", (number, number))
     spoil(tmp_path / "model_0000003.pth")
     (tmp_path / "model_0000002.pth").write_bytes(b"")
-    one = checkpointer(tmp_path, 9)
-    assert one.resume()["iteration"] == 1
-    assert one.checkpointables["trainer"].number == 1
-    said = [r.getMessage() for r in caplog.records if r.levelname in ("ERROR", "WARNING")]
-    assert len(said) == 3
-    assert "model_0000003.pth" in said[0] and "model_0000002.pth" in said[1]
-    assert said[2] == f"Resuming from {tmp_path / 'model_0000001.pth'}"
+    checkpointer = make_checkpointer(tmp_path, 9)
+    assert checkpointer.resume()["iteration"] == 1
+    assert checkpointer.checkpointables["trainer"].number == 1
+    messages = [r.getMessage() for r in caplog.records if r.levelname in ("ERROR", "WARNING")]
+    assert len(messages) == 3
+    assert "model_0000003.pth" in messages[0] and "model_0000002.pth" in messages[1]
+    assert messages[2] == f"Resuming from {tmp_path / 'model_0000001.pth'}"
 
 
-def test_resume_with_nothing_to_resume_from(tmp_path):
+def test_resume_without_a_usable_checkpoint_is_refused(tmp_path):
     with pytest.raises(RunError, match="no checkpoint in OUTPUT_DIR.*\n  there is none"):
-        checkpointer(tmp_path).resume()
-    checkpointer(tmp_path).save("model_0000001")
+        make_checkpointer(tmp_path).resume()
+    make_checkpointer(tmp_path).save("model_0000001")
     damage(tmp_path / "model_0000001.pth")
     touch(tmp_path, "model_final.pth")
     with pytest.raises(RunError, match="model_0000001.pth(.|\n)*model_final.pth.*it is empty"):
-        checkpointer(tmp_path).resume()
+        make_checkpointer(tmp_path).resume()
 
 
 def run_hook(folder, first, last, *, keep, period=1, final=100):
-    hook = CheckpointHook(checkpointer(folder), period, keep)
+    hook = CheckpointHook(make_checkpointer(folder), period, keep)
     hook.trainer = trainer = SimpleNamespace(start_iter=first, iter=first, max_iter=final)
     hook.before_train()
     for trainer.iter in range(first, last):
@@ -302,7 +304,7 @@ def test_the_last_few_checkpoints_are_kept(tmp_path):
     assert set(files(tmp_path)) == foreign | last | {"model_0000001.pth", "model_0000003.pth"}
 
 
-def test_a_resumed_run_goes_on_removing(tmp_path):
+def test_resumed_run_keeps_removing_old_checkpoints(tmp_path):
     run_hook(tmp_path, 0, 4, keep=3)
     run_hook(tmp_path, 4, 6, keep=3, final=6)
     found = ["model_final.pth", *(f"model_000000{i}.pth" for i in (4, 3, 2))]
@@ -310,23 +312,23 @@ def test_a_resumed_run_goes_on_removing(tmp_path):
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
-def test_a_checkpoint_that_somebody_removed_is_no_matter(tmp_path):
+def test_checkpoint_removed_by_the_user_is_no_error(tmp_path):
     run_hook(tmp_path, 0, 2, keep=2)
     (tmp_path / "model_0000000.pth").unlink()
     run_hook(tmp_path, 2, 4, keep=1)
     assert names(find_checkpoints(str(tmp_path))) == ["model_0000003.pth"]
 
 
-def test_checkpoints_at_the_end_only(tmp_path):
+def test_period_0_saves_only_at_the_end(tmp_path):
     run_hook(tmp_path, 0, 5, keep=2, period=0, final=5)
     assert names(find_checkpoints(str(tmp_path))) == ["model_final.pth"]
     with pytest.raises(ValueError, match="CHECKPOINTS_TO_KEEP is -1"):
-        CheckpointHook(checkpointer(tmp_path), 1, -1)
+        CheckpointHook(make_checkpointer(tmp_path), 1, -1)
 
 
-def test_processes_that_do_not_write(tmp_path):
-    one = SafeCheckpointer(nn.Linear(2, 2), str(tmp_path), save_to_disk=False)
-    one.save("model_final")
-    one.save_weights("model_best_PQ")
-    one.remove_leftovers()
+def test_processes_other_than_the_first_write_nothing(tmp_path):
+    checkpointer = SafeCheckpointer(nn.Linear(2, 2), str(tmp_path), save_to_disk=False)
+    checkpointer.save("model_final")
+    checkpointer.save_weights("model_best_PQ")
+    checkpointer.remove_leftovers()
     assert not files(tmp_path)

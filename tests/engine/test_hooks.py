@@ -1,4 +1,4 @@
-"""What happens around the steps: evaluation, best weights, validation loss, figures, NaN."""
+"""Hooks around the training steps: evaluation, best weights, validation loss, metrics, NaN."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ def lines(output):
     return [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
 
 
-def test_figures_of_a_run(root, scenes, tmp_path, caplog):
+def test_metrics_are_logged_to_console_and_files(root, scenes, tmp_path, caplog):
     logging.getLogger("eseg_d2").propagate = True
     caplog.set_level(logging.INFO)
     make_trainer(root, tmp_path, "SOLVER.MAX_ITER", 6, "LOGGING.PERIOD", 3).train()
@@ -72,8 +72,8 @@ def test_best_weights_are_kept(root, scenes, tmp_path):
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
-def test_evaluation_does_not_change_the_training(root, scenes, tmp_path):
-    """It draws random numbers, and others than training would."""
+def test_evaluation_does_not_change_training(root, scenes, tmp_path):
+    """Evaluation draws random numbers, which must not change those of training."""
     options = ["SOLVER.MAX_ITER", 4, "DATALOADER.NUM_WORKERS", 0]
     make_trainer(root, tmp_path / "a", *options).train()
     evaluating = ["TEST.EVAL_PERIOD", 1, *VAL, "TEST.VALIDATION_LOSS.ENABLED", True]
@@ -122,7 +122,7 @@ def poison(trainer, iterations):
     trainer.model.register_forward_hook(hook)
 
 
-def test_loss_that_is_not_finite_ends_the_run_with_its_images(root, scenes, tmp_path):
+def test_loss_that_is_not_finite_ends_the_run_and_names_the_images(root, scenes, tmp_path):
     trainer = make_trainer(root, tmp_path, "SOLVER.MAX_ITER", 9, "SOLVER.CHECKPOINT_PERIOD", 2)
     poison(trainer, {4})
     with pytest.raises(RunError) as error:
@@ -138,7 +138,7 @@ def test_loss_that_is_not_finite_ends_the_run_with_its_images(root, scenes, tmp_
     assert (tmp_path / "model_final.pth").exists()
 
 
-def test_steps_that_are_not_finite_may_be_left_out(root, scenes, tmp_path):
+def test_steps_that_are_not_finite_are_skipped_up_to_the_limit(root, scenes, tmp_path):
     options = ["SOLVER.MAX_ITER", 9, "SOLVER.MAX_SKIPPED_STEPS", 2, "SOLVER.CHECKPOINT_PERIOD", 3]
     trainer = make_trainer(root, tmp_path, *options)
     poison(trainer, {1, 4})
@@ -152,13 +152,13 @@ def test_steps_that_are_not_finite_may_be_left_out(root, scenes, tmp_path):
         trainer.train()
 
     trainer = make_trainer(root, tmp_path / "many", *options, resume=True)
-    assert trainer._guard.skipped == 1  # as at the checkpoint of iteration 2
+    assert trainer._guard.skipped == 1  # the count in the checkpoint of iteration 2
     poison(trainer, {4, 5})
     with pytest.raises(RunError, match="iteration 5"):
         trainer.train()
 
 
-def test_nothing_left_to_train_is_said(root, scenes, tmp_path, caplog):
+def test_finished_run_trains_no_more_but_completes_its_evaluation(root, scenes, tmp_path, caplog):
     logging.getLogger("eseg_d2").propagate = True
     make_trainer(root, tmp_path, "SOLVER.MAX_ITER", 3, *VAL).train()
     history = (tmp_path / "evaluations.json").read_text()
@@ -167,12 +167,12 @@ def test_nothing_left_to_train_is_said(root, scenes, tmp_path, caplog):
     assert "Nothing to train: the checkpoint has done 3 iterations" in caplog.text
     assert (tmp_path / "evaluations.json").read_text() == history
     assert (tmp_path / "model_final.pth").read_bytes() == final
-    (tmp_path / "evaluations.json").unlink()  # killed while it evaluated
+    (tmp_path / "evaluations.json").unlink()  # as if killed during the evaluation
     make_trainer(root, tmp_path, "SOLVER.MAX_ITER", 3, *VAL, resume=True).train()
     assert (tmp_path / "evaluations.json").read_text() == history
 
 
-def test_wandb_that_is_not_there_is_said(root, scenes, tmp_path):
+def test_missing_wandb_is_reported(root, scenes, tmp_path):
     from importlib.util import find_spec
 
     from eseg_d2.engine.writers import require_wandb
@@ -194,6 +194,6 @@ def test_wandb_that_is_not_there_is_said(root, scenes, tmp_path):
         (["TEST.VALIDATION_LOSS.ENABLED", True], "DATASETS.TEST is empty"),
     ],
 )
-def test_values_that_cannot_be(root, scenes, tmp_path, options, message):
+def test_invalid_values_are_named(root, scenes, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         make_trainer(root, tmp_path, *options)

@@ -1,4 +1,4 @@
-"""Several processes: the same run as in one, on one machine, on two, under torchrun and srun."""
+"""Training in several processes, on one or two machines, equals training in one."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from eseg_d2.engine.rendezvous import ProcessRank, rank_from_environment, rendez
 from eseg_d2.utils.errors import RunError
 
 CONFIG = ("--config-file", "configs/scenes/rsp_semantic_R50.yaml")
-# group norm, and images of one size: batch norm and padding of 2 x 2 images are not those of 4
+# Group norm and one image size, as batch norm and padding depend on the images of a process
 OPTIONS = (
     *("MODEL.RESNETS.WIDTH_PER_GROUP", "32", "MODEL.RESNETS.RES2_OUT_CHANNELS", "32"),
     *("MODEL.RESNETS.STEM_OUT_CHANNELS", "32", "MODEL.RESNETS.NORM", "GN"),
@@ -30,7 +30,7 @@ OPTIONS = (
 
 @pytest.fixture(autouse=True)
 def no_process_is_left():
-    """A failed test must not leave a run that goes on for long."""
+    """Kill the processes that a failed test has left running."""
     yield
     while STARTED:
         process = STARTED.pop()
@@ -44,7 +44,7 @@ STARTED = []
 
 
 def start(root, output, *words, launcher=(), before=(), **environment):
-    """train_net.py in the background; its output goes to a file."""
+    """Start train_net.py in the background, with its output written to a file."""
     output.mkdir(exist_ok=True)
     number = len(list(output.glob("console*")))
     command = [*launcher, "train_net.py"] if launcher else [sys.executable, "train_net.py"]
@@ -78,7 +78,7 @@ def curve(output, name="total_loss"):
 
 @pytest.fixture(scope="module")
 def single(root, scenes, tmp_path_factory):
-    """The run in one process."""
+    """Return the folder of the run in one process."""
     output = tmp_path_factory.mktemp("launch") / "single"
     process = start(root, output)
     assert process.wait(300) == 0, console(output)
@@ -94,7 +94,7 @@ def assert_same(output, single):
     assert [evaluation["iteration"] for evaluation in evaluations] == [2, 4]
 
 
-def test_two_processes_are_one(root, single, tmp_path):
+def test_two_processes_equal_one(root, single, tmp_path):
     process = start(root, tmp_path / "run", before=("--num-gpus", "2"))
     assert process.wait(300) == 0, console(tmp_path / "run")
     assert_same(tmp_path / "run", single)
@@ -102,7 +102,7 @@ def test_two_processes_are_one(root, single, tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluation_in_two_processes_gives_the_numbers_of_one(root, single, tmp_path):
+def test_evaluation_in_two_processes_equals_one(root, single, tmp_path):
     weights = ("MODEL.WEIGHTS", single / "model_final.pth")
     process = start(root, tmp_path / "run", *weights, before=("--eval-only", "--num-gpus", "2"))
     assert process.wait(300) == 0, console(tmp_path / "run")
@@ -111,7 +111,7 @@ def test_evaluation_in_two_processes_gives_the_numbers_of_one(root, single, tmp_
 
 
 @pytest.mark.slow
-def test_two_machines_on_loopback(root, single, tmp_path):
+def test_two_machines_equal_one_process(root, single, tmp_path):
     machines = ("--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{free_port()}")
     processes = [
         start(root, tmp_path / "run", before=(*machines, "--machine-rank", str(rank)))
@@ -122,7 +122,7 @@ def test_two_machines_on_loopback(root, single, tmp_path):
 
 
 @pytest.mark.slow
-def test_torchrun(root, single, tmp_path):
+def test_torchrun_equals_one_process(root, single, tmp_path):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
     launcher += ("--master-port", str(free_port()))
     process = start(root, tmp_path / "run", launcher=launcher)
@@ -131,8 +131,8 @@ def test_torchrun(root, single, tmp_path):
 
 
 @pytest.mark.slow
-def test_srun(root, single, tmp_path):
-    """As srun starts two tasks on one node."""
+def test_srun_equals_one_process(root, single, tmp_path):
+    """The environment is that of two tasks on one node."""
     variables = {
         "SLURM_JOB_ID": "7",
         "SLURM_NTASKS": "2",
@@ -156,7 +156,7 @@ def wait_for(output, pattern, seconds=600):
 
 
 @pytest.mark.slow
-def test_killed_process_ends_the_others_and_the_run_resumes(root, single, tmp_path):
+def test_killed_process_ends_the_others_and_the_run_can_be_resumed(root, single, tmp_path):
     output = tmp_path / "run"
     process = start(root, output, "SOLVER.MAX_ITER", "1000", before=("--num-gpus", "2"))
     wait_for(output, "model_*.pth")
@@ -164,9 +164,9 @@ def test_killed_process_ends_the_others_and_the_run_resumes(root, single, tmp_pa
     killed = time.monotonic()
     assert process.wait(60) == 1
     assert time.monotonic() - killed < 60
-    said = console(output)
-    assert "process 1 was killed by SIGKILL" in said and "--resume" in said
-    assert "Traceback" not in said[said.index("iter 2/") :]
+    text = console(output)
+    assert "process 1 was killed by SIGKILL" in text and "--resume" in text
+    assert "Traceback" not in text[text.index("iter 2/") :]
     done = 1 + max(curve(output))
     resumed = start(root, output, "SOLVER.MAX_ITER", str(done + 3), before=("--resume",))
     assert resumed.wait(300) == 0, console(output, 1)
@@ -188,14 +188,14 @@ def test_killed_machine_ends_the_other(root, single, tmp_path, victim):
     wait_for(output, "model_*.pth")
     processes[victim].kill()
     assert processes[1 - victim].wait(60) == 1
-    said = console(output, 1 - victim)
-    assert f"process {victim} of this run has ended too early" in said
-    assert "--resume" in said and "Traceback" not in said
+    text = console(output, 1 - victim)
+    assert f"process {victim} of this run has ended too early" in text
+    assert "--resume" in text and "Traceback" not in text
 
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """A config with a short limit; what is waited for is said soon."""
+    """Return a config with a short timeout, and shorten the time before waiting is logged."""
     from detectron2.config import get_cfg
 
     from eseg_d2.config import add_eseg_config
@@ -209,20 +209,18 @@ def impatient(monkeypatch):
     return cfg
 
 
-def test_first_machine_that_does_not_come_is_named(impatient, caplog):
+def test_first_machine_that_does_not_answer_is_named(impatient, caplog):
     from eseg_d2.engine.launch import _as_rank
-    from eseg_d2.utils.errors import RunError
 
     url = f"tcp://127.0.0.1:{free_port()}"
     with pytest.raises(RunError, match="process 1 has waited for .* process 0 does not answer"):
         _as_rank(ProcessRank(1, 2, 0, 1, url), print, None, impatient)
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) > 1 and all(f"process 0 does not answer at {url}" in line for line in said)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) > 1 and all(f"process 0 does not answer at {url}" in line for line in lines)
 
 
-def test_second_machine_that_does_not_come_is_named(impatient, caplog):
+def test_machine_that_does_not_join_is_named(impatient, caplog):
     from eseg_d2.engine.launch import _as_rank
-    from eseg_d2.utils.errors import RunError
 
     url = f"tcp://127.0.0.1:{free_port()}"
     missing = f"1 of 3 processes have joined at {url}, missing: 1, 2"
@@ -243,7 +241,7 @@ def test_second_machine_that_does_not_come_is_named(impatient, caplog):
         (("SOLVER.MAX_ITER", "5"), ("SOLVER.MAX_ITER", "6"), ("SOLVER.MAX_ITER is 5 and 6",)),
     ],
 )
-def test_machines_with_different_configs_end_at_once(
+def test_machines_with_different_configs_end_before_training(
     root, scenes, tmp_path, first, second, differences
 ):
     machines = ("--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{free_port()}")
@@ -253,13 +251,13 @@ def test_machines_with_different_configs_end_at_once(
     ]
     assert [process.wait(300) for process in processes] == [1, 1]
     for number in 0, 1:
-        said = console(tmp_path / "run", number)
-        assert all(words in said for words in differences), said
-        assert "Traceback" not in said
+        text = console(tmp_path / "run", number)
+        assert all(words in text for words in differences), text
+        assert "Traceback" not in text
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-def test_run_fingerprint(root, scenes):
+def test_fingerprints_of_processes_are_compared(root, scenes):
     from types import SimpleNamespace
 
     from eseg_d2.engine import load_config
@@ -286,27 +284,27 @@ def test_run_fingerprint(root, scenes):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX")
-def test_stopped_process_is_noticed_and_named(root, scenes, tmp_path):
+def test_stopped_process_is_named_after_the_timeout(root, scenes, tmp_path):
     output = tmp_path / "run"
     options = ("SOLVER.MAX_ITER", "100000", "LAUNCH.TIMEOUT_SECONDS", "30")
     process = start(root, output, *options, before=("--num-gpus", "2"))
     wait_for(output, "model_*.pth")
     os.kill(children(process.pid)[1], signal.SIGSTOP)
     assert process.wait(300) == 1
-    said = console(output)
-    assert "process 1 of this run has given no sign of life for 30 s" in said
-    assert "Traceback" not in said[said.index("no sign of life") :]
+    text = console(output)
+    assert "process 1 of this run has given no sign of life for 30 s" in text
+    assert "Traceback" not in text[text.index("no sign of life") :]
 
 
 @pytest.mark.slow
-def test_head_that_takes_some_levels_only(root, scenes, tmp_path):
+def test_head_without_some_levels_trains_in_two_processes(root, scenes, tmp_path):
     levels = ("MODEL.SEM_SEG_HEAD.IN_FEATURES", "['p2','p3','p4']", "SOLVER.MAX_ITER", "2")
     process = start(root, tmp_path / "run", *levels, before=("--num-gpus", "2"))
     assert process.wait(300) == 0, console(tmp_path / "run")
     assert "No head takes p5, p6, p7" in console(tmp_path / "run")
 
 
-def test_unused_levels_are_frozen_and_no_others(root, scenes):
+def test_exactly_the_unused_levels_are_frozen(root, scenes):
     from detectron2.modeling import build_model
 
     from eseg_d2.engine import load_config
@@ -331,7 +329,7 @@ def test_unused_levels_are_frozen_and_no_others(root, scenes):
     assert names and all(name.startswith("backbone.repeats.0.bottom_up") for name in names)
 
 
-def test_places():
+def test_rank_is_read_from_torchrun_and_slurm():
     torchrun = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
     torchrun |= {"MASTER_ADDR": "a", "MASTER_PORT": "1"}
     assert rank_from_environment(torchrun) == ProcessRank(3, 8, 1, 2, "env://")
@@ -348,6 +346,6 @@ def test_places():
 
 @pytest.mark.parametrize("url", ["tcp://first", "tcp://:29500"])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_address_without_a_host_or_port_is_an_error_at_once(url, rank):
+def test_address_without_host_or_port_is_refused_at_once(url, rank):
     with pytest.raises(RunError, match=f"--dist-url {url}: expected tcp://FIRST_MACHINE:PORT"):
         rendezvous(ProcessRank(rank, 2, 0, 1, url), {}, limit=60)

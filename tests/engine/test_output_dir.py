@@ -1,4 +1,4 @@
-"""The folder of a run: of one run at a time, and what is in it is not lost."""
+"""The output folder: it belongs to one run at a time, and nothing in it is lost."""
 
 import errno
 import fcntl
@@ -20,13 +20,13 @@ from eseg_d2.utils.errors import RunError
 
 @pytest.mark.parametrize("name", ["metrics.json", "last_checkpoint", "model_0000005.pth"])
 @pytest.mark.parametrize("make, kind", [(os.mkdir, "a folder"), (os.mkfifo, "not a regular file")])
-def test_entries_that_are_no_files_are_named(tmp_path, name, make, kind):
+def test_folders_and_pipes_in_the_place_of_files_are_named(tmp_path, name, make, kind):
     make(tmp_path / name)
     with pytest.raises(OSError, match=f"{tmp_path / name} is {kind}, .*move it away"):
         require_output_dir(str(tmp_path))
 
 
-def test_other_folders_are_no_matter(tmp_path):
+def test_other_folders_and_dangling_links_are_accepted(tmp_path):
     (tmp_path / "inference").mkdir()
     (tmp_path / "model_0000001.pth").symlink_to(tmp_path / "gone.pth")
     require_output_dir(str(tmp_path))
@@ -34,8 +34,8 @@ def test_other_folders_are_no_matter(tmp_path):
     assert (tmp_path / "new" / "run").is_dir()
 
 
-def test_second_run_is_refused_until_the_first_is_dead(tmp_path):
-    """Even if the first was killed and its data workers live on."""
+def test_second_run_is_refused_while_the_first_lives(tmp_path):
+    """A data worker that outlives a killed run does not keep the folder locked."""
     pids = runs.CONTEXT.SimpleQueue()
     holder = runs.CONTEXT.Process(target=runs.hold, args=(tmp_path, pids))
     holder.start()
@@ -50,15 +50,15 @@ def test_second_run_is_refused_until_the_first_is_dead(tmp_path):
         assert "started at 20" in message and "give another OUTPUT_DIR" in message
         os.kill(pid, signal.SIGKILL)
         holder.join()
-        os.kill(child, 0)  # it lives
+        os.kill(child, 0)  # still alive
         lock_output_dir(str(tmp_path))
     finally:
         os.kill(child, signal.SIGKILL)
-    lock_output_dir(str(tmp_path))  # a process may ask for its own folder again
+    lock_output_dir(str(tmp_path))  # a process may lock its own folder again
     assert f"process {os.getpid()} on" in (tmp_path / "run.lock").read_text()
 
 
-def test_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
+def test_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, caplog):
     def refuse(file, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -67,7 +67,7 @@ def test_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
     assert "cannot be locked" in caplog.text and "let no other run write there" in caplog.text
 
 
-def test_files_that_are_set_aside_have_the_next_number(tmp_path, caplog):
+def test_files_set_aside_get_the_next_number(tmp_path, caplog):
     names = ("metrics.json", "run.json", "evaluations.json")
     set_aside(str(tmp_path), names, "why")
     (tmp_path / "evaluations.json").touch()
@@ -83,7 +83,7 @@ def test_files_that_are_set_aside_have_the_next_number(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("content", [b'{"starts": [', b"\xff\xfe\0\0", b"3"])
-def test_damaged_record_is_kept(tmp_path, content):
+def test_damaged_record_is_set_aside(tmp_path, content):
     path = tmp_path / "run.json"
     path.write_bytes(content)
     assert read_record(str(path), lambda record: isinstance(record, dict)) is None

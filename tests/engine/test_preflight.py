@@ -1,4 +1,4 @@
-"""What is refused before a run starts."""
+"""Checks before a run starts."""
 
 from types import SimpleNamespace
 
@@ -28,13 +28,13 @@ def arguments(**given):
     return SimpleNamespace(**{**defaults, **given})
 
 
-def test_test_time_augmentation_is_for_semantic_models(scenes):
+def test_test_time_augmentation_of_panoptic_models_is_refused(scenes):
     cfg = load_config(CONFIG, ["TEST.AUG.ENABLED", "True"])
     with pytest.raises(ValueError, match="TEST.AUG.ENABLED is for semantic models.*PanopticRCNN"):
         require_inputs(cfg, eval_only=True)
 
 
-def test_class_weights_that_would_be_ignored(scenes):
+def test_class_weights_that_would_be_ignored_are_refused(scenes):
     weights = ["MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS", str([1.0] * 19)]
     require_inputs(load_config("configs/scenes/rsp_semantic_R50.yaml", weights), eval_only=False)
     cfg = load_config("configs/scenes/semantic_fpn_R50.yaml", weights)
@@ -59,7 +59,7 @@ def test_missing_inputs_are_named(scenes):
 def test_launches_that_cannot_work_are_refused(tmp_path):
     cfg = load_config(CONFIG, ["OUTPUT_DIR", str(tmp_path)])
     check_launch(cfg, arguments(), 1)
-    check_launch(cfg, arguments(num_gpus=4), 4)  # processes on the CPU
+    check_launch(cfg, arguments(num_gpus=4), 4)  # four processes on the CPU
     with pytest.raises(ValueError, match="--num-gpus 0 .*expected at least 1"):
         check_launch(cfg, arguments(num_gpus=0), 1)
     with pytest.raises(ValueError, match="--machine-rank 2; expected"):
@@ -81,9 +81,11 @@ def test_launches_that_cannot_work_are_refused(tmp_path):
         check_launch(cfg, arguments(num_gpus=99), 99)
 
 
-def test_run_is_resumed_or_started_and_never_overwritten(tmp_path):
+def test_run_is_resumed_or_started_but_never_overwritten(tmp_path):
     cfg = load_config(CONFIG, ["OUTPUT_DIR", str(tmp_path)])
-    check_launch(cfg, arguments(resume=True), 1)  # as a job that is queued again gives it at first
+    check_launch(
+        cfg, arguments(resume=True), 1
+    )  # the first start of a job that always gives --resume
     tag = tmp_path / "last_checkpoint"
     tag.write_text("model_0000009.pth")
     with pytest.raises(ValueError, match=f"checkpoint that {tag} names is gone"):

@@ -1,3 +1,5 @@
+"""The record of what a run was made from: code, environment and data."""
+
 import json
 import subprocess
 
@@ -17,7 +19,7 @@ def make_cfg(output):
     return cfg
 
 
-def test_what_a_run_was_made_of(root, scenes, tmp_path):
+def test_environment_data_and_commit_are_recorded(root, scenes, tmp_path):
     assert record_start(make_cfg(tmp_path), 0) == []
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["environment"].keys() >= {"python", "cpu", "torch", "detectron2", "timm", "numpy"}
@@ -30,7 +32,7 @@ def test_what_a_run_was_made_of(root, scenes, tmp_path):
         assert run["git"]["commit"] == commit.stdout.strip()
 
 
-def test_changes_since_the_run_began_are_said(scenes, tmp_path):
+def test_changes_since_the_start_of_the_run_are_reported(scenes, tmp_path):
     cfg = make_cfg(tmp_path)
     record_start(cfg, 0)
     path = tmp_path / "run.json"
@@ -40,19 +42,19 @@ def test_changes_since_the_run_began_are_said(scenes, tmp_path):
     run["starts"][0]["world_size"] = 8
     run["git"] = {"commit": "0", "dirty": False}
     path.write_text(json.dumps(run))
-    said = "\n".join(record_start(cfg, 40))
+    changes = "\n".join(record_start(cfg, 40))
     for words in (
         f"Data set {NAME} has changed since the run began (3 images then, 4 now)",
         "torch 1.0 -> ",
         "Processes: 8 then, 1 now",
         "The code has changed",
     ):
-        assert words in said, said
+        assert words in changes, changes
     assert [s["iteration"] for s in json.loads(path.read_text())["starts"]] == [0, 40]
     assert record_start(cfg, 60) == []
 
 
-def test_damaged_record_is_written_anew(scenes, tmp_path):
+def test_damaged_record_is_replaced(scenes, tmp_path):
     (tmp_path / "run.json").write_text('{"starts": [')
     assert record_start(make_cfg(tmp_path), 10) == []
     assert json.loads((tmp_path / "run.json").read_text())["starts"]

@@ -1,4 +1,4 @@
-"""A run that is killed and resumed is the run that was not disturbed."""
+"""A run that is killed and resumed equals an undisturbed one."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def run(config, output, *overrides, **keywords):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_resumed_run_equals_an_undisturbed_one(root, scenes, tmp_path, config):
-    """With evaluation on the way, drop path, proposals that are drawn, an average of weights."""
+    """The run has evaluations, drop path, sampled proposals and averaged weights."""
     options = ["SOLVER.MAX_ITER", "8", "SOLVER.CHECKPOINT_PERIOD", "3", "TEST.EVAL_PERIOD", "4"]
     options += ["MODEL.EFFICIENTNET.DROP_PATH_RATE", "0.2", "MODEL_EMA.ENABLED", "True"]
     options += ["DATASETS.TEST", "('scenes_cityscapes_panoptic_val',)"]
@@ -29,7 +29,7 @@ def test_resumed_run_equals_an_undisturbed_one(root, scenes, tmp_path, config):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(root / config, whole, *options)
     shutil.copytree(whole, broken)
-    # as if it had been killed while it wrote the checkpoint of iteration 5
+    # as if killed while it wrote the checkpoint of iteration 5
     (broken / "model_final.pth").unlink()
     (broken / "model_0000005.pth").write_bytes(b"PK\x03\x04 the beginning")
     (broken / "last_checkpoint").write_text("model_0000005.pth")
@@ -39,18 +39,6 @@ def test_resumed_run_equals_an_undisturbed_one(root, scenes, tmp_path, config):
     assert evaluations[0] == evaluations[1]
 
 
-def written(output):
-    """Whole lines of metrics.json."""
-    path = output / "metrics.json"
-    return path.read_text().count("\n") if path.exists() else 0
-
-
-def wait_for(condition, process):
-    while not condition():
-        assert process.is_alive()
-        time.sleep(0.01)
-
-
 def kill(process):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
@@ -58,11 +46,11 @@ def kill(process):
 
 
 @pytest.mark.slow
-def test_thirty_kills(root, scenes, tmp_path):
-    """At random moments, many while a checkpoint is written: each iteration writes one.
+def test_run_survives_thirty_kills(root, scenes, tmp_path):
+    """The kills come at random moments, many of them while a checkpoint is written.
 
-    The killed run has no end that it could reach before it is killed; how far it has come in the
-    end is how long the undisturbed one is.
+    SOLVER.MAX_ITER is out of reach, so that the run cannot finish before it is killed; the
+    undisturbed run then gets the length that the killed one has reached.
     """
     config = root / "configs/scenes/rsp_semantic_R50.yaml"
     options = [*runs.SMALL_MODEL, "SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.MAX_ITER", "1000000"]
@@ -70,10 +58,10 @@ def test_thirty_kills(root, scenes, tmp_path):
     moments = random.Random(0)
     for _ in range(30):
         seen = len(list(out.glob("*.pth")))
-        lines = written(out)
+        lines = runs.lines_written(out)
         process = runs.start(config, out, *options)
-        # a resumed run first takes lines out
-        wait_for(lambda lines=lines: written(out) > lines, process)
+        # a resumed run first removes lines
+        runs.wait_until(lambda lines=lines: runs.lines_written(out) > lines, process)
         for _ in range(moments.randrange(50)):
             os.listdir(out)
         time.sleep(moments.uniform(0, 0.2))
@@ -88,12 +76,14 @@ def test_thirty_kills(root, scenes, tmp_path):
 
 
 @pytest.mark.parametrize("resume", [True, False])
-def test_run_that_is_killed_before_its_first_checkpoint(root, scenes, tmp_path, resume):
-    """The run that is started then has records of its own; the others are kept."""
+def test_records_of_a_run_killed_before_its_first_checkpoint_are_kept(
+    root, scenes, tmp_path, resume
+):
+    """The next run starts new records and sets the old ones aside."""
     config = root / "configs/scenes/rsp_semantic_R50.yaml"
     options = [*runs.SMALL_MODEL, "SOLVER.CHECKPOINT_PERIOD", "0"]
     process = runs.start(config, tmp_path, *options, "SOLVER.MAX_ITER", "1000000")
-    wait_for(lambda: written(tmp_path) >= 2, process)
+    runs.wait_until(lambda: runs.lines_written(tmp_path) >= 2, process)
     kill(process)
     before = {name: (tmp_path / name).read_bytes() for name in ("metrics.json", "run.json")}
     run(config, tmp_path, *options, "SOLVER.MAX_ITER", "3", resume=resume)

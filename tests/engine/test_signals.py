@@ -1,18 +1,17 @@
-"""Signals end a training after its iteration, with a checkpoint that it goes on from."""
+"""Signals end training after the current iteration, with a checkpoint to resume from."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import runs
 import torch
 
 CONFIG = "configs/scenes/rsp_semantic_R50.yaml"
-# the learning rate does not depend on the length of the run, which a signal decides
+# The signal decides the length of the run, so the learning rate must not depend on it
 STEADY = (*runs.SMALL_MODEL, "SEED", "3", "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR")
 ENDLESS = ("SOLVER.MAX_ITER", "1000000", "SOLVER.STEPS", "()", "SOLVER.CHECKPOINT_PERIOD", "0")
 STATUSES = {"SIGTERM": 143, "SIGUSR1": 138, "SIGINT": 130}
@@ -20,22 +19,8 @@ STATUSES = {"SIGTERM": 143, "SIGUSR1": 138, "SIGINT": 130}
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
 
-def until(condition, process=None, seconds=600):
-    """Wait for an event. The limit is for runs that hang."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        assert process is None or process.is_alive()
-        time.sleep(0.05)
-
-
-def lines(output):
-    path = output / "metrics.json"
-    return path.read_text().count("\n") if path.exists() else 0
-
-
 def stoppable(function, *args):
-    """What a process of a run does; these tests may run where SIGINT is ignored."""
+    """Call a function as a run does, even where these tests run with SIGINT ignored."""
     from eseg_d2.engine.signals import stop_signals
 
     with stop_signals(even_ignored=True):
@@ -49,10 +34,10 @@ def start(function, *args):
 
 
 @pytest.mark.parametrize("name", STATUSES)
-def test_signal_loses_nothing(root, scenes, tmp_path, name):
+def test_signal_saves_the_iteration_and_the_run_can_be_resumed(root, scenes, tmp_path, name):
     output = tmp_path / "run"
     process = start(runs.train, root / CONFIG, output, *STEADY, *ENDLESS)
-    until(lambda: lines(output) > 1, process)
+    runs.wait_until(lambda: runs.lines_written(output) > 1, process)
     os.kill(process.pid, getattr(signal, name))
     process.join()
     assert process.exitcode == STATUSES[name]
@@ -69,7 +54,7 @@ def test_signal_loses_nothing(root, scenes, tmp_path, name):
 
 
 def evaluate_until_told(config, output, *overrides):
-    """An evaluation whose first image takes until a signal has come."""
+    """Train with an evaluation whose first image waits for a signal."""
     from eseg_d2.engine.signals import requested
     from eseg_d2.evaluation.semantic import SemanticEvaluator
 
@@ -77,20 +62,20 @@ def evaluate_until_told(config, output, *overrides):
 
     def process_slowly(self, inputs, outputs):
         (output / "evaluating").touch()
-        until(requested)
+        runs.wait_until(requested)
         process(self, inputs, outputs)
 
     SemanticEvaluator.process = process_slowly
     runs.train(config, output, *overrides)
 
 
-@pytest.mark.parametrize("max_iter", [2, 1000])  # the last evaluation, and one on the way
-def test_signal_during_an_evaluation(root, scenes, tmp_path, max_iter):
+@pytest.mark.parametrize("max_iter", [2, 1000])  # the final evaluation, and an earlier one
+def test_evaluation_ended_by_a_signal_is_repeated(root, scenes, tmp_path, max_iter):
     output = tmp_path / "run"
     options = (*STEADY, *ENDLESS, "SOLVER.MAX_ITER", max_iter, "TEST.EVAL_PERIOD", "2")
     options += ("DATASETS.TEST", "('scenes_cityscapes_panoptic_val',)")
     process = start(evaluate_until_told, root / CONFIG, output, *options)
-    until(lambda: (output / "evaluating").exists(), process)
+    runs.wait_until(lambda: (output / "evaluating").exists(), process)
     os.kill(process.pid, signal.SIGTERM)
     process.join()
     assert process.exitcode == 143
@@ -111,15 +96,15 @@ def note_signals(folder, training):
 
     with finish_iterations() if training else nullcontext():
         (folder / "ready").touch()
-        until(requested)
+        runs.wait_until(requested)
         (folder / "noted").touch()
         signal.pause()
 
 
 @pytest.mark.parametrize("name", STATUSES)
-def test_signal_ends_at_once_what_is_no_training(tmp_path, name):
+def test_signal_outside_training_ends_the_process_at_once(tmp_path, name):
     process = start(note_signals, tmp_path, False)
-    until((tmp_path / "ready").exists, process)
+    runs.wait_until((tmp_path / "ready").exists, process)
     os.kill(process.pid, getattr(signal, name))
     process.join()
     assert process.exitcode == STATUSES[name]
@@ -128,9 +113,9 @@ def test_signal_ends_at_once_what_is_no_training(tmp_path, name):
 
 def test_second_interrupt_ends_at_once(tmp_path):
     process = start(note_signals, tmp_path, True)
-    until((tmp_path / "ready").exists, process)
+    runs.wait_until((tmp_path / "ready").exists, process)
     os.kill(process.pid, signal.SIGINT)
-    until((tmp_path / "noted").exists, process)
+    runs.wait_until((tmp_path / "noted").exists, process)
     os.kill(process.pid, signal.SIGINT)
     process.join()
     assert process.exitcode == -signal.SIGINT
@@ -155,7 +140,7 @@ def is_gone(pid):
 
 @pytest.fixture
 def train_net(root, scenes, tmp_path):
-    """Starts train_net.py as the head of a group, or with SIGINT ignored as job scripts may do."""
+    """Return a function that starts train_net.py in a new session and waits for its first line."""
     started = []
 
     def begin(*before, ignoring_interrupts=False):
@@ -175,7 +160,7 @@ def train_net(root, scenes, tmp_path):
                 preexec_fn=prepare,
             )
         started.append(process)
-        until(lambda: lines(tmp_path / "run") or process.poll() is not None)
+        runs.wait_until(lambda: runs.lines_written(tmp_path / "run") or process.poll() is not None)
         assert process.poll() is None, (tmp_path / "console.txt").read_text()
         started.extend(descendants(process.pid))
         return process
@@ -189,10 +174,10 @@ def train_net(root, scenes, tmp_path):
 
 
 def assert_stopped(folder, name, processes):
-    """All processes have saved the same iteration, said so without a traceback, and are gone."""
-    said = (folder / "console.txt").read_text()
-    assert "Traceback" not in said, said
-    assert f"train_net.py: {name} ended the run" in said and "--resume continues" in said
+    """Check that the run saved one checkpoint of all processes, without a traceback."""
+    console = (folder / "console.txt").read_text()
+    assert "Traceback" not in console, console
+    assert f"train_net.py: {name} ended the run" in console and "--resume continues" in console
     (checkpoint,) = (folder / "run").glob("model_*.pth")
     states = torch.load(checkpoint, weights_only=False)["trainer"]["random_states"]
     assert len(states) == processes
@@ -205,7 +190,7 @@ def test_sigterm_reaches_all_processes_of_a_job_that_ignores_sigint(train_net, t
     below = descendants(process.pid)
     os.kill(process.pid if whom == "parent" else runs.children(process.pid)[1], signal.SIGTERM)
     assert process.wait() == 143
-    until(lambda: all(map(is_gone, below)))
+    runs.wait_until(lambda: all(map(is_gone, below)))
     assert_stopped(tmp_path, "SIGTERM", 2)
 
 
@@ -215,15 +200,15 @@ def test_processes_end_when_their_parent_is_killed(train_net, tmp_path):
     below = descendants(process.pid)
     process.kill()
     process.wait()
-    until(lambda: all(map(is_gone, below)))
+    runs.wait_until(lambda: all(map(is_gone, below)))
     assert len(list((tmp_path / "run").glob("model_*.pth"))) == 1
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_interrupt_of_a_terminal_finishes_the_iteration(train_net, tmp_path, processes):
+def test_ctrl_c_finishes_the_iteration(train_net, tmp_path, processes):
     process = train_net("--num-gpus", str(processes))
     below = descendants(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait() == 130
-    until(lambda: all(map(is_gone, below)))
+    runs.wait_until(lambda: all(map(is_gone, below)))
     assert_stopped(tmp_path, "SIGINT", processes)

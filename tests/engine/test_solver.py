@@ -1,4 +1,4 @@
-"""A resumed run follows its own configuration."""
+"""A resumed run follows its own config."""
 
 import pytest
 from runs import SMALL_MODEL, TINY
@@ -22,18 +22,18 @@ def rate_of(trainer):
 
 @pytest.fixture
 def run(root, scenes, tmp_path):
-    """A run of 4 iterations of 10, with LR 0.1, constant but for a step at iteration 8."""
+    """Run 4 of 10 iterations, with a learning rate of 0.1 and a step at iteration 8."""
     schedule = ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "(8,)")
     trainer = make_trainer(
         root, tmp_path, "SOLVER.MAX_ITER", 10, "SOLVER.CHECKPOINT_PERIOD", 4, *schedule
     )
-    trainer.max_iter = 5  # the checkpoint of iteration 3 is what the tests go on from
+    trainer.max_iter = 5  # the tests continue from the checkpoint of iteration 3
     trainer.train()
     (tmp_path / "model_final.pth").unlink()
     return tmp_path, schedule
 
 
-def test_rates_of_the_configuration_count(root, run, caplog):
+def test_resumed_run_takes_solver_values_from_its_config(root, run, caplog):
     output, schedule = run
     same = make_trainer(root, output, "SOLVER.MAX_ITER", 10, *schedule)
     assert (same.start_iter, rate_of(same)) == (4, pytest.approx(0.1))
@@ -49,8 +49,8 @@ def test_rates_of_the_configuration_count(root, run, caplog):
     assert rate_of(changed) == pytest.approx(0.002)
 
 
-def test_other_number_of_processes_scales_by_the_linear_rule(root, run):
-    """The run had 2 images an update with 2 processes; this process alone has 1."""
+def test_other_number_of_processes_scales_the_schedule(root, run):
+    """The run had 2 processes with 2 images per update; one process alone has 1 image."""
     output, schedule = run
     scaled = make_trainer(
         root, output, "SOLVER.MAX_ITER", 10, *schedule, "SOLVER.REFERENCE_WORLD_SIZE", 2
@@ -65,7 +65,7 @@ def test_other_number_of_processes_scales_by_the_linear_rule(root, run):
     assert state["position"] >= before + 12
 
 
-def test_checkpoint_beyond_the_end_resumes_with_any_schedule(root, run):
+def test_checkpoint_beyond_max_iter_resumes_with_any_schedule(root, run):
     output, _ = run
     for name in "WarmupPolyLR", "WarmupCosineLR", "WarmupMultiStepLR":
         options = ("SOLVER.LR_SCHEDULER_NAME", name, "SOLVER.STEPS", "()", "SOLVER.MAX_ITER", 2)
@@ -73,7 +73,7 @@ def test_checkpoint_beyond_the_end_resumes_with_any_schedule(root, run):
         assert trainer.start_iter == 4
 
 
-def test_schedule_goes_on_to_a_later_end(root, scenes, tmp_path):
+def test_schedule_extends_to_a_larger_max_iter(root, scenes, tmp_path):
     polynomial = ("SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR")
     make_trainer(root, tmp_path, *polynomial, "SOLVER.MAX_ITER", 2).train()
     longer = make_trainer(root, tmp_path, *polynomial, "SOLVER.MAX_ITER", 5)

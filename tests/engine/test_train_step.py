@@ -1,3 +1,5 @@
+"""The training step: batches in parts, steps that are not finite, mixed precision, clipping."""
+
 import copy
 
 import pytest
@@ -22,7 +24,7 @@ def step_of(model, lr=0.1, **options):
 
 
 def sample(ignored, seed):
-    """An image of which the given share of the pixels is not labelled."""
+    """Return a sample of which a share of the pixels is not labelled."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 19, (64, 64), generator=generator)
     labels[: int(64 * ignored)] = 255
@@ -31,8 +33,8 @@ def sample(ignored, seed):
 
 
 @pytest.mark.parametrize("kind", ["RSPHead", "ESegHead"])
-def test_parts_give_the_update_of_the_whole_batch(root, kind):
-    """Though one part has hardly a labelled pixel, and another none."""
+def test_batch_in_parts_gives_the_update_of_the_whole(root, kind):
+    """Some images have few labelled pixels, or none."""
     path = str(root / "configs/scenes/rsp_semantic_R50.yaml")
     options = [*SMALL_MODEL, *NO_NORMS, "MODEL.SEM_SEG_HEAD.NAME", kind, "MODEL.ESEG_HEAD.NORM", ""]
     whole = Trainer.build_model(load_config(path, options))
@@ -46,7 +48,7 @@ def test_parts_give_the_update_of_the_whole_batch(root, kind):
 
 
 class Toy(nn.Module):
-    """Its loss or its gradient is NaN for samples that say so."""
+    """A model whose loss or gradient is not finite for some samples."""
 
     def __init__(self):
         super().__init__()
@@ -83,7 +85,7 @@ def test_step_that_is_not_finite_changes_nothing(bad):
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
 
-def test_gradient_norm_is_that_before_clipping():
+def test_gradient_norm_is_measured_before_clipping():
     step = step_of(Toy(), clipping=lambda parameters: [p.grad.zero_() for p in parameters])
     before = copy.deepcopy(step.model.state_dict())
     assert step.run([toy_batch()])["grad_norm"] > 0
@@ -91,7 +93,7 @@ def test_gradient_norm_is_that_before_clipping():
 
 
 @pytest.mark.parametrize("config", ["rsp_semantic_R50", "rsp_panoptic_R18_cityscapes", "eseg_s"])
-def test_mixed_precision_on_a_cpu(root, scenes, tmp_path, config):
+def test_mixed_precision_trains_on_a_cpu(root, scenes, tmp_path, config):
     options = ["SOLVER.AMP.ENABLED", "True", "SOLVER.MAX_ITER", "3", "DATASETS.TEST", "()"]
     options += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"]
     options += ["INPUT.MIN_SIZE_TRAIN", "(64, 64)", "OUTPUT_DIR", str(tmp_path)]
@@ -109,7 +111,7 @@ def test_mixed_precision_on_a_cpu(root, scenes, tmp_path, config):
 
 
 @pytest.mark.parametrize("kind, value", [("value", 0.01), ("norm", 0.5)])
-def test_clipping_is_that_of_detectron2(root, kind, value):
+def test_clipping_equals_that_of_detectron2(root, kind, value):
     path = str(root / "configs/scenes/rsp_semantic_R50.yaml")
     clip = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", kind]
     clip += ["SOLVER.CLIP_GRADIENTS.CLIP_VALUE", str(value), "MODEL.DEVICE", "cpu"]
@@ -127,7 +129,7 @@ def test_clipping_is_that_of_detectron2(root, kind, value):
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
 
 
-def test_clipping_of_all_gradients_together(root):
+def test_full_model_clipping_bounds_the_norm_of_all_gradients(root):
     path = str(root / "configs/scenes/rsp_semantic_R50.yaml")
     clip = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "2.0"]
     cfg = load_config(path, [*clip, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"])

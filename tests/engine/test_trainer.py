@@ -1,3 +1,5 @@
+"""The trainer: optimizer, moving average, precise batch norm and initial weights."""
+
 import copy
 import json
 import logging
@@ -29,8 +31,8 @@ def test_results_are_strict_json(tmp_path):
     }
 
 
-def test_checkpoints_hold_the_optimizer(root, scenes, tmp_path):
-    """0.6 leaves it out: a resumed run would start with no momentum and another LR."""
+def test_optimizer_is_saved_and_restored(root, scenes, tmp_path):
+    """Detectron2 0.6 leaves it out, so that a resumed run loses its momentum and learning rate."""
     cfg = load_config(
         str(root / "configs/scenes/rsp_panoptic_R18_cityscapes.yaml"),
         ["OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2"]
@@ -69,7 +71,7 @@ def weight_of(model):
     return model.sem_seg_head.predictor.weight.detach().clone()
 
 
-def test_optimizer_has_one_group_for_equal_settings(root):
+def test_parameters_with_equal_settings_share_a_group(root):
     cfg = load_config(
         str(root / "configs/scenes/eseg_lite_s.yaml"), ["SOLVER.WEIGHT_DECAY_NORM", "0.5"]
     )
@@ -88,7 +90,7 @@ def test_optimizer_has_one_group_for_equal_settings(root):
     assert not single
 
 
-def test_optimizer_updates_as_detectron2s(root):
+def test_optimizer_updates_as_that_of_detectron2(root):
     cfg = load_config(
         str(root / "configs/scenes/eseg_lite_s.yaml"), ["SOLVER.WEIGHT_DECAY_NORM", "0.5"]
     )
@@ -109,7 +111,7 @@ def test_optimizer_updates_as_detectron2s(root):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_memory_format_changes_no_prediction(root):
+def test_predictions_do_not_depend_on_the_memory_format(root):
     path = str(root / "configs/scenes/eseg_lite_s.yaml")
     last, first = (
         Trainer.build_model(load_config(path, ["MODEL.CHANNELS_LAST", value])).eval()
@@ -124,7 +126,7 @@ def test_memory_format_changes_no_prediction(root):
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_average_is_what_is_evaluated_and_saved(root, scenes, tmp_path):
+def test_averaged_weights_are_evaluated_and_saved(root, scenes, tmp_path):
     trainer = ema_trainer(root, tmp_path)
     trainer.resume_or_load(resume=False)
     expected, count = None, 0
@@ -152,7 +154,7 @@ def test_average_is_what_is_evaluated_and_saved(root, scenes, tmp_path):
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.6])
-def test_the_average_forgets_its_first_weights(decay):
+def test_average_forgets_its_first_weights(decay):
     model = torch.nn.Linear(1, 1)
     hook, expected = EMAHook(model, decay), None
     for count in range(30):
@@ -165,7 +167,7 @@ def test_the_average_forgets_its_first_weights(decay):
     assert hook.model.weight.item() == pytest.approx(29 - decay / (1 - decay), abs=0.01)
 
 
-def test_average_goes_on_after_resuming(root, scenes, tmp_path):
+def test_average_continues_after_resuming(root, scenes, tmp_path):
     trainer = ema_trainer(root, tmp_path)
     trainer.resume_or_load(resume=False)
     trainer.train()
@@ -176,13 +178,13 @@ def test_average_goes_on_after_resuming(root, scenes, tmp_path):
     key = "sem_seg_head.predictor.weight"
     torch.testing.assert_close(weight_of(resumed.model), saved["training_model"][key])
     torch.testing.assert_close(weight_of(resumed.ema.model), saved["model"][key])
-    resumed.ema.after_step()  # a first update would copy the weights
-    decay = (1 + 2) / (10 + 2)  # after two updates; 0.75 later
+    resumed.ema.after_step()  # the first update of a new average would copy the weights
+    decay = (1 + 2) / (10 + 2)  # the decay after two updates; later it is 0.75
     expected = decay * saved["model"][key] + (1 - decay) * saved["training_model"][key]
     torch.testing.assert_close(weight_of(resumed.ema.model), expected)
 
 
-def test_average_begins_where_a_run_without_one_is_resumed(root, scenes, tmp_path, caplog):
+def test_average_can_start_in_a_resumed_run(root, scenes, tmp_path, caplog):
     logging.getLogger("eseg_d2").propagate = True
     plain = ema_trainer(root, tmp_path, "MODEL_EMA.ENABLED", "False")
     plain.resume_or_load(resume=False)
@@ -199,7 +201,7 @@ def test_average_begins_where_a_run_without_one_is_resumed(root, scenes, tmp_pat
     torch.testing.assert_close(weight_of(resumed.ema.model), before + 1 - 5 / 14)
 
 
-def test_run_goes_on_with_the_weights_in_training_if_the_average_is_switched_off(
+def test_resuming_without_the_average_continues_with_the_trained_weights(
     root, scenes, tmp_path, caplog
 ):
     logging.getLogger("eseg_d2").propagate = True
@@ -221,11 +223,11 @@ def test_run_goes_on_with_the_weights_in_training_if_the_average_is_switched_off
         ("MODEL.BACKBONE.FREEZE_AT", "2"),
     ],
 )
-def test_other_groups_of_the_optimizer_are_named(root, scenes, tmp_path, changed):
+def test_changed_parameter_groups_are_refused_and_named(root, scenes, tmp_path, changed):
     def make(*overrides):
         options = [*SMALL_MODEL, *TINY, "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "2"]
         cfg = load_config(str(root / "configs/scenes/rsp_semantic_R50.yaml"), options)
-        cfg.merge_from_list(overrides)  # after load_config, which freezes no random weights
+        cfg.merge_from_list(overrides)  # load_config would not freeze random weights
         return Trainer(cfg)
 
     trainer = make()
@@ -237,8 +239,8 @@ def test_other_groups_of_the_optimizer_are_named(root, scenes, tmp_path, changed
         assert re.search(rf"{key} \S+ -> {value}", str(error.value)), str(error.value)
 
 
-def test_room_that_a_checkpoint_needs_is_its_size(root, scenes, tmp_path, monkeypatch):
-    """The moving average, and shared memory, count once."""
+def test_estimated_size_of_a_checkpoint_is_its_file_size(root, scenes, tmp_path, monkeypatch):
+    """The moving average is included, and shared memory counts once."""
     trainer = ema_trainer(root, tmp_path, "SOLVER.MAX_ITER", "1")
     trainer.resume_or_load(resume=False)
     trainer.train()
@@ -260,7 +262,7 @@ def test_precise_statistics_are_those_of_the_saved_model(root, scenes, tmp_path)
     )
     trainer.resume_or_load(resume=False)
     trainer.train()
-    # the same batches of a loader that begins anew
+    # a new loader gives the same batches
     expected = copy.deepcopy(trainer.evaluated_model).train()
     batches = iter(trainer.build_train_loader(trainer.cfg))
     with EventStorage():
@@ -306,7 +308,7 @@ def test_new_run_takes_loaded_weights(root, scenes, tmp_path):
     torch.testing.assert_close(weight_of(trainer.ema.model), weight_of(first.model))
 
 
-def test_weights_of_a_backbone_are_loaded_and_its_normalisation_compared(root, scenes, tmp_path):
+def test_backbone_weights_are_loaded_if_the_normalisation_matches(root, scenes, tmp_path):
     import timm
 
     from eseg_d2.modeling.backbone.timm_weights import in_zoo_form
@@ -327,6 +329,6 @@ def test_weights_of_a_backbone_are_loaded_and_its_normalisation_compared(root, s
         )
 
 
-def test_decay_is_checked(root, scenes, tmp_path):
+def test_invalid_decay_is_refused(root, scenes, tmp_path):
     with pytest.raises(ValueError, match="MODEL_EMA.DECAY is 1.5"):
         ema_trainer(root, tmp_path, "MODEL_EMA.DECAY", "1.5")

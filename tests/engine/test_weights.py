@@ -1,4 +1,4 @@
-"""Which weights go into which model, and what is said about it."""
+"""Loading weights into models, and the report on what was loaded."""
 
 import logging
 import pickle
@@ -16,7 +16,7 @@ from eseg_d2.utils.weights_file import UnreadableWeightsError
 
 
 class Segmentor(nn.Module):
-    """A ResNet as the project's models hold it, and a head of some classes."""
+    """A ResNet under the name it has in the project's models, with a predictor."""
 
     def __init__(self, depth=50, num_classes=3, norm="BN", width=4):
         super().__init__()
@@ -57,7 +57,7 @@ def trained():
     return model
 
 
-def test_no_weights():
+def test_empty_path_loads_nothing():
     model = nn.Linear(2, 2)
     before = model.weight.clone()
     assert SafeCheckpointer(model).load_weights("") is None
@@ -65,7 +65,7 @@ def test_no_weights():
     assert torch.equal(model.weight, before)
 
 
-def test_weights_of_the_same_model(tmp_path, trained, caplog):
+def test_weights_of_the_same_model_are_loaded_completely(tmp_path, trained, caplog):
     path = save(tmp_path / "model.pth", trained)
     model = Segmentor()
     total = len(model.state_dict())
@@ -79,8 +79,8 @@ def test_weights_of_the_same_model(tmp_path, trained, caplog):
     summary.require_similar_model()
 
 
-def test_bare_and_wrapped_state_dicts(tmp_path, trained):
-    """As people save them: without "model", or of a DistributedDataParallel."""
+def test_bare_and_wrapped_state_dicts_are_loaded(tmp_path, trained):
+    """A file may have no key "model", or the names of a DistributedDataParallel."""
     torch.save(trained.state_dict(), tmp_path / "bare.pth")
     wrapped = {f"module.{name}": value for name, value in trained.state_dict().items()}
     torch.save({"model": wrapped}, tmp_path / "wrapped.pth")
@@ -90,7 +90,7 @@ def test_bare_and_wrapped_state_dicts(tmp_path, trained):
         assert same(model, trained)
 
 
-def test_the_summary_tells_all(tmp_path, trained):
+def test_summary_counts_loaded_missing_reshaped_and_unused(tmp_path, trained):
     weights = trained.state_dict()
     del weights["sem_seg_head.predictor.bias"]
     weights["extra.layer.weight"] = weights["extra.layer.bias"] = torch.ones(2)
@@ -109,7 +109,7 @@ def test_the_summary_tells_all(tmp_path, trained):
     assert "2 not used (extra.layer.*: 2)" in text
 
 
-def test_other_class_counts(tmp_path, trained, caplog):
+def test_other_class_count_is_refused_but_can_be_fine_tuned(tmp_path, trained, caplog):
     path = save(tmp_path / "model.pth", trained)
     model = Segmentor(num_classes=5)
     with pytest.raises(ValueError, match="do not belong to this model") as error:
@@ -127,7 +127,7 @@ def test_other_class_counts(tmp_path, trained, caplog):
 @pytest.mark.parametrize(
     "other", [{"depth": 101}, {"depth": 34, "width": 64}, {"width": 8}], ids=["101", "34", "width"]
 )
-def test_other_networks_are_refused(tmp_path, trained, other):
+def test_other_depths_and_widths_are_refused(tmp_path, trained, other):
     path = save(tmp_path / "model.pth", trained)
     with pytest.raises(ValueError, match="do not belong to this model"):
         load_weights(Segmentor(**other), str(path))
@@ -136,7 +136,7 @@ def test_other_networks_are_refused(tmp_path, trained, other):
     assert str(path) in str(error.value)
 
 
-def test_another_architecture_is_refused(tmp_path, trained):
+def test_weights_of_an_unrelated_model_are_refused(tmp_path, trained):
     path = save(tmp_path / "model.pth", nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
     with pytest.raises(ValueError, match="another network.*0 of the model's"):
         summary_of(trained, path).require_similar_model()
@@ -144,11 +144,11 @@ def test_another_architecture_is_refused(tmp_path, trained):
         load_weights(trained, str(path))
 
 
-# --- ImageNet weights of Detectron2's zoo
+# --- ImageNet weights of the model zoos
 
 
 def zoo_weights(model):
-    """Names without prefix, with a classifier, as NumPy arrays."""
+    """Return a backbone's weights as in the zoo: NumPy arrays, no prefix, and a classifier."""
     prefix = "backbone.bottom_up."
     weights = {
         name.removeprefix(prefix): value.numpy()
@@ -159,7 +159,7 @@ def zoo_weights(model):
 
 
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
-def test_imagenet_weights_of_the_zoo(tmp_path, norm):
+def test_imagenet_weights_of_detectron2_are_loaded(tmp_path, norm):
     trained = Segmentor(norm=norm)
     path = tmp_path / "R-50.pkl"
     content = {"model": zoo_weights(trained), "__author__": "torchvision"}
@@ -176,8 +176,8 @@ def test_imagenet_weights_of_the_zoo(tmp_path, norm):
         summary_of(Segmentor(depth=101, norm=norm), path).require_similar_model()
 
 
-def test_caffe2_weights(tmp_path):
-    """Of the ImageNet models of Detectron (1): bare arrays with Caffe2's names."""
+def test_caffe2_weights_are_loaded(tmp_path):
+    """The ImageNet models of Detectron 1 are bare arrays with Caffe2's names."""
     trained = Segmentor(norm="FrozenBN")
     caffe2 = {}
     for name, value in zoo_weights(trained).items():
@@ -216,7 +216,7 @@ def test_caffe2_weights(tmp_path):
         assert summary.loaded == len(caffe2) - 1 and not summary.unexpected
 
 
-def test_pycls_weights(tmp_path):
+def test_pycls_weights_are_loaded(tmp_path):
     trained = Segmentor()
     path = tmp_path / "RegNet.pyth"
     weights = {name: torch.from_numpy(value) for name, value in zoo_weights(trained).items()}
@@ -227,7 +227,7 @@ def test_pycls_weights(tmp_path):
     assert same(model, trained, "backbone")
 
 
-# --- what is in a file that can be read, and is no model
+# --- Readable files that hold no model
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_pycls_weights(tmp_path):
     ],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".pyth"])
-def test_contents_that_are_no_weights(tmp_path, content, match, suffix):
+def test_torch_files_without_weights_are_named(tmp_path, content, match, suffix):
     path = tmp_path / f"model{suffix}"
     torch.save(content, path)
     match = match if suffix == ".pth" else "holds"
@@ -268,19 +268,19 @@ def test_contents_that_are_no_weights(tmp_path, content, match, suffix):
     ],
     ids=str,
 )
-def test_pickles_that_are_no_weights(tmp_path, content):
+def test_pickles_without_weights_are_named(tmp_path, content):
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(UnreadableWeightsError, match="holds"):
         SafeCheckpointer(nn.Linear(2, 2)).load_weights(str(path))
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match="gone.pth cannot be read.*no such file"):
         load_weights(nn.Linear(2, 2), str(tmp_path / "gone.pth"))
 
 
-def test_names_that_fit_two_layers(tmp_path):
+def test_ambiguous_names_are_refused(tmp_path):
     model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     path = tmp_path / "model.pkl"
     content = {"model": {"weight": np.ones((2, 2), np.float32)}, "__author__": "me"}
@@ -289,7 +289,7 @@ def test_names_that_fit_two_layers(tmp_path):
         SafeCheckpointer(model).load_weights(str(path))
 
 
-def test_resume_with_another_model(tmp_path):
+def test_resuming_with_another_model_is_refused(tmp_path):
     SafeCheckpointer(Segmentor(), str(tmp_path)).save("model_final")
     with pytest.raises(
         ValueError, match=r"do not belong to this model(.|\n)*3 outputs in the file and 5"

@@ -1,4 +1,4 @@
-"""A data worker that is killed at whatever moment ends the run with a sentence."""
+"""A killed data worker ends the run with one sentence, whatever the run was doing."""
 
 import logging
 import multiprocessing
@@ -13,20 +13,13 @@ from runs import SMALL_MODEL, TINY
 from eseg_d2.engine import Trainer, find_checkpoints, load_config
 from eseg_d2.utils.errors import RunError
 
-AT = 3  # the iteration
+AT = 3  # the iteration of the kill
 
 
 def make_trainer(root, output, *overrides):
     options = [*SMALL_MODEL, *TINY, "DATALOADER.NUM_WORKERS", "2", "OUTPUT_DIR", str(output)]
-    options += [
-        "SOLVER.MAX_ITER",
-        "100000",
-        "SOLVER.CHECKPOINT_PERIOD",
-        "1",
-        "DATALOADER.PREFETCH",
-        "1",
-    ]
-    options += overrides
+    options += ["SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "1"]
+    options += ["DATALOADER.PREFETCH", "1", *overrides]
     return Trainer(load_config(str(root / "configs/scenes/rsp_semantic_R50.yaml"), options))
 
 
@@ -38,7 +31,7 @@ def kill_a_worker():
 
 
 class KilledAt:
-    """A mapper in whose course the worker is killed."""
+    """A mapper that kills its own worker after a number of calls."""
 
     def __init__(self, mapper, calls):
         self._mapper, self._calls = mapper, calls
@@ -86,7 +79,7 @@ def kill_while_loading(trainer, monkeypatch):
     "kill",
     [kill_in_forward, kill_in_backward, kill_while_a_checkpoint_is_written, kill_while_loading],
 )
-def test_dead_worker_ends_the_run_with_a_sentence(
+def test_killed_worker_ends_the_run_with_one_sentence(
     root, scenes, tmp_path, caplog, monkeypatch, kill
 ):
     logging.getLogger("eseg_d2").propagate = True
@@ -99,7 +92,7 @@ def test_dead_worker_ends_the_run_with_a_sentence(
     assert "was killed by SIGKILL" in message and "--resume" in message
     assert "DATALOADER.NUM_WORKERS (now 2" in message and "shm" in message
     assert "disk" not in message and "Exception during training" not in caplog.text
-    # the update that was under way is done, and saved
+    # the current update is completed and saved
     expected = trainer.iter - 1
     assert expected >= AT or kill is kill_while_loading
     newest = find_checkpoints(str(tmp_path))[0]

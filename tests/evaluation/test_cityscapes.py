@@ -1,4 +1,4 @@
-"""Prediction files and Cityscapes' own scores, on perfect and on spoilt predictions."""
+"""Prediction files and the official Cityscapes scores, for perfect and degraded predictions."""
 
 import json
 import math
@@ -22,15 +22,15 @@ from eseg_d2.evaluation.ground_truth import GroundTruth
 NAME = "scenes_cityscapes_panoptic_val"
 
 
-def run(evaluator, name, spoil=lambda output: output):
+def run(evaluator, name, degrade=lambda output: output):
     truth = GroundTruth(name)
     evaluator.reset()
     for file_name in truth.records:
-        evaluator.process([{"file_name": file_name}], [spoil(perfect_output(truth, file_name))])
+        evaluator.process([{"file_name": file_name}], [degrade(perfect_output(truth, file_name))])
     return evaluator.evaluate()
 
 
-def test_perfect_predictions_score_100_officially(scenes, tmp_path):
+def test_perfect_predictions_have_official_scores_of_100(scenes, tmp_path):
     scores = run(CityscapesOfficialEvaluator(NAME, output_dir=str(tmp_path)), NAME)["cityscapes"]
     assert set(scores) >= {"IoU", "iIoU", "IoU_sup", "iIoU_sup", "AP", "AP50", "PQ", "PQ_st"}
     for name, value in scores.items():
@@ -40,7 +40,7 @@ def test_perfect_predictions_score_100_officially(scenes, tmp_path):
 
 
 def shifted(output):
-    """Every map moved by 3 columns."""
+    """Shift every map of an output by 3 columns."""
     segment_map, segments = output["panoptic_seg"]
     segment_map = torch.roll(segment_map, 3, 1)
     present = set(segment_map.unique().tolist())
@@ -50,7 +50,7 @@ def shifted(output):
     return output
 
 
-def test_official_scores_are_those_of_our_evaluators(scenes, tmp_path):
+def test_official_scores_equal_those_of_our_evaluators(scenes, tmp_path):
     official = run(CityscapesOfficialEvaluator(NAME, output_dir=str(tmp_path)), NAME, shifted)
     official = official["cityscapes"]
     ours = run(PanopticQualityEvaluator(NAME), NAME, shifted)["panoptic_seg"]
@@ -61,14 +61,14 @@ def test_official_scores_are_those_of_our_evaluators(scenes, tmp_path):
     assert 0 < official["PQ"] < 99 and 0 < official["IoU"] < 99
 
 
-def test_semantic_model_is_scored_by_pixels_alone(scenes, tmp_path):
+def test_semantic_model_gets_only_semantic_scores(scenes, tmp_path):
     evaluator = CityscapesOfficialEvaluator(NAME, output_dir=str(tmp_path))
     scores = run(evaluator, NAME, lambda output: {"sem_seg": output["sem_seg"]})["cityscapes"]
     assert set(scores) == {"IoU", "iIoU", "IoU_sup", "iIoU_sup"}
     assert not (tmp_path / "panoptic").exists() and not (tmp_path / "panoptic.json").exists()
 
 
-def test_missing_truth_is_named(scenes, tmp_path):
+def test_missing_ground_truth_is_named(scenes, tmp_path):
     evaluator = CityscapesOfficialEvaluator(NAME, output_dir=str(tmp_path))
     metadata = MetadataCatalog.get(NAME)
     gt_dir = metadata.gt_dir
@@ -81,7 +81,7 @@ def test_missing_truth_is_named(scenes, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["cityscapes", "coco"])
-def test_files_hold_dataset_ids(scenes, tmp_path, kind):
+def test_prediction_files_hold_dataset_ids(scenes, tmp_path, kind):
     name = f"scenes_{kind}_panoptic_val"
     assert run(PredictionWriter(name, output_dir=str(tmp_path)), name) is None
     metadata = MetadataCatalog.get(name)

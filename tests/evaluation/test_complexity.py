@@ -1,3 +1,5 @@
+"""Parameters and multiply-adds of the models, counted by other means."""
+
 import json
 
 import pytest
@@ -15,7 +17,7 @@ SEMANTIC = ("rsp_semantic_R50", "rsp_semantic_light_R50", "semantic_fpn_R50", "d
 
 
 def products_by_hooks(model, run):
-    """Multiply-adds of convolutions, linear layers and relations, by their definition."""
+    """Count the multiply-adds of convolutions, linear layers and relations by definition."""
     total = 0
 
     def add(module, inputs, output):
@@ -44,7 +46,7 @@ def products_by_hooks(model, run):
 
 
 @pytest.mark.parametrize("name", SEMANTIC)
-def test_total_is_that_of_hooks(root, name):
+def test_total_equals_a_count_with_hooks(root, name):
     path = str(root / "configs" / "cityscapes" / f"{name}.yaml")
     result = analyze_config(path, (90, 150), [])
     model = build_model(load_config(path, ["MODEL.DEVICE", "cpu"])).eval()
@@ -56,7 +58,7 @@ def test_total_is_that_of_hooks(root, name):
     assert result["params"] == sum(p.numel() for p in model.parameters())
 
 
-def test_convolutions_are_those_of_fvcore(root):
+def test_convolutions_are_counted_as_by_fvcore(root):
     path = str(root / "configs" / "cityscapes" / "semantic_fpn_R50.yaml")
     model = build_model(load_config(path, ["MODEL.DEVICE", "cpu"])).eval()
     count = FlopCountAnalysis(model.backbone, (torch.zeros(1, 3, 64, 96),))
@@ -65,7 +67,7 @@ def test_convolutions_are_those_of_fvcore(root):
     assert macs["backbone"] + macs["pyramid"] == theirs
 
 
-def test_panoptic_parts(root):
+def test_roi_heads_are_counted_once_per_proposal(root):
     path = str(root / "configs" / "cityscapes" / "rsp_panoptic_R50.yaml")
     few, many = (
         analyze_config(path, (64, 128), ["MODEL.RPN.POST_NMS_TOPK_TEST", n])["macs"]
@@ -82,14 +84,14 @@ def test_panoptic_parts(root):
     assert few["roi_heads"] == box + mask
 
 
-def test_what_is_not_counted_is_listed(root):
+def test_uncounted_operations_are_listed(root):
     path = str(root / "configs" / "cityscapes" / "rsp_semantic_light_R50.yaml")
     ops = {u["op"] for u in analyze_config(path, (64, 128), [])["uncounted"]}
     assert {"aten.native_batch_norm", "aten.silu", "aten.exp", "aten.upsample_bilinear2d"} <= ops
     assert not ops & {"aten.convolution", "aten.view", "aten.cat"}
 
 
-def test_command_line(root, tmp_path):
+def test_command_prints_and_writes_the_counts(root, tmp_path):
     out = tmp_path / "counts.json"
     names = ("deeplab_v3_R50", "rsp_semantic_R50", "rsp_semantic_light_R50")
     files = [f"configs/cityscapes/{name}.yaml" for name in names]
@@ -107,7 +109,7 @@ def test_command_line(root, tmp_path):
     assert light <= 0.2 * deeplab
 
 
-def test_unknown_config_is_one_line(root):
+def test_unknown_config_is_reported_in_one_line(root):
     done = python("tools/analyze_model.py", "--config-file", "configs/none.yaml", cwd=root)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("analyze_model.py: no config file")
@@ -116,17 +118,17 @@ def test_unknown_config_is_one_line(root):
 @pytest.mark.parametrize(
     "name, size, params, macs",
     [
-        # as recalled of the paper, within 1 %
+        # from memory of the paper, within 1 %
         ("eseg_s", (1024, 2048), 6.85e6, 34.2e9),
         ("eseg_m", (1024, 2048), 20.00e6, 111.2e9),
         ("eseg_l", (1024, 2048), 70.51e6, 341.7e9),
-        # our configurations
+        # our own variants
         ("eseg_lite_s", (512, 1024), 3.12e6, 4.0e9),
         ("eseg_lite_m", (640, 1280), 4.03e6, 8.4e9),
         ("eseg_lite_l", (1024, 2048), 6.98e6, 37.2e9),
     ],
 )
-def test_eseg_sizes(root, name, size, params, macs):
+def test_eseg_models_have_the_expected_size(root, name, size, params, macs):
     result = analyze_config(str(root / "configs" / "cityscapes" / f"{name}.yaml"), size, [])
     assert result["params"] == pytest.approx(params, rel=0.01)
     assert result["macs"]["total"] == pytest.approx(macs, rel=0.01)

@@ -1,3 +1,5 @@
+"""Box and mask AP: perfect and wrong predictions, and the fast implementation."""
+
 import json
 
 import pytest
@@ -25,7 +27,7 @@ def evaluate(name, folder, change=lambda instances: instances):
     return evaluator.evaluate()
 
 
-def test_oracle_scores_100(name, tmp_path):
+def test_perfect_predictions_score_100(name, tmp_path):
     results = evaluate(name, tmp_path)
     for task in "bbox", "segm":
         assert results[task]["AP"] == pytest.approx(100, abs=1e-6)
@@ -39,27 +41,27 @@ def test_oracle_scores_100(name, tmp_path):
     assert [a["area"] for a in written["annotations"]] == [s["area"] for s in things]
 
 
-def test_fast_evaluation_gives_pycocotools_numbers(name, tmp_path, monkeypatch):
+def test_fast_evaluation_equals_pycocotools(name, tmp_path, monkeypatch):
     rng = torch.Generator().manual_seed(0)
 
-    def spoilt(instances):
+    def degraded(instances):
         instances = instances[torch.rand(len(instances), generator=rng) < 0.7]
         instances.scores = torch.rand(len(instances), generator=rng)
         instances.pred_masks = torch.roll(instances.pred_masks, 2, 2)
         instances.pred_boxes.tensor += 2
         return instances
 
-    fast = evaluate(name, tmp_path, spoilt)
+    fast = evaluate(name, tmp_path, degraded)
     rng.manual_seed(0)
     monkeypatch.setattr(instance, "_faster_coco_eval", lambda: None)
-    plain = evaluate(name, tmp_path, spoilt)
+    plain = evaluate(name, tmp_path, degraded)
     assert 0 < plain["segm"]["AP"] < 100
     for task in "bbox", "segm":
         for figure, value in plain[task].items():
             assert fast[task][figure] == pytest.approx(value, abs=1e-9, nan_ok=True), figure
 
 
-def test_evaluation_really_is_fast(name, tmp_path, monkeypatch):
+def test_fast_implementation_is_used(name, tmp_path, monkeypatch):
     used = []
     faster = instance._faster_coco_eval()
 
@@ -72,7 +74,7 @@ def test_evaluation_really_is_fast(name, tmp_path, monkeypatch):
     assert used == ["bbox", "segm"]
 
 
-def test_wrong_classes_and_no_detections_score_0(name, tmp_path):
+def test_wrong_classes_score_low_and_no_detections_nan(name, tmp_path):
     def shifted(instances):
         things = torch.tensor(GroundTruth(name).label_space.thing_ids)
         place = torch.searchsorted(things, instances.pred_classes)
@@ -81,4 +83,4 @@ def test_wrong_classes_and_no_detections_score_0(name, tmp_path):
 
     assert evaluate(name, tmp_path, shifted)["segm"]["AP"] < 30
     nothing = evaluate(name, tmp_path, lambda instances: instances[:0])
-    assert nothing["segm"]["AP"] != nothing["segm"]["AP"]  # NaN, as Detectron2 has it
+    assert nothing["segm"]["AP"] != nothing["segm"]["AP"]  # NaN, as in Detectron2

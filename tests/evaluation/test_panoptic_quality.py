@@ -1,3 +1,5 @@
+"""Panoptic quality against brute force, cityscapesscripts and Detectron2's evaluator."""
+
 import contextlib
 import io
 import json
@@ -32,7 +34,7 @@ SPACE = LabelSpace(
 
 
 def brute_force(images):
-    """panopticapi's rules, pixel sets and loops: {class: [iou sum, tp, fp, fn]}."""
+    """Apply panopticapi's rules with sets of pixels; return {class: [iou sum, tp, fp, fn]}."""
     sums = {c: [0.0, 0, 0, 0] for c in range(len(CATEGORIES))}
     for truth, truth_segments, prediction, predicted_segments in images:
         truth_sets = [set(np.flatnonzero(truth == i)) for i in range(len(truth_segments))]
@@ -66,7 +68,7 @@ def brute_force(images):
 
 
 def random_map(rng, shape, num_segments):
-    """Blocky random map of segment indices; the last index is void."""
+    """Draw a map of segment indices in noisy blocks; the last index is void."""
     coarse = rng.integers(0, num_segments + 1, (max(shape[0] // 4, 1), max(shape[1] // 4, 1)))
     index = np.kron(coarse, np.ones((4, 4), int))[: shape[0], : shape[1]]
     noise = rng.random(index.shape) < 0.05
@@ -75,7 +77,7 @@ def random_map(rng, shape, num_segments):
 
 
 def compact(index, num_segments):
-    """Drop segments without pixels."""
+    """Renumber the segments that have pixels; return the map and their old indices."""
     used = [i for i in range(num_segments) if (index == i).any()]
     table = np.full(num_segments + 1, len(used))
     table[used] = np.arange(len(used))
@@ -101,7 +103,7 @@ def random_image(rng):
 
 
 def add(statistics, truth, truth_segments, prediction, predicted):
-    """Index maps to maps of the segments' ids, whose pairs are counted."""
+    """Convert index maps to maps of segment ids, and add their pairs to the statistics."""
     ids = [
         np.append([s["id"] for s in segments], 0)[index].astype(np.int64)
         for index, segments in ((truth, truth_segments), (prediction, predicted))
@@ -148,7 +150,7 @@ def to_png(path, index, segments):
 
 @pytest.fixture
 def data_set(tmp_path):
-    """Twelve random images as a registered data set, and predictions for them."""
+    """Register twelve random images; yield the folder, the json and the images with predictions."""
     rng = np.random.default_rng(7)
     images = [random_image(rng) for _ in range(12)]
     content = {"images": [], "annotations": [], "categories": CATEGORIES}
@@ -224,7 +226,7 @@ def test_evaluator_equals_cityscapesscripts(data_set, monkeypatch):
         assert saved[category["name"]]["PQ"] == pytest.approx(expected, abs=1e-9)
 
 
-def test_oracle_scores_100(scenes):
+def test_perfect_predictions_score_100(scenes):
     for kind in "cityscapes", "coco":
         name = f"scenes_{kind}_panoptic_val"
         truth = GroundTruth(name)
@@ -235,7 +237,7 @@ def test_oracle_scores_100(scenes):
         assert results == dict.fromkeys(results, 100.0) and len(results) == 9
 
 
-def test_nonsense_is_refused(data_set):
+def test_inconsistent_predictions_are_refused(data_set):
     folder, _, images = data_set
     evaluator = PanopticQualityEvaluator("test_pq")
     chosen = next(i for i, image in enumerate(images) if len(image[3]) > 1)
@@ -255,7 +257,7 @@ def test_nonsense_is_refused(data_set):
     refused(good, None, "no segments_info")
 
 
-def test_figures_over_no_class_are_nan():
+def test_averages_over_no_class_are_nan():
     statistics = PanopticStatistics(4)
     add(
         statistics,
@@ -269,8 +271,8 @@ def test_figures_over_no_class_are_nan():
 
 
 @pytest.mark.parametrize("kind", ["cityscapes", "coco"])
-def test_detectron2s_evaluator_gives_the_same(scenes, root, monkeypatch, kind):
-    """COCOPanopticEvaluator with panopticapi, for which tests/stand_ins has cityscapesscripts."""
+def test_evaluator_equals_that_of_detectron2(scenes, root, monkeypatch, kind):
+    """COCOPanopticEvaluator imports panopticapi, which is replaced by tests/stand_ins."""
     from detectron2.evaluation import COCOPanopticEvaluator
 
     monkeypatch.syspath_prepend(root / "tests" / "stand_ins")
@@ -282,7 +284,7 @@ def test_detectron2s_evaluator_gives_the_same(scenes, root, monkeypatch, kind):
         for record in DatasetCatalog.get(name):
             output = perfect_output(truth, record["file_name"])
             segment_map, segments = output["panoptic_seg"]
-            segment_map[:, ::5] = segments[0]["id"]  # not quite perfect
+            segment_map[:, ::5] = segments[0]["id"]  # make it imperfect
             output["panoptic_seg"] = segment_map, [dict(s) for s in segments]
             evaluator.process([record], [output])
         results.append(evaluator.evaluate()["panoptic_seg"])

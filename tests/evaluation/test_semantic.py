@@ -1,3 +1,5 @@
+"""Semantic scores: those of Detectron2, perfect predictions and edge cases."""
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from eseg_d2.evaluation.semantic import SemanticEvaluator, iou_results
 NAME = "scenes_cityscapes_panoptic_val"
 
 
-def test_equals_detectron2_on_random_predictions(scenes, tmp_path):
+def test_scores_equal_those_of_detectron2(scenes, tmp_path):
     records = DatasetCatalog.get(NAME)
     for record in records:
         gt = record["file_name"].replace("leftImg8bit", "gtFine")
@@ -44,7 +46,7 @@ def test_equals_detectron2_on_random_predictions(scenes, tmp_path):
 
 @pytest.mark.parametrize("kind", ["cityscapes", "coco"])
 @pytest.mark.parametrize("mode", ["all", "stuff_and_things"])
-def test_oracle_scores_100(scenes, kind, mode):
+def test_perfect_predictions_score_100(scenes, kind, mode):
     name = f"scenes_{kind}_panoptic_val"
     truth = GroundTruth(name, mode)
     evaluator = SemanticEvaluator(name, semantic_classes=mode)
@@ -56,7 +58,7 @@ def test_oracle_scores_100(scenes, kind, mode):
     assert results["IoU-road"] == 100
 
 
-def test_wrong_size_names_the_image(scenes):
+def test_prediction_of_another_size_is_refused_with_its_image(scenes):
     file_name = next(iter(GroundTruth(NAME).records))
     with pytest.raises(ValueError, match=file_name):
         SemanticEvaluator(NAME).process(
@@ -64,6 +66,6 @@ def test_wrong_size_names_the_image(scenes):
         )
 
 
-def test_no_pixel_at_all_is_nan():
+def test_scores_over_no_pixels_are_nan():
     results = iou_results(np.zeros((2, 2), dtype=int), ("a", "b"))
     assert np.isnan(results["mIoU"]) and np.isnan(results["pACC"])

@@ -1,4 +1,4 @@
-"""Weights as safetensors: written by us and by others, and what is wrong with them."""
+"""Weights as safetensors: converted by us, written by others, and damaged."""
 
 import json
 import pickle
@@ -23,7 +23,7 @@ def metadata_of(path):
         return file.metadata()
 
 
-def test_a_converted_model_predicts_the_same(panoptic_model, scene, tmp_path):
+def test_converted_model_predicts_the_same_and_carries_metadata(panoptic_model, scene, tmp_path):
     config, overrides, weights = panoptic_model
     (tmp_path / "results.json").write_text('{"panoptic_seg": {"PQ": 45.0}}')
     source = tmp_path / "model_final.pth"
@@ -39,7 +39,7 @@ def test_a_converted_model_predicts_the_same(panoptic_model, scene, tmp_path):
     assert json.loads(metadata["metrics"]) == {"panoptic_seg": {"PQ": 45.0}}
 
 
-def test_files_of_a_zoo_keep_their_names_matched(tmp_path):
+def test_names_of_zoo_weights_still_match_after_conversion(tmp_path):
     path = tmp_path / "model.pkl"
     values = np.arange(4, dtype=np.float32).reshape(2, 2)
     content = {"weight": values, "bias": values[0]}
@@ -50,7 +50,7 @@ def test_files_of_a_zoo_keep_their_names_matched(tmp_path):
     np.testing.assert_array_equal(model["layer"].weight.detach(), values)
 
 
-def test_shared_and_strided_tensors(tmp_path):
+def test_shared_and_strided_tensors_are_converted(tmp_path):
     values = torch.arange(6.0).reshape(2, 3)
     weights = {"a": values, "b": values, "c": values.t(), "d": values[:, 1]}
     torch.save(weights, tmp_path / "model.pth")
@@ -59,7 +59,7 @@ def test_shared_and_strided_tensors(tmp_path):
     assert all(torch.equal(weights[name], written[name]) for name in weights)
 
 
-def test_a_damaged_config_beside_it_is_said_and_one_that_is_named_refused(tmp_path, caplog):
+def test_damaged_config_is_left_out_unless_asked_for(tmp_path, caplog):
     torch.save({"a": torch.ones(2)}, tmp_path / "model.pth")
     (tmp_path / "config.yaml").write_text("SOLVER: 3")
     path = convert_weights(str(tmp_path / "model.pth"))
@@ -70,7 +70,7 @@ def test_a_damaged_config_beside_it_is_said_and_one_that_is_named_refused(tmp_pa
         convert_weights(str(tmp_path / "model.pth"), str(tmp_path / "out.pth"))
 
 
-def test_files_of_others(tmp_path):
+def test_safetensors_from_elsewhere_are_loaded(tmp_path):
     model = nn.Linear(2, 2)
     path = str(tmp_path / "model.safetensors")
     safetensors.torch.save_file({"weight": torch.ones(2, 2), "bias": torch.zeros(2)}, path)
@@ -107,7 +107,7 @@ TENSOR = '{"a": {"dtype": "F32", "shape": [%s], "data_offsets": [%s]}}'
     ],
     ids=["empty", "text", "header", "json", "size", "cut", "overflow", "overlap", "pickle"],
 )
-def test_damaged_files_are_named(tmp_path, content):
+def test_damaged_safetensors_are_named(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(UnreadableWeightsError, match=f"{path} cannot be read"):

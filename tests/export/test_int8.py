@@ -1,4 +1,4 @@
-"""Files in 8-bit integers: what is quantised, what is measured, and when there is none."""
+"""INT8 export: what is quantised, what is measured, and when no file is written."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 class Small(nn.Module):
-    """Labels by three convolutions, the weights of the last one unfit for integers."""
+    """Three convolutions to labels, of which the last has weights unfit for integers."""
 
     def __init__(self):
         super().__init__()
@@ -28,7 +28,7 @@ class Small(nn.Module):
         self.third = nn.Conv2d(8, 5, 1, bias=False)
         with torch.no_grad():
             nn.init.orthogonal_(self.third.weight)
-            self.second.bias[0] = -100  # this channel is always zero, and its weights are large
+            self.second.bias[0] = -100  # this channel is always zero, but its weights are large
             self.third.weight[:, 0] = 1e4
 
     def forward(self, image):
@@ -37,7 +37,7 @@ class Small(nn.Module):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """(path of the fp32 file, images, Quantizer)."""
+    """Return (path of the fp32 file, images, Quantizer)."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("small") / "small.onnx"
     rng = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def small(tmp_path_factory):
 
 
 def quantised(content, names):
-    """The names of the convolutions whose weights are integers."""
+    """Return the names of the convolutions whose weights are integers."""
     nodes = onnx.load_from_string(content).graph.node
     makers = {name: node.op_type for node in nodes for name in node.output}
     convs = [node for node in nodes if node.op_type == "Conv"]
@@ -57,7 +57,7 @@ def quantised(content, names):
     return [node.name for node in convs if makers.get(node.input[1]) == "DequantizeLinear"]
 
 
-def test_all_convolutions_but_those_to_keep_become_integers(small):
+def test_all_convolutions_but_the_kept_ones_are_quantised(small):
     _, _, quantizer = small
     first, second, third = quantizer.layers
     assert quantised(quantizer.quantize(), quantizer.layers) == [first, second, third]
@@ -67,7 +67,7 @@ def test_all_convolutions_but_those_to_keep_become_integers(small):
         quantizer.quantize([first, "fifth"])
 
 
-def test_weights_have_a_scale_for_each_channel(small):
+def test_weights_have_a_scale_per_channel(small):
     _, _, quantizer = small
     graph = onnx.load_from_string(quantizer.quantize()).graph
     scales = {x.name: onnx.numpy_helper.to_array(x) for x in graph.initializer}
@@ -76,7 +76,7 @@ def test_weights_have_a_scale_for_each_channel(small):
     assert [of[name].shape for name in weights] == [(8,), (8,), (5,)]
 
 
-def test_the_layer_that_suffers_most_is_named_first(small):
+def test_layers_are_ranked_by_their_cost(small):
     path, images, quantizer = small
     fp32 = load_exported(path)
     labels = [fp32(image[None])[0][0] for image in images]
@@ -91,7 +91,7 @@ def test_the_layer_that_suffers_most_is_named_first(small):
 
 @pytest.fixture
 def semantic(root, scenes, tmp_path):
-    """(config, folder of images) of an ESeg model with random weights on street scenes."""
+    """Return (config, folder of images) of an ESeg model with random weights on street scenes."""
     from detectron2.modeling import build_model
 
     path = str(root / "configs/scenes/eseg_lite_s.yaml")
@@ -104,7 +104,7 @@ def semantic(root, scenes, tmp_path):
     return cfg, scenes / "street_scenes/cityscapes/leftImg8bit/train"
 
 
-def test_int8_beside_fp32_is_measured_on_the_validation_set(semantic, tmp_path, monkeypatch):
+def test_int8_is_compared_with_fp32_on_the_validation_set(semantic, tmp_path, monkeypatch):
     cfg, images = semantic
     monkeypatch.setattr(exporter, "MAX_MIOU_LOSS", 100)
     path, info = export_int8(cfg, tmp_path / "out", images, size=(64, 128), keep=["/predictor"])
@@ -120,10 +120,10 @@ def test_int8_beside_fp32_is_measured_on_the_validation_set(semantic, tmp_path, 
     assert path.stat().st_size < 0.5 * (tmp_path / "out/model.onnx").stat().st_size
 
 
-def test_a_model_that_loses_too_much_is_not_written(semantic, tmp_path, monkeypatch):
+def test_model_that_loses_too_much_is_not_written(semantic, tmp_path, monkeypatch):
     cfg, images = semantic
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / exporter.INT8_FILE).write_text("of an earlier export")
+    (tmp_path / "out" / exporter.INT8_FILE).write_text("from an earlier export")
     monkeypatch.setattr(exporter, "MAX_MIOU_LOSS", -100)
     monkeypatch.setattr(exporter, "_costly_layers", lambda quantizer, *_: quantizer.layers[:2])
     with pytest.raises(
@@ -134,7 +134,7 @@ def test_a_model_that_loses_too_much_is_not_written(semantic, tmp_path, monkeypa
     assert not (tmp_path / "out" / exporter.INT8_FILE).exists()
 
 
-def test_any_size_without_a_validation_set(semantic, tmp_path):
+def test_dynamic_sizes_are_exported_without_a_validation_set(semantic, tmp_path):
     cfg, images = semantic
     cfg.DATASETS.TEST = ()
     cfg.INPUT.MIN_SIZE_TEST = 64
@@ -148,7 +148,7 @@ def test_any_size_without_a_validation_set(semantic, tmp_path):
     assert labels.shape == (1, 75, 131)
 
 
-def test_the_relation_stays_in_fp32(root, tmp_path):
+def test_relation_stays_in_fp32(root, tmp_path):
     from detectron2.modeling import build_model
 
     from eseg_d2.export.formats import export_graph
@@ -167,7 +167,7 @@ def test_the_relation_stays_in_fp32(root, tmp_path):
     assert label_agreement(load_onnx(quantizer.quantize()), [image], labels) > 0.5
 
 
-def test_what_cannot_be_quantised_is_told(root, semantic, tmp_path):
+def test_errors_before_quantisation_are_named(root, semantic, tmp_path):
     cfg, images = semantic
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="empty: no image in it"):

@@ -1,4 +1,4 @@
-"""Panoptic export: the graph, the files, and the merging in numpy against the model's own."""
+"""Panoptic export: the exported files, and the merge in NumPy against that of the model."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(scope="module")
 def model(root):
-    """Random weights, predictors spread out, so that it finds many things of many classes."""
+    """Return a model whose random predictors find many things of many classes."""
     path = str(root / "configs" / "scenes" / "rsp_panoptic_R18_coco.yaml")
     keys = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.02]
     keys += ["MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH", 0.05]
@@ -39,7 +39,7 @@ def image(height, width):
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "onnx"])
-def test_file_says_what_the_model_says_at_any_size(model, kind, tmp_path):
+def test_exported_file_equals_the_model_at_any_size(model, kind, tmp_path):
     graph = PanopticGraph(model).eval()
     path = export_graph(graph, tmp_path, kind, image(64, 96)[None], dynamic=True)
     images = [image(64, 96), image(96, 131), image(40, 64)]
@@ -50,7 +50,7 @@ def test_file_says_what_the_model_says_at_any_size(model, kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "onnx"])
-def test_image_in_which_nothing_is_found(model, kind, tmp_path):
+def test_exported_file_handles_an_image_without_instances(model, kind, tmp_path):
     model.roi_heads.box_predictor.test_score_thresh = 0.9999
     graph = PanopticGraph(model).eval()
     model.roi_heads.box_predictor.test_score_thresh = 0.02
@@ -69,7 +69,7 @@ boxes = st.tuples(
 
 @settings(deadline=None, max_examples=60)
 @given(box=boxes, seed=st.integers(0, 99), cells=st.sampled_from([1, 7, 28]))
-def test_masks_are_pasted_as_detectron2_pastes_them(box, seed, cells):
+def test_masks_are_pasted_as_by_detectron2(box, seed, cells):
     mask = np.random.default_rng(seed).random((cells, cells), np.float32)
     size, box = (31, 45), np.array(box, np.float32).clip(0, [45, 31, 45, 31])
     got = np.zeros(size, bool)
@@ -79,12 +79,12 @@ def test_masks_are_pasted_as_detectron2_pastes_them(box, seed, cells):
     if (box[2:] > box[:2]).all():
         pasted = paste_masks_in_image(torch.tensor(mask)[None], torch.tensor(box)[None], size)
         expected = pasted[0].numpy()
-    assert (got != expected).sum() <= 1  # a pixel whose value is 0.5 but for rounding
+    assert (got != expected).sum() <= 1  # a value of 0.5 may be rounded either way
 
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 10**6), things=st.integers(0, 8))
-def test_merging_in_numpy_is_the_model_s(seed, things):
+def test_merge_in_numpy_equals_that_of_the_model(seed, things):
     rng = np.random.default_rng(seed)
     space = LabelSpace(
         names=("road", "car", "sky", "bus"),

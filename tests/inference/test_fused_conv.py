@@ -1,3 +1,5 @@
+"""Convolutions fused with their activations equal the separate modules."""
+
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -24,7 +26,9 @@ ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "swish": nn.SiLU}
     depthwise=st.booleans(),
     activation=st.sampled_from(sorted(ACTIVATIONS)),
 )
-def test_equals_the_two_modules(size, kernel, stride, same, depthwise, activation):
+def test_fused_convolution_equals_the_two_modules(
+    size, kernel, stride, same, depthwise, activation
+):
     torch.manual_seed(0)
     groups = 8 if depthwise else 1
     if same:
@@ -41,7 +45,7 @@ def test_equals_the_two_modules(size, kernel, stride, same, depthwise, activatio
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "efficientnet_b0"])
-def test_all_of_an_efficientnet_without_squeeze_and_excitation(name, monkeypatch):
+def test_every_convolution_of_an_efficientnet_is_fused(name, monkeypatch):
     network = EfficientNet(name, out_features=["res2", "res5"], squeeze_excite=False)
     model = fuse_conv_norm(network.eval())
     x = torch.randn(1, 3, 75, 94)
@@ -52,12 +56,12 @@ def test_all_of_an_efficientnet_without_squeeze_and_excitation(name, monkeypatch
     traced = torch.jit.trace(model, x, strict=False, check_trace=False)
     torch.testing.assert_close(traced(x), expected)
     assert "mkldnn" not in str(traced.inlined_graph)
-    monkeypatch.setattr(fused_conv, "_OPERATION", None)  # a PyTorch without it
+    monkeypatch.setattr(fused_conv, "_OPERATION", None)  # as in a PyTorch without the operation
     torch.testing.assert_close(model(x), expected)
 
 
 class CallsInAnotherOrder(nn.Module):
-    """Its convolutions share an activation, which the second one's output does not pass."""
+    """A model with a convolution that is registered before an activation but called after it."""
 
     def __init__(self):
         super().__init__()
@@ -67,7 +71,7 @@ class CallsInAnotherOrder(nn.Module):
         return self.second(self.relu(self.first(x)))
 
 
-def test_modules_that_only_look_like_pairs_stay():
+def test_neighbours_that_are_not_called_in_order_are_not_fused():
     model = CallsInAnotherOrder().requires_grad_(False)
     x = torch.randn(1, 4, 9, 9)
     expected = model(x)
@@ -75,7 +79,7 @@ def test_modules_that_only_look_like_pairs_stay():
     assert torch.equal(model(x), expected)
 
 
-def test_predictor_with_bfloat16_computes_in_bfloat16(root):
+def test_fused_convolutions_compute_in_bfloat16_under_autocast(root):
     path = root / "configs" / "scenes" / "eseg_lite_s.yaml"
     cfg = load_config(str(path), ["MODEL.DEVICE", "cpu"])
     predictor = Predictor.from_model(cfg, build_model(cfg).eval(), autocast=torch.bfloat16)

@@ -1,3 +1,5 @@
+"""Which files a prediction is written to, and label maps."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +16,7 @@ def make_sources(folder, *names):
     return find_sources([str(folder / name) for name in names])
 
 
-def test_a_folder_takes_all_results_of_all_sources(tmp_path):
+def test_folder_takes_all_results_of_all_sources(tmp_path):
     sources = make_sources(tmp_path / "in", "a.jpg", "b.mp4")
     plan = plan_outputs(tmp_path / "new/out.v2", sources, RESULTS)
     assert (tmp_path / "new/out.v2").is_dir()
@@ -25,7 +27,7 @@ def test_a_folder_takes_all_results_of_all_sources(tmp_path):
     assert len(set(files)) == len(files) == 8
 
 
-def test_a_file_takes_one_result(tmp_path):
+def test_file_takes_one_result_of_a_matching_type(tmp_path):
     image, video = make_sources(tmp_path / "in", "a.jpg", "b.mp4")
     one = plan_outputs(tmp_path / "x.png", [image], ["overlay"])
     assert one == {image.path: {"overlay": tmp_path / "x.png"}}
@@ -54,7 +56,7 @@ def test_inputs_are_not_overwritten(tmp_path):
         plan_outputs(tmp_path / "in", sources, ["overlay"])
 
 
-def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+def test_file_in_the_place_of_the_folder_is_named(tmp_path):
     (source,) = make_sources(tmp_path / "in", "a.jpg")
     (tmp_path / "taken").write_text("")
     with pytest.raises(ValueError, match="taken is a file"):

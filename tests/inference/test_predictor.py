@@ -1,3 +1,5 @@
+"""The predictor: its results are those of the models, its options, and errors."""
+
 import json
 from dataclasses import replace
 
@@ -28,7 +30,7 @@ def detectron2_output(model, image):
     return DefaultPredictor(cfg)(image)
 
 
-def test_panoptic_results_are_the_models(panoptic_model, scene):
+def test_panoptic_results_are_those_of_the_model(panoptic_model, scene):
     image = read_image(scene)
     predictor = make(panoptic_model, fuse=False, channels_last=False)
     prediction = predictor(scene)
@@ -63,7 +65,7 @@ def semantic_cfg(request, root, tmp_path_factory):
     model = build_model(cfg)
     predictor = model.sem_seg_head.predictor
     torch.nn.init.normal_(predictor.weight, std=1.0)
-    with torch.no_grad():  # no class is ahead everywhere
+    with torch.no_grad():  # so that no class wins everywhere
         image = torch.from_numpy(noise(96, 192)).permute(2, 0, 1)
         predictor.bias -= model.eval()([{"image": image}])[0]["sem_seg"].mean((1, 2))
     cfg.MODEL.WEIGHTS = str(tmp_path_factory.mktemp("semantic") / "weights.pth")
@@ -77,7 +79,7 @@ def noise(*size):
 
 @pytest.mark.parametrize("options", [{}, {"channels_last": False, "fuse": False}])
 @pytest.mark.parametrize("size", [(96, 192), (75, 100)])
-def test_semantic_results_are_the_models(semantic_cfg, options, size):
+def test_semantic_results_are_those_of_the_model(semantic_cfg, options, size):
     image = noise(*size)
     prediction = Predictor.from_config(semantic_cfg, **options)(image)
     expected = DefaultPredictor(semantic_cfg)(image)["sem_seg"].argmax(0).numpy()
@@ -91,7 +93,7 @@ def test_semantic_results_are_the_models(semantic_cfg, options, size):
     )
 
 
-def test_mixed_precision_is_close(semantic_cfg):
+def test_mixed_precision_is_close_to_float32(semantic_cfg):
     image = noise(96, 192)
     plain, mixed = (
         Predictor.from_config(semantic_cfg, autocast=dtype) for dtype in (None, torch.bfloat16)
@@ -110,7 +112,7 @@ def test_panoptic_models_run_in_mixed_precision(panoptic_model, scene):
 
 
 def graphed(network, **options):
-    """What CUDA graphs do, on a CPU: each call writes its result into the memory of the first."""
+    """Imitate CUDA graphs on a CPU: each call overwrites the result of the first."""
     memory = []
 
     def run(x):
@@ -121,7 +123,7 @@ def graphed(network, **options):
     return run
 
 
-def test_logits_stay_what_they_are_when_cuda_graphs_run_again(semantic_model, monkeypatch):
+def test_logits_survive_the_next_run_of_a_cuda_graph(semantic_model, monkeypatch):
     monkeypatch.setattr(torch, "compile", graphed)
     predictor = make(semantic_model, compile=True)
     first, second = (
@@ -133,8 +135,8 @@ def test_logits_stay_what_they_are_when_cuda_graphs_run_again(semantic_model, mo
     assert torch.equal(logits, before)
 
 
-def test_a_photo_takes_little_memory(panoptic_model, scene):
-    """Logits of this size would take 114 MB, masks of 100 objects 150 MB."""
+def test_large_image_takes_little_memory(panoptic_model, scene):
+    """At this size, logits would take 114 MB and the masks of 100 objects 150 MB."""
     image = cv2.resize(read_image(scene), (1500, 1000))
     predictor = make(panoptic_model)
     prediction = predictor(image)
@@ -142,7 +144,7 @@ def test_a_photo_takes_little_memory(panoptic_model, scene):
     assert peak_memory(lambda: predictor(image), "cpu") < 60e6
 
 
-def test_instance_results_are_the_models(instance_model, scene):
+def test_instance_results_are_those_of_the_model(instance_model, scene):
     options = {"fuse": False, "channels_last": False}
     prediction = make(instance_model, confidence_threshold=0.02, **options)(scene)
     path, overrides, weights = instance_model
@@ -157,7 +159,7 @@ def test_instance_results_are_the_models(instance_model, scene):
     assert (prediction.label_map()[best] == prediction.instances.classes[0]).all()
 
 
-def test_rois_of_panoptic_data_become_contiguous_ids(root, instance_model, scene):
+def test_roi_classes_are_mapped_to_contiguous_ids(root, instance_model, scene):
     path, overrides, weights = instance_model
     data = ["DATASETS.TEST", "('scenes_cityscapes_panoptic_val',)"]
     index = overrides.index("MODEL.ROI_HEADS.NUM_CLASSES")
@@ -170,7 +172,7 @@ def test_rois_of_panoptic_data_become_contiguous_ids(root, instance_model, scene
     assert classes.from_roi == tuple(range(11, 19))
 
 
-def test_one_semantic_class_for_all_things_is_no_class(root):
+def test_semantic_class_of_all_things_is_mapped_to_void(root):
     cfg = load_config(str(root / "configs/scenes/rsp_panoptic_R18_coco.yaml"), [])
     from eseg_d2.inference.classes import VOID_CLASS, ClassTable
 
@@ -179,7 +181,7 @@ def test_one_semantic_class_for_all_things_is_no_class(root):
     assert [classes.names[c] for c in classes.from_semantic[1:3]] == ["road", "sidewalk"]
 
 
-def test_boxes_alone(instance_model, scene):
+def test_boxes_without_masks_are_predicted(instance_model, scene):
     path, overrides, weights = instance_model
     without = (path, [*overrides, "MODEL.MASK_ON", "False"], weights)
     prediction = make(without, confidence_threshold=0.02)(scene)
@@ -189,7 +191,7 @@ def test_boxes_alone(instance_model, scene):
         prediction.label_map()
 
 
-def test_json_gives_the_masks_back(panoptic_model, scene):
+def test_masks_can_be_decoded_from_json(panoptic_model, scene):
     prediction = make(panoptic_model)(scene)
     content = json.loads(json.dumps(prediction.as_dict()))
     for segment in content["segments"]:
@@ -197,7 +199,7 @@ def test_json_gives_the_masks_back(panoptic_model, scene):
         assert (mask == prediction.mask(segment)).all()
 
 
-def test_a_batch_gives_what_single_images_give(panoptic_model, scene):
+def test_batch_gives_the_same_as_single_images(panoptic_model, scene):
     predictor = make(panoptic_model)
     image = read_image(scene)
     first, second = predictor.predict_batch([scene, image[:, ::-1]])
@@ -206,7 +208,7 @@ def test_a_batch_gives_what_single_images_give(panoptic_model, scene):
     assert predictor.predict_batch([]) == []
 
 
-def test_a_prediction_prints_in_one_line(panoptic_model, scene):
+def test_prediction_prints_in_one_line(panoptic_model, scene):
     prediction = make(panoptic_model)(scene)
     text = repr(prediction)
     assert str(prediction) == text and "\n" not in text and len(text) < 400
@@ -216,7 +218,7 @@ def test_a_prediction_prints_in_one_line(panoptic_model, scene):
 
 
 @pytest.mark.parametrize("kind", ["panoptic", "semantic", "instance"])
-def test_a_prediction_draws_and_saves_itself(kind, request, scene, tmp_path):
+def test_prediction_draws_and_saves_itself(kind, request, scene, tmp_path):
     model = request.getfixturevalue(f"{kind}_model")
     prediction = make(model)(scene)
     assert (prediction.image == read_image(scene)).all()
@@ -230,7 +232,7 @@ def test_a_prediction_draws_and_saves_itself(kind, request, scene, tmp_path):
     assert PIL.Image.open(tmp_path / "b.JPG").format == "JPEG"
 
 
-def test_what_cannot_be_drawn_or_saved_is_named(semantic_model, scene, tmp_path):
+def test_errors_in_drawing_and_saving_are_named(semantic_model, scene, tmp_path):
     prediction = make(semantic_model)(scene)
     with pytest.raises(ValueError, match=r"a\.txt: expected a name that ends in \.png or \.jpg"):
         prediction.save(tmp_path / "a.txt")
@@ -238,7 +240,7 @@ def test_what_cannot_be_drawn_or_saved_is_named(semantic_model, scene, tmp_path)
         replace(prediction, image=None).draw()
 
 
-def test_threshold_leaves_objects_out(panoptic_model, scene):
+def test_confidence_threshold_removes_instances(panoptic_model, scene):
     assert len(make(panoptic_model, confidence_threshold=1.0)(scene).instances.scores) == 0
     assert len(make(panoptic_model, confidence_threshold=0.0)(scene).instances.scores) > 0
 
@@ -253,12 +255,12 @@ def test_threshold_leaves_objects_out(panoptic_model, scene):
         (None, "NoneType"),
     ],
 )
-def test_wrong_images_are_named(semantic_model, image, message):
+def test_invalid_images_are_named(semantic_model, image, message):
     with pytest.raises(ValueError, match=message):
         make(semantic_model)(image)
 
 
-def test_wrong_settings_are_named(panoptic_model, semantic_model):
+def test_invalid_settings_are_named(panoptic_model, semantic_model):
     with pytest.raises(ValueError, match=r"threshold is 1\.5"):
         make(panoptic_model, confidence_threshold=1.5)
     with pytest.raises(ValueError, match="SemanticSegmentor: leave it out"):
@@ -277,7 +279,7 @@ def test_wrong_settings_are_named(panoptic_model, semantic_model):
         Predictor(path, weights, overrides=other)
 
 
-def test_importing_the_package_imports_no_predictor(root):
+def test_predictor_is_imported_only_when_used(root):
     code = (
         "import sys, eseg_d2; assert 'eseg_d2.inference' not in sys.modules; "
         "eseg_d2.Predictor; assert 'eseg_d2.inference' in sys.modules"
@@ -302,8 +304,8 @@ VERSION: 2
 """
 
 
-def test_retinanet_of_detectron2(scene, tmp_path):
-    """Its own config computes the anchors in the YAML, which is refused: here they stand there."""
+def test_retinanet_of_detectron2_predicts(scene, tmp_path):
+    """The anchors are listed, as we refuse Detectron2's config that computes them in the YAML."""
     path = str(tmp_path / "retinanet.yaml")
     (tmp_path / "retinanet.yaml").write_text(RETINANET)
     overrides = ["MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "64"]

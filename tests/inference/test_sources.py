@@ -1,3 +1,5 @@
+"""Finding the images and videos that a command names, and naming their results."""
+
 import os
 
 import pytest
@@ -14,7 +16,7 @@ def touch(folder, *names):
         path.write_text("")
 
 
-def test_files_globs_and_folders(tmp_path):
+def test_files_globs_and_folders_are_found(tmp_path):
     touch(tmp_path, "f/a.jpg", "f/b.PNG", "f/c.mp4", "f/notes.txt", "f/.hidden.png", "f/deep/d.jpg")
     touch(tmp_path, "odd.xyz")
     sources = find_sources([f"{tmp_path}/f", f"{tmp_path}/odd.xyz"])
@@ -25,13 +27,13 @@ def test_files_globs_and_folders(tmp_path):
     assert find_sources([], [f"{tmp_path}/odd.xyz"])[0].is_video
 
 
-def test_a_name_that_is_there_is_no_glob(tmp_path):
+def test_existing_name_is_not_treated_as_a_glob(tmp_path):
     touch(tmp_path, "[1].jpg", "1.jpg")
     (source,) = find_sources([f"{tmp_path}/[1].jpg"])
     assert source.path.endswith("[1].jpg")
 
 
-def test_nothing_there_is_an_error(tmp_path):
+def test_missing_sources_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file, folder or match of a glob: .*\*\.jpg"):
         find_sources([f"{tmp_path}/*.jpg"])
     touch(tmp_path, "f/notes.txt")
@@ -39,7 +41,7 @@ def test_nothing_there_is_an_error(tmp_path):
         find_sources([f"{tmp_path}/f"])
 
 
-def test_equal_names_are_told_apart():
+def test_equal_names_are_made_unique():
     assert _unique_names(["x/a.jpg", "y/a.jpg", "b.jpg"]) == ["x_a", "y_a", "b"]
     assert _unique_names(["x/a.jpg", "x/a.png"]) == ["x_a_jpg", "x_a_png"]
     assert _unique_names(["p/x/a.jpg", "q/x/a.jpg"]) == ["x_a_jpg", "x_a_jpg_2"]
@@ -53,5 +55,5 @@ def test_names_are_unique_short_and_printable(texts):
     assert all(name.isprintable() and len(name.encode()) < 220 for name in names)
 
 
-def test_control_characters_are_written_out():
+def test_control_characters_are_escaped():
     assert printable("a\x1b[31mb\udcff") == "a\\x1b[31mb\\udcff"

@@ -1,4 +1,4 @@
-"""Another threshold for a prediction: as if the model had been run with it."""
+"""Raising the threshold of a prediction equals running the model with it."""
 
 from types import SimpleNamespace
 
@@ -27,7 +27,7 @@ def equal(a, b) -> bool:
 
 
 @pytest.mark.parametrize("semantic_classes", SEMANTIC_CLASSES)
-def test_a_panoptic_prediction_is_merged_again(semantic_classes):
+def test_panoptic_prediction_is_merged_again(semantic_classes):
     space = LabelSpace(NAMES, (7, 26, 23, 24), (1, 3), semantic_classes=semantic_classes)
     options = {"overlap_threshold": 0.5, "stuff_area_limit": 3}
     model = SimpleNamespace(label_space=space, merge_options={**options, "score_threshold": 0.5})
@@ -51,7 +51,7 @@ def test_a_panoptic_prediction_is_merged_again(semantic_classes):
         output = {"sem_seg": logits, "instances": kept, "panoptic_seg": merged}
         return to_prediction(output, classes, np.zeros((12, 16, 3), np.uint8))
 
-    every = predict(0.0)
+    complete = predict(0.0)
     for threshold in 0.0, 0.4, 0.65, 1.0:
-        assert equal(raise_threshold(every, threshold, model), predict(threshold))
-    assert not equal(raise_threshold(every, 1.0, model), every)
+        assert equal(raise_threshold(complete, threshold, model), predict(threshold))
+    assert not equal(raise_threshold(complete, 1.0, model), complete)

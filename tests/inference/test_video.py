@@ -1,3 +1,5 @@
+"""Reading and writing videos."""
+
 import struct
 from fractions import Fraction
 
@@ -8,7 +10,7 @@ from eseg_d2.inference.video import FrameRange, VideoReader, VideoWriter
 
 
 def write(path, count=12, size=(48, 64)):
-    """Frame i is grey 20 * i, its upper left quarter bright red."""
+    """Write a video whose frame i is grey 20 * i, with a bright red upper left quarter."""
     with VideoWriter(path, Fraction(25, 2)) as writer:
         for i in range(count):
             frame = np.full((*size, 3), 20 * i, np.uint8)
@@ -18,7 +20,7 @@ def write(path, count=12, size=(48, 64)):
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("mp4", "H.264"), ("mkv", "H.264"), ("webm", "VP9")])
-def test_what_is_written_is_read(tmp_path, suffix, codec):
+def test_written_videos_are_read_back(tmp_path, suffix, codec):
     writer = write(tmp_path / f"a.{suffix}")
     assert codec in writer.describe() and "12 frames of 64 x 48 at 12.5" in writer.describe()
     with VideoReader(tmp_path / f"a.{suffix}") as reader:
@@ -30,7 +32,7 @@ def test_what_is_written_is_read(tmp_path, suffix, codec):
         assert frame[5, 5, 2] > 200 > frame[5, 5, 0]  # BGR
 
 
-def test_frame_range(tmp_path):
+def test_frame_range_selects_frames_and_is_checked(tmp_path):
     write(tmp_path / "a.mp4")
     with VideoReader(tmp_path / "a.mp4") as reader:
         chosen = [index for index, _ in reader.frames(FrameRange(2, 11, 4))]
@@ -43,13 +45,13 @@ def test_frame_range(tmp_path):
             FrameRange(*wrong)
 
 
-def test_odd_sizes_get_a_pixel_more(tmp_path):
+def test_odd_sizes_are_padded_by_a_pixel(tmp_path):
     write(tmp_path / "a.mp4", size=(47, 63))
     with VideoReader(tmp_path / "a.mp4") as reader:
         assert next(reader.frames())[1].shape == (48, 64, 3)
 
 
-def test_phone_videos_are_turned_upright(tmp_path):
+def test_rotated_videos_are_turned_upright(tmp_path):
     write(tmp_path / "a.mp4")
     content = bytearray((tmp_path / "a.mp4").read_bytes())
     matrix = content.index(b"tkhd") + 44
@@ -63,14 +65,14 @@ def test_phone_videos_are_turned_upright(tmp_path):
     assert frame[5, 42, 2] > 200 > frame[5, 5, 2]  # red is at the upper right
 
 
-def test_what_is_no_video_is_named(tmp_path):
+def test_files_that_are_not_videos_are_named(tmp_path):
     write(tmp_path / "a.mp4")
     write(tmp_path / "a.mkv")
     whole = (tmp_path / "a.mp4").read_bytes()
     (tmp_path / "text.mp4").write_text("no video" * 100)
     (tmp_path / "empty.mp4").write_text("")
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
-    # playlists name other files, which must not be opened
+    # playlists refer to other files, which must not be opened
     (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile {tmp_path}/a.mp4\n")
     (tmp_path / "hls.mp4").write_text(
         f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{tmp_path}/a.mp4\n#EXT-X-ENDLIST\n"
@@ -89,7 +91,7 @@ def test_what_is_no_video_is_named(tmp_path):
         VideoReader(tmp_path / "absent.mp4")
 
 
-def test_a_video_that_breaks_off_is_named(tmp_path):
+def test_truncated_video_is_named_after_its_last_frame(tmp_path):
     rng = np.random.default_rng(0)
     with VideoWriter(tmp_path / "a.mkv", Fraction(10)) as writer:
         for _ in range(30):
@@ -104,7 +106,7 @@ def test_a_video_that_breaks_off_is_named(tmp_path):
     assert 0 < len(seen) < 30
 
 
-def test_frames_have_one_size_and_no_frame_leaves_no_file(tmp_path):
+def test_frames_must_have_one_size_and_without_frames_no_file_is_left(tmp_path):
     with (
         pytest.raises(ValueError, match="32 x 32 pixels among frames of 64 x 48"),
         VideoWriter(tmp_path / "a.mp4", Fraction(10)) as writer,

@@ -1,3 +1,5 @@
+"""Weighted fusion, the nodes of a BiFPN and its layers."""
+
 import math
 from functools import partial
 
@@ -20,7 +22,7 @@ OPTIONS = {
 
 @settings(deadline=None, max_examples=50)
 @given(weights=st.lists(st.floats(-2, 2), min_size=1, max_size=8), seed=st.integers(0, 99))
-def test_fast_normalized_fusion_by_its_formula(weights, seed):
+def test_fast_normalized_fusion_equals_its_formula(weights, seed):
     torch.manual_seed(seed)
     fusion = WeightedFusion(len(weights)).double()
     fusion.weight.data = torch.tensor(weights, dtype=torch.float64)
@@ -30,7 +32,7 @@ def test_fast_normalized_fusion_by_its_formula(weights, seed):
     torch.testing.assert_close(fusion(inputs), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_sum_has_no_parameters_and_leaves_its_inputs_alone():
+def test_sum_has_no_parameters_and_does_not_change_its_inputs():
     fusion = WeightedFusion(3, mode="sum")
     inputs = [torch.full((1, 1, 2, 2), float(i)) for i in range(1, 4)]
     assert not list(fusion.parameters())
@@ -52,7 +54,7 @@ def test_fusion_keeps_the_dtype_of_its_inputs(dtype):
     assert WeightedFusion(3)(inputs).dtype == dtype
 
 
-def test_bad_input():
+def test_invalid_input_is_refused():
     with pytest.raises(ValueError, match="fusion is 'softmax'; expected one of"):
         WeightedFusion(2, mode="softmax")
     with pytest.raises(ValueError, match="is 0; expected >= 1"):
@@ -64,7 +66,7 @@ def test_bad_input():
 
 
 def randomize(module):
-    """Give every parameter and statistic a value of its own, away from the initial ones."""
+    """Draw every parameter and statistic at random, away from the initial values."""
     torch.manual_seed(0)
     for tensor in [*module.parameters(), *module.buffers()]:
         if tensor.is_floating_point():
@@ -77,7 +79,7 @@ def batch_norm(x, norm):
 
 
 def node_by_loops(node, own, inner, below):
-    """The bottom-up node of EfficientDet on one image, pixel by pixel: maps (C, H, W)."""
+    """Compute the bottom-up node of EfficientDet for one image, pixel by pixel: maps (C, H, W)."""
     channels, height, width = inner.shape
     lateral = node.edges[0].lateral
     own = torch.einsum("oc,chw->ohw", lateral.conv.weight[..., 0, 0], own)
@@ -115,7 +117,7 @@ def test_node_matches_a_loop_over_pixels(size):
 
 @pytest.mark.parametrize("edge", [0, 1, 2])
 @torch.no_grad()
-def test_each_fusion_weight_switches_its_own_input(edge):
+def test_each_fusion_weight_switches_off_its_own_input(edge):
     node = FusionNode(edges=[(2, 0), (2, 0), (2, -1)], out_channels=2, **OPTIONS).eval()
     inputs = [torch.randn(1, 2, 2, 2), torch.randn(1, 2, 2, 2), torch.randn(1, 2, 4, 4)]
     changed = [x + 1 if i == edge else x for i, x in enumerate(inputs)]
@@ -125,13 +127,13 @@ def test_each_fusion_weight_switches_its_own_input(edge):
 
 
 @pytest.mark.parametrize("separable, conv", [(True, 36 + 16 + 4), (False, 9 * 16 + 4)])
-def test_node_parameters(separable, conv):
+def test_node_has_the_expected_number_of_parameters(separable, conv):
     node = FusionNode(edges=[(4, 0), (4, 1)], out_channels=4, **{**OPTIONS, "separable": separable})
     assert sum(p.numel() for p in node.parameters()) == 2 + conv + 8
 
 
 def reach(layer, sizes, channels, source):
-    """Outputs of `layer` that change with its input number `source`."""
+    """Return the indices of the outputs of `layer` that depend on its input `source`."""
     inputs = [torch.randn(1, c, *size) for c, size in zip(channels, sizes, strict=True)]
     before = layer(inputs)
     inputs[source] = inputs[source] + 1
@@ -141,7 +143,7 @@ def reach(layer, sizes, channels, source):
 
 @pytest.mark.parametrize("num_levels", [2, 3, 5])
 @torch.no_grad()
-def test_layer_lets_every_level_reach_every_level(num_levels):
+def test_every_level_of_a_layer_reaches_every_level(num_levels):
     torch.manual_seed(0)
     channels = [3 + i for i in range(num_levels)]
     sizes = [(math.ceil(19 / 2**i), math.ceil(34 / 2**i)) for i in range(num_levels)]

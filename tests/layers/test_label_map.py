@@ -1,3 +1,5 @@
+"""Label maps computed in strips equal those of all logits at full size."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from eseg_d2.layers.label_map import label_map
 
 
 def plain(logits, stride, image_size, output_size):
-    """Detectron2's way: all logits at full size."""
+    """Compute the labels as Detectron2 does, from all logits at full size."""
     x = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
     x = x[:, :, : image_size[0], : image_size[1]]
     if output_size != image_size:
@@ -53,7 +55,7 @@ def test_same_labels_with_resizing(size, output, strip):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("output", [(2500, 12), (4400, 12)])
 def test_half_precision_gives_the_labels_of_the_same_logits_in_float32(dtype, output):
-    """On maps with more rows than half precision can number."""
+    """The maps have more rows than half precision can count."""
     torch.manual_seed(0)
     logits = torch.randn(1, 5, 550, 3).to(dtype)
     labels = label_map(logits, stride=8, image_size=(4400, 24), output_size=output)
@@ -61,7 +63,7 @@ def test_half_precision_gives_the_labels_of_the_same_logits_in_float32(dtype, ou
     assert (labels == expected).float().mean() > 0.9999
 
 
-def test_the_first_of_equal_classes_and_many_classes():
+def test_ties_nans_and_many_classes_are_handled():
     logits = torch.zeros(1, 3, 4, 4)
     logits[:, 1:, :2] = 1
     labels = label_map(logits, stride=1, image_size=(4, 4))
@@ -75,7 +77,7 @@ def test_the_first_of_equal_classes_and_many_classes():
 
 
 @pytest.mark.parametrize("output", [(1024, 2048), (900, 1800)])
-def test_a_quarter_of_the_memory(output):
+def test_labels_take_at_most_a_quarter_of_the_memory(output):
     logits = torch.randn(1, 19, 128, 256)
 
     def ours():

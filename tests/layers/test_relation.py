@@ -1,3 +1,5 @@
+"""The pixel-to-region relation against loops, in every precision, traced, compiled and exported."""
+
 import copy
 import itertools
 import shutil
@@ -28,7 +30,7 @@ def inputs(relation, height, width, *, batch=2, value_channels=None, dtype=torch
 
 
 def logit(relation, head, q, k, i, j, y, x):
-    """Of one pixel (y, x) and the cell that is at (i, j) in the pixel's region."""
+    """Return the logit of pixel (y, x) and the cell at (i, j) of its region."""
     row, column = relation.row_embedding[head, :, i], relation.column_embedding[head, :, j]
     bias = relation.position_bias[head, 2 * (y % 2) + x % 2, i * relation.region_size + j]
     return torch.dot(q, k + torch.cat([row, column])) / len(q) ** 0.5 + bias
@@ -36,7 +38,7 @@ def logit(relation, head, q, k, i, j, y, x):
 
 @torch.no_grad()
 def brute_force(relation, query, key, value):
-    """Context and weights, pixel by pixel."""
+    """Compute context and weights pixel by pixel."""
     k, heads = relation.region_size, relation.num_heads
     batch, _, height, width = query.shape
     h, w = key.shape[-2:]
@@ -84,7 +86,7 @@ def test_equals_brute_force(height, width, k, heads, strip):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1), (2, 2), (3, 4)])
 @pytest.mark.parametrize("k", [3, 7])
-def test_maps_smaller_than_the_region(size, k):
+def test_equals_brute_force_on_maps_smaller_than_the_region(size, k):
     relation = make(k=k)
     tensors = inputs(relation, *size)
     torch.testing.assert_close(
@@ -93,7 +95,7 @@ def test_maps_smaller_than_the_region(size, k):
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 10])
-def test_gradients(rows_at_once, monkeypatch):
+def test_gradients_equal_finite_differences(rows_at_once, monkeypatch):
     relation = make(d=2)
     tensors = inputs(relation, 5, 3, batch=1, value_channels=2)
     row_elements = 4 * 2 * max(relation.channels, 2)
@@ -109,7 +111,7 @@ def test_gradients(rows_at_once, monkeypatch):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 8, 100])
-def test_strips_change_nothing(rows, monkeypatch):
+def test_result_does_not_depend_on_the_strips(rows, monkeypatch):
     relation = make(k=5)
     tensors = [x.requires_grad_() for x in inputs(relation, 15, 9)]
 
@@ -124,7 +126,7 @@ def test_strips_change_nothing(rows, monkeypatch):
 
 
 @pytest.mark.parametrize("logit_scale", [0.0, 1.0, 1e4])
-def test_a_constant_value_map_gives_that_constant(logit_scale):
+def test_constant_value_map_gives_that_constant(logit_scale):
     relation = make(k=5)
     query, key, value = inputs(relation, 7, 6)
     context = relation(logit_scale * query, key, torch.full_like(value, -2.5))
@@ -132,7 +134,7 @@ def test_a_constant_value_map_gives_that_constant(logit_scale):
 
 
 @pytest.mark.parametrize("size", [(7, 10), (1, 1), (2, 3)])
-def test_cells_outside_weigh_exactly_nothing(size):
+def test_cells_outside_the_map_have_zero_weight(size):
     relation = make()
     query, key, _ = inputs(relation, *size)
     weights = relation.weights(query * 100, key)
@@ -145,7 +147,7 @@ def test_cells_outside_weigh_exactly_nothing(size):
     torch.testing.assert_close(weights.sum(2), torch.ones_like(weights[:, :, 0]))
 
 
-def test_weights_are_those_of_forward():
+def test_weights_are_those_used_by_forward():
     relation = make(heads=4, k=3)
     query, key, _ = inputs(relation, 8, 8)
     weights = relation.weights(query, key)
@@ -165,13 +167,13 @@ def test_starts_as_bilinear_upsampling(k):
     relation = PixelToRegionRelation(8, num_heads=2, region_size=k).double()
     _, key, value = inputs(relation, 12, 16)
     query = torch.zeros(2, 8, 12, 16, dtype=torch.float64)
-    context = relation(query, key, value)[..., 4:-4, 4:-4]  # where no region is cut off
+    context = relation(query, key, value)[..., 4:-4, 4:-4]  # where every region is complete
     upsampled = nn.functional.interpolate(value, scale_factor=2, mode="bilinear")[..., 4:-4, 4:-4]
     nearest = nn.functional.interpolate(value, scale_factor=2)[..., 4:-4, 4:-4]
     assert (context - upsampled).std() < 0.25 * (context - nearest).std()
 
 
-def test_tells_the_four_pixels_over_a_cell_apart():
+def test_four_pixels_of_a_cell_get_different_weights():
     query, key, _ = inputs(make(), 8, 8)
     weights = make().weights(torch.ones_like(query), torch.ones_like(key))
     assert (weights[..., 2:4, 2:4].flatten(-2).std(-1) > 1e-3).all()
@@ -191,7 +193,7 @@ def test_low_precision_inputs_are_computed_in_float32(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast(dtype):
+def test_autocast_returns_its_dtype_and_gives_gradients_in_float32(dtype):
     relation = make(dtype=torch.float32)
     convs = nn.ModuleList(nn.Conv2d(8, 8, 1) for _ in range(3))
     tensors = inputs(relation, 7, 6, value_channels=8, dtype=torch.float32)
@@ -206,7 +208,7 @@ def test_autocast(dtype):
 
 
 @pytest.mark.parametrize("strip", [1, 2**19])
-def test_memory_format_is_the_querys(strip, monkeypatch):
+def test_memory_format_is_that_of_the_query(strip, monkeypatch):
     monkeypatch.setattr(relation_module, "STRIP_ELEMENTS", strip)
     relation = make()
     tensors = inputs(relation, 7, 10)
@@ -217,13 +219,13 @@ def test_memory_format_is_the_querys(strip, monkeypatch):
     torch.testing.assert_close(context, relation(*tensors))
 
 
-def test_meta_tensors():
+def test_meta_tensors_give_the_shape():
     relation = make().to("meta")
     context = relation(*(x.to("meta") for x in inputs(relation, 5, 7)))
     assert context.is_meta and context.shape == (2, 6, 5, 7)
 
 
-def test_a_trace_holds_for_other_sizes(recwarn):
+def test_trace_holds_for_other_sizes(recwarn):
     relation = make()
     trace = torch.jit.trace(relation, inputs(relation, 6, 8))
     assert not [w for w in recwarn if issubclass(w.category, torch.jit.TracerWarning)]
@@ -258,7 +260,7 @@ def test_compiles_with_inductor():
 
 
 class TwoLevels(nn.Module):
-    """Derives the higher level from the lower one, as a model does: one input of any size."""
+    """Derive the higher level from the lower one, so that a single input of any size remains."""
 
     def __init__(self, relation):
         super().__init__()
@@ -270,7 +272,7 @@ class TwoLevels(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_onnx(tmp_path):
+def test_onnx_equals_the_module_at_other_sizes(tmp_path):
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     model = TwoLevels(make(dtype=torch.float32)).eval()
@@ -294,7 +296,7 @@ def test_onnx(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_onnx_through_torch_export(tmp_path):
+def test_onnx_through_torch_export_equals_the_module(tmp_path):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
     model = TwoLevels(make(dtype=torch.float32)).eval()
@@ -306,7 +308,7 @@ def test_onnx_through_torch_export(tmp_path):
         torch.testing.assert_close(torch.from_numpy(context), model(query), rtol=0, atol=1e-5)
 
 
-def test_copies_and_state_dict():
+def test_state_dict_restores_a_copy():
     relation = make()
     other = copy.deepcopy(relation)
     for parameter in other.parameters():
@@ -326,7 +328,7 @@ def test_copies_and_state_dict():
         ({"num_heads": 16}, "channels per head: got 1, expected an even number.*fewer heads"),
     ],
 )
-def test_bad_options(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         PixelToRegionRelation(16, **options)
 
@@ -343,6 +345,6 @@ def test_bad_options(options, message):
         (((8, 4, 4), (8, 2, 2), (6, 2, 2)), "query dimensions: got 3, expected 4"),
     ],
 )
-def test_bad_shapes(shapes, message):
+def test_invalid_shapes_are_refused(shapes, message):
     with pytest.raises(ValueError, match=message):
         make()(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))

@@ -1,3 +1,5 @@
+"""Resampling between the levels of a pyramid."""
+
 import math
 
 import pytest
@@ -17,7 +19,7 @@ def no_norm(_channels):
 
 
 def pooling_start(name, size):
-    """First pixel of the first 3-wide window over `size` pixels, stride 2."""
+    """Return where the first window on `size` pixels starts, with kernel 3 and stride 2."""
     if name == "max_pool":
         return -1
     total = max((math.ceil(size / 2) - 1) * 2 + 3 - size, 0)  # TensorFlow's definition of SAME
@@ -39,12 +41,12 @@ def max_pool_by_loops(x, name):
 @settings(deadline=None, max_examples=60)
 @given(size=SIZES, name=st.sampled_from(POOLS), seed=st.integers(0, 99))
 def test_max_pools_match_a_loop(size, name, seed):
-    # Negative values only, so that a border padded with zeros would show.
+    # All values are negative, so that zero padding would show in the maximum.
     x = -torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(seed)) - 1
     assert torch.equal(make_downsampling(name)(x), max_pool_by_loops(x, name))
 
 
-def test_the_two_pools_differ_on_even_sizes_only():
+def test_pools_differ_on_even_sizes_only():
     x = torch.arange(36.0).view(1, 1, 6, 6)
     pool, same = (make_downsampling(name) for name in POOLS)
     assert not torch.equal(pool(x), same(x))
@@ -53,7 +55,7 @@ def test_the_two_pools_differ_on_even_sizes_only():
 
 @settings(deadline=None, max_examples=60)
 @given(size=SIZES, target=SIZES)
-def test_up_is_the_nearest_neighbour_at_the_targets_size(size, target):
+def test_upsampling_takes_the_nearest_neighbour(size, target):
     x = torch.randn(1, 2, *size)
     out = Resample(2, 2, level_offset=1, norm=no_norm)(x, target)
     rows = [i * size[0] // target[0] for i in range(target[0])]
@@ -63,7 +65,7 @@ def test_up_is_the_nearest_neighbour_at_the_targets_size(size, target):
 
 @settings(deadline=None, max_examples=40)
 @given(target=SIZES)
-def test_up_to_odd_sizes_is_a_doubling_cut_to_size(target):
+def test_upsampling_to_odd_sizes_doubles_and_crops(target):
     x = torch.randn(1, 2, math.ceil(target[0] / 2), math.ceil(target[1] / 2))
     doubled = x.repeat_interleave(2, -2).repeat_interleave(2, -1)
     out = Resample(2, 2, level_offset=1, norm=no_norm)(x, target)
@@ -72,14 +74,14 @@ def test_up_to_odd_sizes_is_a_doubling_cut_to_size(target):
 
 @pytest.mark.parametrize("name", POOLS)
 @pytest.mark.parametrize("target", [(4, 5), (3, 5), (3, 4)])
-def test_down_fits_targets_rounded_up_or_down(name, target):
+def test_downsampling_fits_targets_rounded_up_or_down(name, target):
     x = torch.randn(1, 2, 7, 9)
     out = Resample(2, 2, level_offset=-1, norm=no_norm, downsample=name)(x, target)
     assert torch.equal(out, max_pool_by_loops(x, name)[..., : target[0], : target[1]])
 
 
 @pytest.mark.parametrize("offset, size", [(-1, (2, 3)), (0, (4, 6)), (1, (8, 11))])
-def test_convolution_and_norm_only_where_widths_differ_and_before_resampling(offset, size):
+def test_lateral_is_applied_before_resampling_and_only_if_widths_differ(offset, size):
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, 6)
     same_width = Resample(3, 3, level_offset=offset, norm=nn.BatchNorm2d)
@@ -94,26 +96,26 @@ def test_convolution_and_norm_only_where_widths_differ_and_before_resampling(off
 
 @pytest.mark.parametrize("offset, size", [(-1, (2, 3)), (0, (4, 6)), (1, (8, 11))])
 @pytest.mark.parametrize("factor", [0.0, 0.3, torch.tensor(0.3)])
-def test_a_factor_is_that_of_the_result(offset, size, factor):
+def test_factor_scales_the_result(offset, size, factor):
     x = torch.randn(2, 3, 4, 6)
     edge = Resample(3, 3, level_offset=offset, norm=no_norm)
     torch.testing.assert_close(edge(x, size, factor), edge(x, size) * factor)
 
 
-def test_conv1x1_norm_parameters():
+def test_conv1x1_norm_has_the_expected_number_of_parameters():
     assert sum(p.numel() for p in conv1x1_norm(3, 5, nn.BatchNorm2d).parameters()) == 15 + 5 + 10
     assert sum(p.numel() for p in conv1x1_norm(3, 5, no_norm).parameters()) == 15 + 5
 
 
 @pytest.mark.parametrize("name", POOLS)
-def test_down_keeps_channels_last_and_dtype(name):
+def test_downsampling_keeps_channels_last_and_dtype(name):
     x = torch.randn(1, 4, 6, 8).to(torch.bfloat16, memory_format=torch.channels_last)
     out = Resample(4, 4, level_offset=-1, norm=no_norm, downsample=name)(x, (3, 4))
     assert out.dtype == torch.bfloat16
     assert out.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_bad_input():
+def test_invalid_input_is_refused():
     with pytest.raises(ValueError, match="downsample is 'avg'; expected one of .*max_pool_same"):
         make_downsampling("avg")
     with pytest.raises(ValueError, match="level_offset of a Resample is 2; expected -1, 0 or"):

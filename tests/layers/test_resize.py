@@ -1,3 +1,5 @@
+"""Bilinear resizing against torch.nn.functional.interpolate."""
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
 
 def both_ways(x, size):
-    """Values and gradients of ours and, in float64, of PyTorch's."""
+    """Return (values, gradients) of our resizing, and those of PyTorch's in float64."""
     generator = torch.Generator().manual_seed(1)
     towards = torch.randn(*x.shape[:2], *size, generator=generator)
     ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
@@ -29,12 +31,12 @@ def test_values_and_gradients_are_those_of_interpolate(size, target, seed, chann
     torch.testing.assert_close(*both_ways(x, target), rtol=1e-4, atol=1e-5)
 
 
-def test_large_sizes():
+def test_large_maps_equal_interpolate():
     x = torch.randn(1, 2, 61, 127, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(*both_ways(x, (243, 509)), rtol=1e-4, atol=1e-4)
 
 
-def test_autocast_changes_nothing():
+def test_autocast_does_not_change_the_result():
     x = torch.randn(1, 2, 5, 7, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
         inside = resize_bilinear(x, (20, 28))

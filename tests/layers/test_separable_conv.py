@@ -1,3 +1,5 @@
+"""Separable convolutions, and batch norm on a single value."""
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -8,7 +10,7 @@ from eseg_d2.layers.separable_conv import ConvNorm, SeparableConv2d, init_conv
 
 
 def per_pixel_separable(x, depthwise, pointwise, bias):
-    """Separable convolution of x (N, C, H, W) by loops over the pixels of the output."""
+    """Compute the separable convolution of x (N, C, H, W) by loops over the output pixels."""
     n, channels, height, width = x.shape
     r = depthwise.shape[-1] // 2
     filtered = torch.zeros_like(x)
@@ -38,7 +40,7 @@ def test_separable_conv_matches_a_loop_over_pixels(kernel_size, size):
     torch.testing.assert_close(conv(x), expected, rtol=0, atol=1e-12)
 
 
-def test_separable_conv_parameters():
+def test_separable_conv_has_the_expected_number_of_parameters():
     conv = SeparableConv2d(6, 10)
     assert sum(p.numel() for p in conv.parameters()) == 6 * 9 + 6 * 10 + 10
 
@@ -59,7 +61,7 @@ def test_init_conv_keeps_the_variance(groups):
 
 
 def make_conv_norm(norm):
-    """A ConvNorm from 2 to 4 channels whose norm, if it has statistics, has unusual ones."""
+    """Return a ConvNorm from 2 to 4 channels whose norm has random parameters and statistics."""
     torch.manual_seed(0)
     for tensor in [*norm.parameters(), *norm.buffers()] if norm else []:
         if tensor.is_floating_point():
@@ -93,7 +95,7 @@ def test_batch_norm_on_a_single_value_uses_and_keeps_the_running_statistics(norm
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.SyncBatchNorm])
 @pytest.mark.parametrize("shape", [(2, 2, 1, 1), (1, 2, 1, 2), (3, 2, 4, 5)])
-def test_batch_norm_on_more_values_is_the_plain_one(norm, shape):
+def test_batch_norm_on_more_values_uses_their_statistics(norm, shape):
     module = make_conv_norm(norm(4)).train()
     before = module.norm.running_mean.clone()
     y = module.conv(x := torch.randn(shape))
@@ -102,7 +104,7 @@ def test_batch_norm_on_more_values_is_the_plain_one(norm, shape):
     assert not torch.equal(module.norm.running_mean, before)
 
 
-def test_single_value_with_other_norms():
+def test_group_norm_on_a_single_value_is_unchanged():
     x = torch.randn(1, 2, 1, 1)
     module = make_conv_norm(nn.GroupNorm(2, 4))
     y = module.conv(x)
@@ -110,7 +112,7 @@ def test_single_value_with_other_norms():
 
 
 class CountingNorm(nn.BatchNorm2d):
-    """Stands for a batch norm that shares its statistics with other processes."""
+    """A stand-in for a batch norm that shares its statistics with other processes."""
 
     calls = 0
 
@@ -120,7 +122,7 @@ class CountingNorm(nn.BatchNorm2d):
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_synchronised_norms_always_take_part_among_several_processes(monkeypatch, world_size):
+def test_synchronised_norms_are_always_called_with_several_processes(monkeypatch, world_size):
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: world_size)
     x = torch.randn(1, 2, 1, 1)

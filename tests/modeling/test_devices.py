@@ -1,7 +1,7 @@
-"""Forward passes on a GPU that is not there: PyTorch's fake tensors have a device, but no data.
+"""Forward passes on a simulated GPU: PyTorch's fake tensors have a device, but no data.
 
-They raise on whatever reads data, as a synchronisation with the GPU does, and on operations whose
-tensors lie on different devices.
+They raise an error where data is read, which would synchronise with a GPU, and where tensors on
+different devices are combined.
 """
 
 import pytest
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def on_gpu():
-    """A function that moves a model to a GPU until the test ends; all tensors made are fake."""
+    """Return a function that moves a model to a fake GPU until the test ends."""
     before = []
 
     def move(model):
@@ -53,7 +53,7 @@ def images(model):
     ],
 )
 def model(root, request):
-    """A model with random weights, on the CPU; of panoptic ones the tests run the semantic part."""
+    """Build a model on the CPU; of a panoptic one, the tests run only the semantic part."""
     overrides = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.RSP_HEAD.COMPILE", "False"]
     return build_model(load_config(str(root / "configs" / f"{request.param}.yaml"), overrides))
 
@@ -79,7 +79,7 @@ def test_inference_reads_no_data_and_mixes_no_devices(model, on_gpu):
     assert resized.shape == (2, 300, 700) and resized.device.type == "cuda"
 
 
-def test_the_fake_gpu_notices_both(on_gpu):
+def test_fake_gpu_detects_both(on_gpu):
     x = torch.empty(3, device="cuda")
     with pytest.raises(DataDependentOutputException):
         int(x[0])

@@ -1,3 +1,5 @@
+"""Folding batch norms and fusion weights into convolutions."""
+
 import pytest
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
@@ -13,7 +15,7 @@ NAMES = ("eseg_s", "eseg_lite_s", "rsp_semantic_R50", "semantic_fpn_R50", "deepl
 
 
 def disturb_norms(model):
-    """Statistics as after some training: with the initial ones much would go unnoticed."""
+    """Randomise norms and fusion weights, whose initial values would hide many mistakes."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, (_BatchNorm, FrozenBatchNorm2d)):
@@ -25,11 +27,13 @@ def disturb_norms(model):
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
         elif isinstance(module, WeightedFusion) and module.weight is not None:
             weight = module.weight.data
-            weight.copy_(torch.rand(weight.shape, generator=generator) - 0.1)  # some are off
+            weight.copy_(
+                torch.rand(weight.shape, generator=generator) - 0.1
+            )  # some are negative, which switches them off
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_same_function_with_fewer_norms(root, name):
+def test_folded_model_has_no_norms_and_equals_the_model(root, name):
     path = str(root / "configs" / "cityscapes" / f"{name}.yaml")
     model = build_model(load_config(path, ["MODEL.DEVICE", "cpu"])).double().eval()
     disturb_norms(model)
@@ -49,7 +53,7 @@ def test_same_function_with_fewer_norms(root, name):
     assert any(p.requires_grad for p in model.parameters())
 
 
-def test_group_norms_and_sums_stay():
+def test_group_norms_and_sums_are_kept():
     rsp = RSP(RSE(32), channels=32, norm="GN").eval()
     low, high = torch.randn(1, 32, 6, 8), torch.randn(1, 32, 3, 4)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Gradient checkpointing against plain training, and the switch of TF32."""
+"""Gradient checkpointing against plain training, and the TF32 setting."""
 
 import copy
 
@@ -13,7 +13,7 @@ from eseg_d2.modeling.gpu import checkpoint_gradients, set_precision
 
 
 class Kept:
-    """Bytes that autograd keeps for the backward pass, parameters left out."""
+    """Count the bytes that autograd keeps for the backward pass, without the parameters."""
 
     def __init__(self, model):
         self.weights = {p.data_ptr() for p in model.parameters()}
@@ -26,8 +26,8 @@ class Kept:
 
 
 def step(model, x, targets):
-    """(loss, gradients, buffers, bytes kept) of one step of training."""
-    torch.manual_seed(0)  # some blocks drop their residual at random
+    """Return (loss, gradients, buffers, bytes kept) of one training step."""
+    torch.manual_seed(0)  # drop path is random
     kept = Kept(model)
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda x: x):
         _, losses = model.sem_seg_head(model.backbone(x), targets)
@@ -45,7 +45,7 @@ def step(model, x, targets):
         ("scenes/rsp_panoptic_R18_cityscapes", ("backbone", "bifpn")),
     ],
 )
-def test_gradients_and_statistics_are_the_same_with_less_kept(root, config, parts):
+def test_checkpointing_keeps_less_and_gives_the_same_gradients_and_statistics(root, config, parts):
     overrides = ["MODEL.DEVICE", "cpu", "MODEL.EFFICIENTNET.DROP_PATH_RATE", "0.2"]
     torch.manual_seed(0)
     model = build_model(load_config(str(root / "configs" / f"{config}.yaml"), overrides))
@@ -64,7 +64,7 @@ def test_gradients_and_statistics_are_the_same_with_less_kept(root, config, part
     assert any(x.num_batches_tracked == 1 for x in saving.modules() if isinstance(x, _BatchNorm))
 
 
-def test_a_copy_computes_with_its_own_weights(root):
+def test_copy_computes_with_its_own_weights(root):
     path = str(root / "configs/scenes/eseg_lite_s.yaml")
     overrides = ["MODEL.GRADIENT_CHECKPOINTING.BACKBONE", "True", "MODEL.DEVICE", "cpu"]
     cfg = load_config(path, [*overrides, "MODEL.GRADIENT_CHECKPOINTING.BIFPN", "True"])
@@ -91,7 +91,7 @@ def switches():
 
 
 @pytest.mark.parametrize("tf32", [True, False])
-def test_tf32(tf32, switches):
+def test_tf32_is_set_as_configured(tf32, switches):
     for switch in switches:
         switch.allow_tf32 = not tf32
     set_precision(CfgNode({"MODEL": {"TF32": tf32}}))

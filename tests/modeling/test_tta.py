@@ -1,4 +1,4 @@
-"""Semantic test-time augmentation against a loop by hand."""
+"""Semantic test-time augmentation against a plain loop."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from eseg_d2.modeling.test_time_augmentation import SemanticTTA
 
 
 class Network(nn.Module):
-    """A 3x3 convolution that knows left from right; logits at the output's size."""
+    """A 3x3 convolution, which is not symmetric, followed by resizing to the output size."""
 
     def __init__(self):
         super().__init__()
@@ -30,7 +30,7 @@ class Network(nn.Module):
 
 @pytest.mark.parametrize("output", [None, (30, 50)])
 @pytest.mark.parametrize("flip", [True, False])
-def test_mean_of_the_probabilities_of_all_versions(output, flip):
+def test_result_is_the_mean_probability_of_all_versions(output, flip):
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 24, 40), np.uint8))
     network = Network()
     tta = SemanticTTA(network, mapper=DatasetMapperTTA([16, 24, 37], 1000, flip))
@@ -54,7 +54,7 @@ def test_mean_of_the_probabilities_of_all_versions(output, flip):
     torch.testing.assert_close(got["sem_seg"].sum(0), torch.ones(height, width))
 
 
-def test_one_version_is_the_model_itself():
+def test_single_version_equals_the_model():
     network = Network()
     tta = SemanticTTA(network, mapper=DatasetMapperTTA([24], 1000, False))
     item = {"image": torch.full((3, 24, 40), 7, dtype=torch.uint8), "height": 24, "width": 40}

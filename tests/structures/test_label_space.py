@@ -1,3 +1,5 @@
+"""The mapping between dataset ids, contiguous ids, semantic train ids and ROI classes."""
+
 import numpy as np
 import pytest
 from detectron2.data import Metadata, MetadataCatalog
@@ -24,7 +26,7 @@ def space_of(categories, semantic_classes="all"):
 
 
 @given(category_lists(), st.sampled_from(["all", "stuff_and_things"]))
-def test_maps_agree_for_any_ids_in_any_order(categories, semantic_classes):
+def test_mappings_agree_for_any_ids_in_any_order(categories, semantic_classes):
     space = space_of(categories, semantic_classes)
     for contiguous, category in enumerate(categories):
         assert space.names[contiguous] == category["name"]
@@ -57,13 +59,13 @@ def test_cityscapes_road_is_train_id_0_and_things_start_at_11():
 
 
 @pytest.mark.parametrize(("mode", "num_semantic"), [("all", 133), ("stuff_and_things", 54)])
-def test_coco_counts(mode, num_semantic):
+def test_coco_has_the_expected_class_counts(mode, num_semantic):
     space = LabelSpace.from_metadata(MetadataCatalog.get("coco_2017_val_panoptic"), mode)
     assert (space.num_classes, space.num_things) == (133, 80)
     assert space.num_semantic == num_semantic
 
 
-def test_errors_say_what_is_wrong():
+def test_invalid_ids_and_metadata_are_named():
     space = space_of([{"id": 5, "name": "a", "isthing": 1}])
     with pytest.raises(ValueError, match=r"unknown category ids \[6, 7\].*\[5\]"):
         space.to_contiguous([5, 7, 6])

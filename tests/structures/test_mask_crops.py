@@ -1,3 +1,5 @@
+"""Masks stored as crops."""
+
 import torch
 from detectron2.layers import paste_masks_in_image
 from detectron2.structures import Instances
@@ -12,7 +14,7 @@ sides = st.tuples(st.floats(0, 44), st.floats(0, 30), st.floats(0.01, 50), st.fl
 
 @settings(max_examples=60)
 @given(boxes=st.lists(sides, max_size=5), cells=st.sampled_from([1, 7, 28]))
-def test_masks_are_pasted_as_detectron2_pastes_them(boxes, cells):
+def test_masks_are_pasted_as_by_detectron2(boxes, cells):
     masks = torch.rand(len(boxes), cells, cells)
     boxes = torch.tensor([(x, y, min(x + w, 45), min(y + h, 31)) for x, y, w, h in boxes])
     boxes = boxes.reshape(-1, 4)
@@ -25,7 +27,7 @@ def test_masks_are_pasted_as_detectron2_pastes_them(boxes, cells):
         assert crop.shape[0] <= box[3] - box[1] + 4 and crop.shape[1] <= box[2] - box[0] + 4
 
 
-def test_large_masks_are_pasted_in_strips(monkeypatch):
+def test_pasting_in_strips_gives_the_same_masks(monkeypatch):
     masks, boxes = torch.rand(1, 28, 28), torch.tensor([[0.0, 0.0, 45.0, 31.0]])
     whole = MaskCrops.paste(masks, boxes, SIZE).tensor()
     monkeypatch.setattr("eseg_d2.structures.mask_crops.PASTE_PIXELS", 100)
@@ -33,7 +35,7 @@ def test_large_masks_are_pasted_in_strips(monkeypatch):
     assert 0.2 < whole.float().mean() < 0.8
 
 
-def test_they_are_a_field_of_detectron2s_instances():
+def test_crops_can_be_indexed_as_a_field_of_instances():
     masks = torch.rand(4, 3, 5) < 0.5
     instances = Instances((3, 5), pred_masks=MaskCrops.from_tensor(masks))
     instances.scores = torch.tensor([0.1, 0.9, 0.5, 0.7])

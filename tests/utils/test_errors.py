@@ -1,4 +1,4 @@
-"""How a command ends, and what it says."""
+"""Exit statuses and error messages of commands."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from eseg_d2.utils.errors import check_choice, exit_status, listing
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "said"),
+    ("error", "status", "message"),
     [
         (None, 0, ""),
         (ValueError("no such class"), 1, "error: no such class\n"),
@@ -14,30 +14,30 @@ from eseg_d2.utils.errors import check_choice, exit_status, listing
         (KeyboardInterrupt(), 130, "interrupted: again\n"),
     ],
 )
-def test_exit_status(capsys, error, status, said):
+def test_errors_become_exit_statuses_and_messages(capsys, error, status, message):
     def work():
         if error:
             raise error
 
     assert exit_status(work, if_interrupted="again") == status
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
 
 
-def test_mistakes_of_ours_are_not_hidden():
+def test_bugs_keep_their_traceback():
     with pytest.raises(KeyError):
         exit_status(lambda: {}["key"], if_interrupted="again")
 
 
-def test_a_status_of_the_work_is_kept():
+def test_status_that_the_work_returns_is_kept():
     assert exit_status(lambda: 3, if_interrupted="again") == 3
 
 
-def test_listing():
+def test_listing_shortens_long_lists():
     assert listing([1, 2, 3]) == "1, 2, 3"
     assert listing("abcde", limit=2) == "a, b and 3 more"
 
 
-def test_choices_are_named():
+def test_invalid_choice_is_refused_with_the_valid_ones():
     check_choice("KEY", "a", ["a", "b"])
     with pytest.raises(ValueError, match=r"KEY is 'c'; expected one of \['a', 'b'\]"):
         check_choice("KEY", "c", ["a", "b"])

@@ -1,4 +1,4 @@
-"""Pipes, devices, sockets and folders where a file should be: a sentence, and nobody waits."""
+"""Pipes, devices, sockets and folders in the place of files are refused without blocking."""
 
 import pytest
 from special_files import KINDS, REFUSED, make
@@ -32,7 +32,7 @@ READERS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reader", READERS)
-def test_no_reader_takes_what_is_no_regular_file(tmp_path, kind, reader):
+def test_every_reader_refuses_what_is_not_a_regular_file(tmp_path, kind, reader):
     path = tmp_path / "a.json"
     make(kind, path)
     with pytest.raises(ValueError, match=f"a.json.*{REFUSED}"):
@@ -40,20 +40,20 @@ def test_no_reader_takes_what_is_no_regular_file(tmp_path, kind, reader):
 
 
 @pytest.mark.parametrize("name", ["loop", "gone", "zero\0byte"])
-def test_names_that_lead_nowhere(tmp_path, name):
+def test_names_that_cannot_be_opened_are_named(tmp_path, name):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises((ValueError, FileNotFoundError), match=name.partition("\0")[0]):
         read_file(tmp_path / name)
 
 
-def test_files_are_read_up_to_a_size(tmp_path):
+def test_files_above_the_size_limit_are_refused(tmp_path):
     (tmp_path / "a").write_bytes(b"123")
     assert read_file(tmp_path / "a", max_bytes=3) == b"123"
     with pytest.raises(ValueError, match="a has 3 bytes; the limit is 2"):
         read_file(tmp_path / "a", max_bytes=2)
 
 
-def test_a_file_that_fails_leaves_the_old_one(tmp_path):
+def test_failed_replacement_keeps_the_old_file(tmp_path):
     path = tmp_path / "deep" / "a.txt"
     with replacing(path) as target:
         target.write_text("old")

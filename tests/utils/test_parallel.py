@@ -1,4 +1,4 @@
-"""The same work by several processes."""
+"""Mapping a function over items in several processes."""
 
 import multiprocessing
 import os
@@ -41,19 +41,19 @@ def test_results_are_in_order(workers, count, capsys):
 
 @pytest.mark.parametrize("if_killed", [None, lambda item, reason: None])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_errors_come_through(workers, if_killed):
+def test_errors_are_raised_in_the_caller(workers, if_killed):
     with pytest.raises(ValueError, match="got 3"):
         map_in_processes(refuse_three, range(9), workers, "numbers", if_killed=if_killed)
 
 
-def test_a_killed_worker_is_an_error():
+def test_killed_worker_is_an_error():
     with pytest.raises(ChildProcessError, match="exit code -9.*try fewer workers"):
         map_in_processes(die, range(9), 2, "numbers")
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_killed_worker_costs_its_item_alone(workers):
+def test_killed_worker_costs_only_its_item(workers):
     results = map_in_processes(
         square_or_die, range(25), workers, "numbers", if_killed=lambda *what: what
     )
@@ -66,12 +66,12 @@ def test_a_killed_worker_costs_its_item_alone(workers):
     assert not multiprocessing.active_children()
 
 
-def test_large_items_and_results():
+def test_large_items_and_results_are_passed():
     items = [os.urandom(1 << 20) for _ in range(4)]
     assert map_in_processes(bytes, items, 2, "bytes", if_killed=lambda *_: None) == items
 
 
-def test_an_interrupt_leaves_no_process(monkeypatch):
+def test_interrupt_leaves_no_process(monkeypatch):
     def interrupt(bar, number=1):
         assert multiprocessing.active_children()
         raise KeyboardInterrupt
@@ -82,7 +82,7 @@ def test_an_interrupt_leaves_no_process(monkeypatch):
     assert not multiprocessing.active_children()
 
 
-def test_number_of_workers():
+def test_number_of_workers_has_a_default_and_is_checked():
     assert number_of_workers(3) == 3
     assert number_of_workers(None) >= 1
     with pytest.raises(ValueError, match="workers is 0, expected at least 1"):

@@ -1,4 +1,4 @@
-"""Pickles that would do harm, each of which Python's or PyTorch's unpickler takes."""
+"""Harmful pickles that Python's or PyTorch's unpickler would accept."""
 
 import io
 import pickle
@@ -12,6 +12,8 @@ from eseg_d2.utils import plain_pickle
 from eseg_d2.utils.plain_pickle import RefusedPickleError, read_pickle
 from eseg_d2.utils.weights_file import UnreadableWeightsError, read_weights_file
 
+# The functions below return pieces of pickles as bytes
+
 
 def text(value):
     data = value.encode()
@@ -19,7 +21,7 @@ def text(value):
 
 
 def call(name, *arguments):
-    """A call of a function by its name, of arguments that are instructions."""
+    """Call a function by its name, with arguments that are instructions."""
     return b"c" + name.replace(" ", "\n").encode() + b"\n(" + b"".join(arguments) + b"tR"
 
 
@@ -29,7 +31,7 @@ def number(value):
 
 
 def nested(depth=60):
-    """A pair of which both parts are one pair, and so on: 5 bytes a level, 2**60 values."""
+    """Nest pairs whose two parts are the same pair: 5 bytes per level stand for 2**60 values."""
     return b"K\x01" + b"".join(b"q%ch%c\x86" % (level, level) for level in range(depth))
 
 
@@ -48,7 +50,7 @@ PLAIN = state(text("<"), b"NNN", number(-1), number(-1), b"K\x00")
 
 
 def described(*values):
-    """An array whose type has a state of the file's choosing."""
+    """Build an array whose dtype has a given state."""
     return array(F4, SHAPE, DATA, build=state(text("<"), *values))
 
 
@@ -107,7 +109,7 @@ HARMFUL = {
 @pytest.mark.parametrize("name", HARMFUL)
 @pytest.mark.parametrize("inside", [False, True])
 def test_harmful_pickles_are_refused(tmp_path, name, inside):
-    """As a file of a model zoo, and inside one of torch.save."""
+    """The pickle may be a file of its own, or inside a file of torch.save."""
     data = b"\x80\x02" + HARMFUL[name] + b"."
     path = tmp_path / ("a.pth" if inside else "a.pkl")
     if inside:
@@ -120,15 +122,15 @@ def test_harmful_pickles_are_refused(tmp_path, name, inside):
     assert str(path) in str(error.value) and len(str(error.value)) < 600
 
 
-def test_the_number_of_instructions_is_bounded(monkeypatch):
+def test_number_of_instructions_is_bounded(monkeypatch):
     monkeypatch.setattr(plain_pickle, "_MAX_INSTRUCTIONS", 1000)
     data = b"](" + b"N" * 1000 + b"e."
     with pytest.raises(RefusedPickleError, match="more than 1000 instructions"):
         read_pickle(io.BytesIO(data), len(data))
 
 
-def test_the_pieces_of_these_files_are_sound():
-    """So that each is refused for what it is named after."""
+def test_pieces_of_the_harmful_pickles_are_valid():
+    """Each harmful pickle is therefore refused for what its name says."""
     data = array(F4, SHAPE, struct.pack("<BB2f", 67, 8, 3, 4), build=PLAIN) + b"."
     np.testing.assert_array_equal(read_pickle(io.BytesIO(data), len(data)), np.float32([3, 4]))
     data = b"}" + text("a") + call("_codecs encode", text("b"), text("latin1")) + b"s."

@@ -1,3 +1,5 @@
+"""Saving, restoring and seeding the states of the random number generators."""
+
 import random
 
 import numpy as np
@@ -15,12 +17,12 @@ from eseg_d2.utils.random_state import (
 
 
 def draw() -> tuple:
-    """From every generator; the normal numbers come in pairs, of which one is kept."""
+    """Draw from every generator, including normal numbers, which are drawn in pairs."""
     numpy = np.random.rand(3).tolist(), np.random.randn(3).tolist()
     return random.random(), random.gauss(0, 1), *numpy, torch.rand(3).tolist()
 
 
-def test_a_state_goes_through_a_file(tmp_path):
+def test_state_can_be_saved_and_loaded(tmp_path):
     draw()
     torch.save(get_random_state(), tmp_path / "state.pth")
     expected = draw(), draw()
@@ -29,7 +31,7 @@ def test_a_state_goes_through_a_file(tmp_path):
     assert (draw(), draw()) == expected
 
 
-def test_a_state_does_not_change_with_the_generators():
+def test_state_is_not_changed_by_drawing():
     state = get_random_state()
     first = draw()
     set_random_state(state)
@@ -40,7 +42,7 @@ def test_a_state_does_not_change_with_the_generators():
 
 @pytest.mark.parametrize("context", [preserved_random_state, lambda: seeded(1, 2)])
 @pytest.mark.parametrize("fails", [False, True])
-def test_what_follows_is_untouched(context, fails):
+def test_contexts_restore_the_state(context, fails):
     state = get_random_state()
     expected = draw()
     set_random_state(state)
@@ -67,7 +69,7 @@ def test_contexts_can_be_nested():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**64), st.integers(0, 2**64), st.integers(0, 2**32 - 1))
-def test_seeded_draws_by_its_numbers_alone(seed, position, before):
+def test_seeded_draws_depend_only_on_the_seed_and_position(seed, position, before):
     with seeded(seed, position):
         expected = draw()
     with preserved_random_state():
@@ -77,14 +79,14 @@ def test_seeded_draws_by_its_numbers_alone(seed, position, before):
             assert draw() == expected
 
 
-def test_no_two_places_draw_the_same():
+def test_seeds_and_positions_give_independent_draws():
     places = [(seed, position) for seed in range(8) for position in range(50)]
     drawn = []
     for seed, position in places:
         with seeded(seed, position):
             drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
     for numbers in zip(*drawn, strict=True):
-        assert len(set(numbers)) > len(places) - 2  # PyTorch's have 24 bits
+        assert len(set(numbers)) > len(places) - 2  # those of PyTorch have only 24 bits
         assert 0.4 < np.mean(numbers) < 0.6
     python, numpy, _ = np.corrcoef(np.transpose(drawn))
     assert abs(python[1]) < 0.2 and abs(python[2]) < 0.2 and abs(numpy[2]) < 0.2

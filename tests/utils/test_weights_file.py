@@ -1,4 +1,4 @@
-"""Files of strangers and damaged files: arrays are read, nothing is executed."""
+"""Weights files, also untrusted and damaged ones: arrays are read, nothing is executed."""
 
 import os
 import pickle
@@ -25,7 +25,7 @@ WEIGHTS = {
 
 
 class Calls:
-    """Pickled as a call, which whoever unpickles it carelessly makes."""
+    """An object whose pickle calls a function when it is loaded by an ordinary unpickler."""
 
     def __init__(self, function, *arguments):
         self._call = function, arguments
@@ -64,7 +64,7 @@ def test_code_is_not_executed(tmp_path, name, nested):
         assert not canary.exists()
 
 
-def test_the_files_of_these_tests_would_do_harm(tmp_path):
+def test_ordinary_unpickler_would_execute_the_code(tmp_path):
     pickle.loads(pickle.dumps({"x": [Calls(os.mkdir, str(tmp_path / "canary"))]}))
     assert (tmp_path / "canary").exists()
 
@@ -93,7 +93,7 @@ def test_names_that_look_harmless_are_refused(tmp_path, asked):
 
 @pytest.mark.parametrize("core", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
 def test_model_zoo_pickles_are_read(tmp_path, core):
-    """As Python 2 wrote them: bytes as strings, by the names of the NumPy of the time."""
+    """Python 2 wrote bytes as strings, and old versions of NumPy other module names."""
     data = pickle.dumps({"conv1_w": WEIGHTS["numpy"]["a"], "s": np.float32(3)}, protocol=2)
     for name in b"numpy._core.multiarray", b"numpy.core.multiarray":
         data = data.replace(name, core)
@@ -102,13 +102,13 @@ def test_model_zoo_pickles_are_read(tmp_path, core):
     content = read_weights_file(str(path))
     np.testing.assert_array_equal(content["conv1_w"], WEIGHTS["numpy"]["a"])
     assert content["s"] == 3
-    # a str of Python 2
+    # with a str of Python 2
     path.write_bytes(b"\x80\x02}q\x00U\x05n\xe9mexU\x01ws.")
     assert read_weights_file(str(path)) == {"n\xe9mex": "w"}
 
 
 @pytest.mark.parametrize("protocol", range(1, 6))
-def test_every_protocol_of_pickle(tmp_path, protocol):
+def test_every_pickle_protocol_is_read(tmp_path, protocol):
     path = write(tmp_path / "a.pkl", WEIGHTS["numpy"], protocol=protocol)
     content = read_weights_file(path)
     for name, value in WEIGHTS["numpy"].items():
@@ -134,7 +134,7 @@ def test_files_without_checksums_are_read(tmp_path):
     assert read_weights_file(path)["iteration"] == 7
 
 
-def test_a_wrong_bit_in_the_weights_is_noticed(tmp_path):
+def test_flipped_bit_in_the_weights_is_detected(tmp_path):
     path = tmp_path / "a.pth"
     write(path, WEIGHTS)
     data = bytearray(path.read_bytes())
@@ -145,7 +145,7 @@ def test_a_wrong_bit_in_the_weights_is_noticed(tmp_path):
 
 
 def rewrite(path, changed, **options):
-    """Write a zip anew, with some of its parts exchanged."""
+    """Write a zip again with some of its parts replaced."""
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", **options) as archive:
@@ -153,7 +153,7 @@ def rewrite(path, changed, **options):
             archive.writestr(name, changed.get(name, data))
 
 
-def test_a_zip_that_is_not_as_pytorch_writes_it(tmp_path):
+def test_zips_that_pytorch_would_not_write_are_refused(tmp_path):
     path = tmp_path / "a.pth"
     for changed, options, match in (
         ({"a/data/0": bytes(8)}, {}, "300 values of torch.float32 are in 8 bytes"),
@@ -165,17 +165,17 @@ def test_a_zip_that_is_not_as_pytorch_writes_it(tmp_path):
         with pytest.raises(UnreadableWeightsError, match=f"a.pth cannot be read.*{match}"):
             read_weights_file(str(path))
     write(path, WEIGHTS)
-    rewrite(path, {})  # what the refused files differ from
+    rewrite(path, {})  # unchanged, the same zip is read
     assert read_weights_file(str(path))["iteration"] == 7
 
 
 @pytest.mark.parametrize("count", [301, 2**40])
-def test_an_old_file_that_claims_more_values_than_it_has(tmp_path, count):
+def test_old_file_that_claims_too_many_values_is_refused(tmp_path, count):
     path = tmp_path / "old.pth"
     write(path, {"a": torch.arange(300.0)}, _use_new_zipfile_serialization=False)
     data = path.read_bytes()
     claim = b"\x8a\x06" + count.to_bytes(6, "little")
-    assert data.count(b"M\x2c\x01") == 2  # of the storage and of the shape
+    assert data.count(b"M\x2c\x01") == 2  # in the storage and in the shape
     path.write_bytes(data.replace(b"M\x2c\x01", claim, 1))
     with pytest.raises(UnreadableWeightsError, match="old.pth cannot be read"):
         read_weights_file(str(path))
@@ -186,7 +186,7 @@ def test_an_old_file_that_claims_more_values_than_it_has(tmp_path, count):
     [b"", b"some text\n", b"<html>404</html>", b"PK\x03\x04", bytes(5000), b"\x80\x02}q\x00"],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".pkl", ".pyth"])
-def test_other_files_are_named(tmp_path, content, suffix):
+def test_files_of_other_kinds_are_named(tmp_path, content, suffix):
     path = tmp_path / f"other{suffix}"
     path.write_bytes(content)
     with pytest.raises(UnreadableWeightsError, match=f"other{suffix} cannot be read"):
@@ -198,7 +198,7 @@ KINDS = {"a.pkl": {}, "a.pth": {}, "old.pth": {"_use_new_zipfile_serialization":
 
 @pytest.fixture(scope="module", params=KINDS)
 def whole(request, tmp_path_factory):
-    """A path, and what is in the file."""
+    """Return the path and the content of a valid file."""
     path = tmp_path_factory.mktemp("whole") / request.param
     write(path, WEIGHTS["numpy"] if path.suffix == ".pkl" else WEIGHTS, **KINDS[request.param])
     return path, path.read_bytes()
@@ -206,7 +206,7 @@ def whole(request, tmp_path_factory):
 
 @SETTINGS
 @given(fraction=st.floats(0, 1, exclude_max=True))
-def test_cut_files(tmp_path, whole, fraction):
+def test_truncated_files_are_refused(tmp_path, whole, fraction):
     path, data = tmp_path / whole[0].name, whole[1]
     path.write_bytes(data[: int(fraction * len(data))])
     with pytest.raises(UnreadableWeightsError, match=f"{path} (cannot be|is not) read"):
@@ -216,8 +216,8 @@ def test_cut_files(tmp_path, whole, fraction):
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @SETTINGS
 @given(data=st.data())
-def test_damaged_files_fail_in_one_way_only(tmp_path, whole, data):
-    """If at all: without a checksum another number is as good."""
+def test_damaged_files_raise_only_the_documented_error(tmp_path, whole, data):
+    """They may also be read, as a file without a checksum can hold any number."""
     path, content = tmp_path / whole[0].name, bytearray(whole[1])
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -228,8 +228,8 @@ def test_damaged_files_fail_in_one_way_only(tmp_path, whole, data):
         assert str(path) in str(e)
 
 
-def test_a_damaged_pickle_takes_no_memory(tmp_path):
-    """The unpickler in C makes room for 2**30 objects here."""
+def test_damaged_pickle_takes_no_memory(tmp_path):
+    """Python's unpickler in C would allocate memory for 2**30 objects here."""
     path = tmp_path / "a.pkl"
     path.write_bytes(b"\x80\x02]r\xff\xff\xff\x1f.")
     assert read_weights_file(str(path)) == []

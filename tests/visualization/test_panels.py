@@ -1,3 +1,5 @@
+"""Drawing panoptic segmentations, and arranging pictures on sheets."""
+
 import base64
 import io
 
@@ -15,7 +17,7 @@ from eseg_d2.visualization.panels import data_uri
 
 
 @pytest.mark.parametrize("kind", ["cityscapes", "coco"])
-def test_truth_and_prediction_are_drawn_alike(scenes, kind):
+def test_ground_truth_and_prediction_are_drawn_alike(scenes, kind):
     name = f"scenes_{kind}_panoptic_val"
     truth = GroundTruth(name)
     metadata = MetadataCatalog.get(name)
@@ -28,20 +30,20 @@ def test_truth_and_prediction_are_drawn_alike(scenes, kind):
     segment_map, segments = perfect_output(truth, file_name)["panoptic_seg"]
     predicted = draw_panoptic(image, segment_map.numpy(), segments, metadata, width=256)
     assert predicted.shape == drawn.shape
-    # every stuff pixel gets its class's colour: both differ from the image, not from each other
+    # both drawings differ more from the image than from each other
     plain = np.kron(image, np.ones((2, 2, 1), np.uint8)).astype(int)
     change = np.abs(drawn.astype(int) - plain).mean()
     assert change > 2 * np.abs(drawn.astype(int) - predicted).mean()
 
 
-def test_void_alone_and_nothing_at_all_can_be_drawn(scenes):
+def test_image_without_segments_can_be_drawn(scenes):
     metadata = MetadataCatalog.get("scenes_cityscapes_panoptic_val")
     image = np.full((30, 50, 3), 200, dtype=np.uint8)
     drawn = draw_panoptic(image, np.zeros((30, 50), int), [], metadata, width=100)
     assert drawn.shape == (60, 100, 3)
 
 
-def test_objects_of_one_class_differ_and_pictures_repeat(scenes):
+def test_objects_of_a_class_differ_in_colour_reproducibly(scenes):
     metadata = MetadataCatalog.get("scenes_cityscapes_panoptic_val")
     image = np.zeros((60, 200, 3), np.uint8)
     segments = np.zeros((60, 200), int)
@@ -52,7 +54,7 @@ def test_objects_of_one_class_differ_and_pictures_repeat(scenes):
     assert (first[50, 20] != first[50, 120]).any()
 
 
-def test_rows_keep_their_sizes():
+def test_panels_side_by_side_must_have_one_height():
     panel = np.zeros((40, 60, 3), dtype=np.uint8)
     row = side_by_side({"a": panel, "b": panel})
     assert row.shape[0] > 40 and row.shape[1] > 120
@@ -61,7 +63,7 @@ def test_rows_keep_their_sizes():
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 12, 40])
-def test_sheets_fit_a_screen_and_fill_it(count):
+def test_sheets_fit_and_fill_a_screen(count):
     pictures = [np.full((346, 1950, 3), 10 * i % 250, np.uint8) for i in range(count)]
     sheet = contact_sheet(pictures)
     height, width = sheet.shape[:2]
@@ -70,14 +72,14 @@ def test_sheets_fit_a_screen_and_fill_it(count):
     assert shown == {10 * i % 250 for i in range(count)}
 
 
-def test_sheets_of_pictures_of_several_sizes():
+def test_sheets_take_pictures_of_several_sizes():
     pictures = [np.zeros((40, 60, 3), np.uint8), np.full((80, 30, 3), 9, np.uint8)]
     sheet = contact_sheet(pictures, width=200, height=100)
     assert sheet.shape[0] <= 100 and sheet.shape[1] <= 200
     assert set(np.unique(sheet).tolist()) == {0, 9, 255}
 
 
-def test_pictures_are_jpegs_in_the_page():
+def test_data_uri_holds_a_jpeg():
     uri = data_uri(np.full((96, 96, 3), 100, np.uint8))
     kind, _, data = uri.partition(",")
     assert kind == "data:image/jpeg;base64"

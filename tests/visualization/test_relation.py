@@ -1,3 +1,5 @@
+"""Maps of the context that a pixel takes from higher levels."""
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from eseg_d2.visualization.relation import context_maps, find_rsp_head
 
 
 def uniform_weights(height, width, k=3):
-    """What a relation gives that does not care, with masked borders."""
+    """Return weights that are equal for all cells of a region inside the map."""
     h, w = -(-height // 2), -(-width // 2)
     inside = nn.functional.unfold(torch.ones(1, 1, h, w), k, padding=k // 2).view(k * k, h, w)
     cells = inside / inside.sum(0)
@@ -18,7 +20,7 @@ def uniform_weights(height, width, k=3):
 
 
 @pytest.mark.parametrize("position", [(0, 0), (4, 5), (8, 10)])
-def test_maps_are_shares_around_the_parent(position):
+def test_maps_are_distributions_around_the_parent_cell(position):
     maps = context_maps([uniform_weights(9, 11), uniform_weights(5, 6)], position)
     assert [m.shape for m in maps] == [(5, 6), (3, 3)]
     assert all(m.sum() == pytest.approx(1) and m.min() >= 0 for m in maps)
@@ -26,8 +28,8 @@ def test_maps_are_shares_around_the_parent(position):
     assert abs(rows - position[0] // 2).max() <= 1 and abs(columns - position[1] // 2).max() <= 1
 
 
-def test_second_map_is_the_product_of_the_relations():
-    """Against loops over the cells."""
+def test_second_map_is_the_product_of_both_relations():
+    """The expected map is computed by loops over the cells."""
     generator = torch.Generator().manual_seed(0)
     low, high = (
         torch.rand(1, 2, 9, *size, generator=generator) * (uniform_weights(*size) > 0)
@@ -49,14 +51,14 @@ def test_second_map_is_the_product_of_the_relations():
     np.testing.assert_allclose(context_maps([low, high], (5, 2))[1], expected, atol=1e-6)
 
 
-def test_another_head_is_named():
+def test_model_with_another_head_is_refused():
     model = nn.Module()
     model.sem_seg_head = nn.Conv2d(1, 1, 1)
     with pytest.raises(ValueError, match="is Conv2d"):
         find_rsp_head(model)
 
 
-def test_command_draws_from_a_semantic_and_a_panoptic_model(root, tmp_path):
+def test_command_draws_maps_of_semantic_and_panoptic_models(root, tmp_path):
     from detectron2.modeling import build_model
 
     from eseg_d2.engine import load_config

@@ -1,3 +1,5 @@
+"""Colours that follow objects through a video."""
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ def tracker():
 
 
 def assign(tracker, *cars):
-    """The colours of cars, (x, class) each, 40 pixels wide."""
+    """Return the colours of objects 40 pixels wide, each given by (x, class)."""
     masks = np.zeros((len(cars), 100, 300), bool)
     for mask, (x, _) in zip(masks, cars, strict=True):
         mask[30:80, x : x + 40] = True
@@ -27,7 +29,7 @@ def test_objects_keep_their_colours(tracker):
         assert moved == first
 
 
-def test_a_missed_object_is_remembered_for_a_while(tracker):
+def test_missed_object_is_remembered_for_a_while(tracker):
     first = assign(tracker, (10, CAR), (200, CAR))
     for _ in range(7):
         assert assign(tracker, (200, CAR)) == first[1:]
@@ -37,17 +39,17 @@ def test_a_missed_object_is_remembered_for_a_while(tracker):
     assert not set(assign(tracker, (15, CAR), (200, CAR))) & set(first)
 
 
-def test_another_class_takes_no_colour(tracker):
+def test_object_of_another_class_gets_another_colour(tracker):
     (first,) = assign(tracker, (10, CAR))
     (other,) = assign(tracker, (10, TRUCK))
     assert other != first
 
 
-def test_neighbouring_boxes_keep_apart(tracker):
+def test_neighbouring_boxes_keep_their_colours(tracker):
     def colors(*left):
         boxes = np.array([[x, 500, x + 50, 550] for x in left], np.float32)
         return tracker.assign([CAR] * len(left), boxes)
 
     first = colors(500, 600)
-    (alone,) = colors(605)  # the left one has gone: the right one stays itself
+    (alone,) = colors(605)  # the left one is gone, and the right one keeps its colour
     assert alone == first[1]

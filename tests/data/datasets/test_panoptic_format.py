@@ -1,4 +1,4 @@
-"""Panoptic data sets: ours, Detectron2's and the user's own."""
+"""Data sets in the COCO panoptic format: ours, Detectron2's and the user's own."""
 
 import json
 import os
@@ -41,7 +41,7 @@ CATEGORIES = [
 
 @pytest.fixture
 def tree(tmp_path):
-    """A data set of one image in a folder with a dot in its name."""
+    """Return the folder of a data set with one image, and the content of its json."""
     folder = tmp_path / "my.data"
     for name in "images", "panoptic":
         (folder / name).mkdir(parents=True)
@@ -84,7 +84,7 @@ def load(folder, content):
         MetadataCatalog.remove("test_tree")
 
 
-def test_records_speak_contiguous_ids(tree):
+def test_records_have_contiguous_ids(tree):
     folder, content = tree
     (record,) = load(folder, content)
     assert record["file_name"] == str(folder / "images" / "a.jpg")
@@ -96,7 +96,7 @@ def test_records_speak_contiguous_ids(tree):
 
 
 def test_registering_again_replaces_everything(tree):
-    """As in a notebook, whose cell is run again with other categories."""
+    """In a notebook, a cell may be run again after the categories have changed."""
     folder, content = tree
     entry = {
         "name": "test_again",
@@ -126,7 +126,7 @@ def test_registering_again_replaces_everything(tree):
         MetadataCatalog.remove("test_again")
 
 
-def test_errors_name_file_and_id(tree):
+def test_errors_name_the_file_and_the_id(tree):
     folder, content = tree
     with pytest.raises(ValueError, match="panoptic.json is not valid json"):
         load(folder, "{")
@@ -180,7 +180,7 @@ def test_coco_scenes_agree_with_cityscapes_scenes(scenes):
     assert contents("scenes_coco_panoptic_val") == contents("scenes_cityscapes_panoptic_val")
 
 
-def test_missing_coco_is_said_at_once():
+def test_error_for_missing_coco_is_short_and_says_what_to_do():
     with pytest.raises(FileNotFoundError) as error:
         require_datasets(["coco_2017_val_panoptic"])
     message = str(error.value)
@@ -191,7 +191,7 @@ def test_missing_coco_is_said_at_once():
 
 @pytest.fixture
 def as_published(scenes, tree):
-    """Cityscapes and COCO where Detectron2's own entries look for them: scenes, and one image."""
+    """Put scenes where Detectron2 looks for Cityscapes, and one image where it looks for COCO."""
     (scenes / "cityscapes").symlink_to(scenes / "street_scenes" / "cityscapes")
     folder, content = tree
     first, second = content["annotations"][0]["segments_info"]
@@ -210,8 +210,8 @@ DETECTRON2_NAMES = ["cityscapes_fine_panoptic_val", "coco_2017_val_panoptic"]
 
 
 @pytest.mark.parametrize("name", DETECTRON2_NAMES)
-def test_detectron2_dicts_train_as_ours_do(as_published, name):
-    """In a script of Detectron2's parts, and in ours, the same name gives the same targets."""
+def test_detectron2_dicts_give_the_same_targets_as_ours(as_published, name):
+    """A script built from Detectron2's parts therefore trains on the same targets."""
     cfg = get_cfg()
     eseg_d2.add_eseg_config(cfg)
     cfg.MODEL.MASK_ON = True
@@ -233,15 +233,15 @@ def test_detectron2_dicts_train_as_ours_do(as_published, name):
 
 
 @pytest.mark.parametrize("name", DETECTRON2_NAMES)
-def test_detectron2_names_are_evaluated(as_published, name):
+def test_data_sets_of_detectron2_can_be_evaluated(as_published, name):
     evaluator, truth = PanopticQualityEvaluator(name, distributed=False), GroundTruth(name)
     for file_name in truth.records:
         evaluator.process([{"file_name": file_name}], [perfect_output(truth, file_name)])
     assert evaluator.evaluate()["panoptic_seg"]["PQ"] == 100
 
 
-def test_the_dicts_of_others_are_completed(tree):
-    """Those of a function that someone registered have the keys that evaluators read."""
+def test_dicts_from_other_loaders_are_completed(tree):
+    """A function that the user registered may leave out keys that the evaluators read."""
     folder, content = tree
     (record,) = load(folder, content)
     plain = [{k: s[k] for k in ("id", "category_id")} for s in record["segments_info"]]
@@ -252,16 +252,15 @@ def test_the_dicts_of_others_are_completed(tree):
     try:
         assert is_panoptic("test_others")
         (completed,) = dataset_dicts("test_others")
-        expected = [
-            {k: s[k] for k in completed["segments_info"][0]} for s in record["segments_info"]
-        ]
+        keys = ("id", "category_id", "isthing", "iscrowd")
+        expected = [{k: s[k] for k in keys} for s in record["segments_info"]]
         assert completed == {**record, "segments_info": expected}
     finally:
         DatasetCatalog.remove("test_others")
         MetadataCatalog.remove("test_others")
 
 
-def test_an_entry_of_detectron2_is_not_replaced(tree):
+def test_entries_of_detectron2_cannot_be_replaced(tree):
     folder, _ = tree
     before = DatasetCatalog["coco_2017_val_panoptic"], MetadataCatalog["coco_2017_val_panoptic"]
     paths = dict.fromkeys(("image_root", "panoptic_root", "panoptic_json"), str(folder))
@@ -273,7 +272,7 @@ def test_an_entry_of_detectron2_is_not_replaced(tree):
     assert all(a is b for a, b in zip(before, after, strict=True))
 
 
-def test_missing_and_unknown_data_sets():
+def test_errors_for_unknown_and_missing_data_sets_help():
     with pytest.raises(ValueError, match="cityscapes_fine_panoptic_train"):
         require_datasets(["cityscapes_fine_panoptc_train"])
     with pytest.raises(FileNotFoundError, match="python datasets/prepare_cityscapes.py"):
@@ -285,15 +284,15 @@ OUTSIDE = ["../a.jpg", "/etc/passwd", "x/../../a.jpg", "..", "x/../..//a.jpg"]
 
 @pytest.mark.parametrize("path", OUTSIDE)
 @pytest.mark.parametrize("entry", ["images", "annotations"])
-def test_paths_that_lead_out_of_the_folders(tree, entry, path):
-    """Predictions are written under the names of the pngs."""
+def test_paths_that_lead_out_of_the_folders_are_refused(tree, entry, path):
+    """They would be dangerous, as predictions are written under the names of the pngs."""
     folder, content = tree
     content[entry][0]["file_name"] = path
     with pytest.raises(ValueError, match=f"panoptic.json.*: the path {path} is outside of "):
         load(folder, content)
 
 
-def test_paths_that_stay_inside(tree):
+def test_paths_that_stay_inside_the_folders_are_accepted(tree):
     folder, content = tree
     (folder / "elsewhere").symlink_to(folder / "images")
     (folder / "images" / "link").symlink_to(folder / "images")
@@ -303,13 +302,19 @@ def test_paths_that_stay_inside(tree):
         assert record["file_name"] == str(folder / "images") + "/" + name
 
 
-@pytest.mark.parametrize("image_id", ["../../x_1", "/etc/x_1", 3])
-def test_cityscapes_ids_that_lead_out_of_the_folder(image_id):
+@pytest.mark.parametrize(
+    ("image_id", "error"),
+    [("../../x_1", ValueError), ("/etc/x_1", ValueError), (3, AttributeError)],
+)
+def test_cityscapes_ids_that_lead_out_of_the_folder_are_refused(image_id, error):
     metadata = MetadataCatalog.get("scenes_cityscapes_panoptic_val")
-    with pytest.raises((ValueError, AttributeError)):
+    with pytest.raises(error):
         image_path(metadata, {}, {"image_id": image_id})
+
+
+def test_coco_file_names_that_lead_out_of_the_folder_are_refused():
+    metadata = MetadataCatalog.get("coco_2017_val_panoptic")
     with pytest.raises(ValueError, match="outside"):
-        metadata = MetadataCatalog.get("coco_2017_val_panoptic")
         image_path(metadata, {"file_name": "../../a.jpg"}, {})
 
 
@@ -321,7 +326,7 @@ VALUES = st.one_of(
 
 
 def places(value, path=()):
-    """Of everything in a json."""
+    """Yield the path of every value in the content of a json."""
     yield path
     children = {dict: dict.items, list: enumerate}.get(type(value), lambda value: ())(value)
     for key, child in children:
@@ -329,6 +334,7 @@ def places(value, path=()):
 
 
 def changed(content, path, value):
+    """Return the content with the value at a path replaced, or removed where it is ``...``."""
     if not path:
         return value
     content = dict(content) if isinstance(content, dict) else list(content)
@@ -345,8 +351,8 @@ def changed(content, path, value):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_broken_jsons_are_named(tree, data):
-    """Whatever is wrong, or nothing: a change may be harmless."""
+def test_broken_jsons_are_named_or_harmless(tree, data):
+    """A random change either raises an error that names the file, or leaves valid records."""
     folder, content = tree
     for _ in range(data.draw(st.integers(1, 2))):
         path = data.draw(st.sampled_from(list(places(content))[1:] or [()]))
@@ -377,7 +383,7 @@ def test_broken_jsons_are_named(tree, data):
         MetadataCatalog.pop("test_tree", None)
 
 
-def test_jsons_of_endless_depth(tree):
+def test_deeply_nested_json_is_refused(tree):
     with pytest.raises(ValueError, match="panoptic.json is not valid json"):
         load(tree[0], "[" * 200_000)
 
@@ -387,7 +393,7 @@ CAT = '{"id": 1, "name": "cat", "isthing": 1}'
 
 @pytest.fixture
 def entries(scenes):
-    """The COCO scenes as if they were a user's: found by the configuration alone."""
+    """Yield entries of DATASETS.PANOPTIC that describe the COCO scenes like a user's data."""
     root = scenes / "street_scenes" / "coco"
     yield [
         {
@@ -418,7 +424,7 @@ def config(root, folder, entries):
     return str(path)
 
 
-def test_a_config_is_all_it_takes(root, entries, tmp_path):
+def test_config_alone_registers_the_users_data(root, entries, tmp_path):
     cfg = load_config(config(root, tmp_path, entries), [])
     with open(entries[0]["panoptic_json"]) as f:
         categories = json.load(f)["categories"]
@@ -426,12 +432,12 @@ def test_a_config_is_all_it_takes(root, entries, tmp_path):
     assert sum(c["isthing"] for c in categories) == cfg.MODEL.ROI_HEADS.NUM_CLASSES
     assert len(DatasetCatalog.get("test_mine_train")) == 12
     assert MetadataCatalog.get("test_mine_val").thing_classes == [c["name"] for c in categories]
-    again = tmp_path / "config.yaml"  # what a run stores builds the same model
+    again = tmp_path / "config.yaml"  # the config that a run saves gives the same model
     again.write_text(cfg.dump())
     assert yaml.safe_load(load_config(str(again), []).dump()) == yaml.safe_load(cfg.dump())
 
 
-def test_train_and_test_need_the_same_classes(root, entries, tmp_path):
+def test_data_sets_with_different_classes_are_refused(root, entries, tmp_path):
     with open(entries[1]["panoptic_json"]) as f:
         content = json.load(f)
     content["categories"] = content["categories"][1:]
@@ -441,7 +447,7 @@ def test_train_and_test_need_the_same_classes(root, entries, tmp_path):
         load_config(config(root, tmp_path, entries), [])
 
 
-def test_faults_name_the_data_set(entries, tmp_path):
+def test_errors_in_entries_name_the_data_set(entries, tmp_path):
     entry = entries[0]
     with pytest.raises(ValueError, match="name, images, panoptic_png, panoptic_json"):
         register_own([{"name": "x"}])
@@ -468,7 +474,7 @@ def test_faults_name_the_data_set(entries, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["PanopticRCNN", "GeneralizedRCNN", "RetinaNet"])
-def test_a_model_of_things_for_stuff_alone_is_refused_at_start(root, entries, tmp_path, kind):
+def test_models_of_things_are_refused_on_data_without_things(root, entries, tmp_path, kind):
     for entry in entries:
         with open(entry["panoptic_json"]) as f:
             content = json.load(f)
@@ -493,8 +499,8 @@ def test_a_model_of_things_for_stuff_alone_is_refused_at_start(root, entries, tm
         assert output["sem_seg"].shape == (cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, 64, 96)
 
 
-def test_more_classes_than_bytes(root, entries, tmp_path):
-    """255 is then a class, and void another label: it is trained, and it is evaluated."""
+def test_more_than_255_classes_are_trained_and_evaluated(root, entries, tmp_path):
+    """255 is then a class like any other, and the label of void is 65535."""
     for entry in entries:
         with open(entry["panoptic_json"]) as f:
             content = json.load(f)

@@ -1,4 +1,4 @@
-"""What every backbone of ours does: add a new one to BACKBONES."""
+"""Properties of every backbone of ours. Add new ones to BACKBONES."""
 
 import math
 
@@ -13,7 +13,7 @@ RES = ["res2", "res3", "res4", "res5"]
 EFFICIENTNET = ("MODEL.EFFICIENTNET.NAME", "efficientnet_b0")
 BIFPN = ("MODEL.BACKBONE.NAME", "build_bifpn_backbone", "MODEL.BIFPN.IN_FEATURES", RES)
 BIFPN += ("MODEL.BIFPN.MIN_LEVEL", 2, "MODEL.BIFPN.MAX_LEVEL", 9, "MODEL.BIFPN.OUT_CHANNELS", 16)
-# its configuration, and the names and strides of its features
+# name -> (config options, strides of its features)
 BACKBONES = {
     "efficientnet": (
         ("MODEL.BACKBONE.NAME", "build_efficientnet_backbone", *EFFICIENTNET),
@@ -33,7 +33,7 @@ BACKBONES = {
 
 @pytest.fixture(params=BACKBONES)
 def backbone(request):
-    """A backbone with the strides that its features are to have."""
+    """Return a backbone and the expected strides of its features."""
     cfg = get_cfg()
     add_eseg_config(cfg)
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
@@ -47,7 +47,7 @@ def backbone(request):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96)])
-def test_features_are_of_the_stated_shape(backbone, size):
+def test_features_have_the_declared_shapes(backbone, size):
     model, strides = backbone
     with torch.no_grad():
         features = model.eval()(torch.randn(2, 3, *size))
@@ -61,7 +61,7 @@ def test_features_are_of_the_stated_shape(backbone, size):
 
 
 def test_pyramids_do_not_pad(backbone):
-    """The levels above the bottom-up's are of whatever size."""
+    """Levels above those of the bottom-up may have any size."""
     model, _ = backbone
     assert model.size_divisibility <= 32
 

@@ -1,3 +1,5 @@
+"""The BiFPN: against effdet, on any levels, sizes and norms, exported, and from a config."""
+
 import math
 
 import pytest
@@ -14,8 +16,8 @@ from eseg_d2.modeling.backbone.bifpn import BiFPN
 LEVEL_PAIRS = [(low, high) for low in range(2, 9) for high in range(low + 1, 10)]
 
 
-class Given(Backbone):
-    """A backbone that hands on the features that it is given, by name."""
+class PassThrough(Backbone):
+    """A backbone whose input is the dict of features that it returns."""
 
     def __init__(self, channels, min_level):
         super().__init__()
@@ -28,7 +30,7 @@ class Given(Backbone):
 
 
 class Stages(Backbone):
-    """A backbone of convolutions with stride 2: levels 2..5, whose sizes round down or up."""
+    """A backbone of convolutions with stride 2, with levels 2 to 5 whose sizes round up or down."""
 
     size_divisibility = 64
     padding_constraints = {"square_size": 640}
@@ -60,13 +62,13 @@ def make_bifpn_on_stages(*, round_up, **options):
     )
 
 
-def given_features(sizes, channels, min_level, dtype=torch.float32):
+def random_features(sizes, channels, min_level, dtype=torch.float32):
     pairs = enumerate(zip(sizes, channels, strict=False), min_level)
     return {f"f{level}": torch.randn(2, c, *size, dtype=dtype) for level, (size, c) in pairs}
 
 
 def make_bifpn(channels=(5, 6, 7), min_level=3, max_level=9, **options):
-    bottom_up = Given(channels, min_level)
+    bottom_up = PassThrough(channels, min_level)
     options = {"in_features": bottom_up._out_features, "out_channels": 4, **options}
     return BiFPN(bottom_up=bottom_up, min_level=min_level, max_level=max_level, **options)
 
@@ -76,7 +78,7 @@ def level_sizes(image_size, levels):
 
 
 def make_cfg(**options):
-    """Config of a ResNet-50 that is 8 to 64 channels wide, with a BiFPN."""
+    """Return the config of a BiFPN on a narrow ResNet-50, 8 to 64 channels wide."""
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.BACKBONE.NAME = "build_bifpn_backbone"
@@ -92,7 +94,7 @@ def make_cfg(**options):
     return cfg
 
 
-# Against an independent implementation
+# --- Against an independent implementation
 
 
 def copy_conv_norm(source, target):
@@ -147,7 +149,7 @@ def make_effdet(channels, levels, image_size, width, repeats, **options):
         ((6, 7, 9), (3, 7), (256, 384), {"activation": "relu"}, {"act_type": "relu"}),
     ],
 )
-def test_equals_effdet(channels, levels, image_size, ours, theirs, training):
+def test_outputs_equal_those_of_effdet(channels, levels, image_size, ours, theirs, training):
     torch.manual_seed(0)
     theirs = make_effdet(channels, levels, image_size, 8, 3, **{"pad_type": "", **theirs}).double()
     ours = make_bifpn(channels, *levels, out_channels=8, num_repeats=3, extra_levels="pool", **ours)
@@ -164,7 +166,7 @@ def test_equals_effdet(channels, levels, image_size, ours, theirs, training):
     ours.train(training)
     theirs.train(training)
     sizes = level_sizes(image_size, range(levels[0], levels[0] + len(channels)))
-    features = given_features(sizes, channels, levels[0], torch.float64)
+    features = random_features(sizes, channels, levels[0], torch.float64)
     expected = theirs([x.clone() for x in features.values()])
     got = list(ours(features).values())
     assert len(got) == len(expected) == levels[1] - levels[0] + 1
@@ -176,19 +178,19 @@ def test_equals_effdet(channels, levels, image_size, ours, theirs, training):
             torch.testing.assert_close(a.running_var, b.running_var)
 
 
-# The graph
+# --- Levels and parameters
 
 
 @pytest.mark.parametrize("levels", LEVEL_PAIRS)
 @pytest.mark.parametrize("extra_levels", ["pool", "pool_conv"])
-def test_every_pair_of_levels(levels, extra_levels):
+def test_shapes_and_parameters_for_every_pair_of_levels(levels, extra_levels):
     low, high = levels
     for num_given in range(1, min(4, high - low + 1) + 1):
         channels = [5 + i for i in range(num_given)]
         model = make_bifpn(channels, low, high, num_repeats=2, extra_levels=extra_levels)
         sizes = level_sizes((300, 1000), range(low, high + 1))
         with torch.no_grad():
-            out = model(given_features(sizes, channels, low))
+            out = model(random_features(sizes, channels, low))
         assert list(out) == [f"p{level}" for level in range(low, high + 1)]
         assert [x.shape for x in out.values()] == [(2, 4, *size) for size in sizes]
         shapes = model.output_shape()
@@ -206,7 +208,7 @@ def count_parameters(module):
 
 
 def expected_parameters(channels, num_levels, width, repeats, extra_levels):
-    """Parameters of a BiFPN with batch norm whose bottom-up is never as wide as it."""
+    """Count the parameters of a BiFPN with batch norm, none of whose inputs has its width."""
 
     def lateral(c):
         return c * width + width + 2 * width
@@ -214,7 +216,7 @@ def expected_parameters(channels, num_levels, width, repeats, extra_levels):
     node = 9 * width + width * width + width + 2 * width
     edges = 2 * (num_levels - 1) + 3 * (num_levels - 2) + 2
     total = repeats * (2 * (num_levels - 1) * node + edges)
-    # The lowest level is used once, every other one twice, each with a 1x1 of its own.
+    # The lowest level is used once and every other one twice, each time with its own 1x1 conv.
     total += lateral(channels[0]) + sum(2 * lateral(c) for c in channels[1:])
     num_extra = num_levels - len(channels)
     if num_extra > 0:
@@ -225,22 +227,21 @@ def expected_parameters(channels, num_levels, width, repeats, extra_levels):
 
 
 def test_features_may_come_in_any_order():
-    torch.manual_seed(0)
     model = make_bifpn(in_features=["f5", "f3", "f4"])
     assert model.in_features == ["f3", "f4", "f5"]
 
 
-def test_a_pyramid_as_wide_as_the_last_feature():
+def test_first_extra_level_is_pooled_before_its_convolution():
     model = make_bifpn((5, 6, 4), max_level=7)
     assert isinstance(model.extra_levels["p6"][0], nn.MaxPool2d)
     assert model.extra_levels["p6"][1].conv.in_channels == 4
 
 
-# Sizes, norms, gradients
+# --- Sizes, norms, gradients
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (65, 130), (32, 600)])
-def test_any_size_on_a_resnet(size):
+def test_resnet_takes_images_of_any_size(size):
     model = build_backbone(make_cfg()).train()
     out = model(torch.randn(1, 3, *size))
     assert [tuple(x.shape[-2:]) for x in out.values()] == level_sizes(size, range(3, 10))
@@ -263,13 +264,13 @@ def test_every_norm_trains_with_one_image(norm, size):
 def test_gradients_reach_every_parameter():
     torch.manual_seed(0)
     model = make_bifpn(num_repeats=3, norm="")
-    features = given_features(level_sizes((300, 200), (3, 4, 5)), (5, 6, 7), 3)
+    features = random_features(level_sizes((300, 200), (3, 4, 5)), (5, 6, 7), 3)
     sum((x * torch.randn_like(x)).sum() for x in model(features).values()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_norms_are_the_ones_asked_for():
+def test_norms_are_those_of_the_options():
     def norms(name, **options):
         model = make_bifpn(norm=name, out_channels=64, **options)
         kinds = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, FrozenBatchNorm2d)
@@ -292,14 +293,14 @@ def test_norms_are_the_ones_asked_for():
 
 @pytest.mark.parametrize("round_up, rounded", [(True, math.ceil), (False, math.floor)])
 @pytest.mark.parametrize("size", [(32, 32), (47, 63), (65, 130)])
-def test_a_bottom_up_other_than_a_resnet(round_up, rounded, size):
+def test_levels_of_another_bottom_up_are_kept(round_up, rounded, size):
     out = make_bifpn_on_stages(round_up=round_up)(torch.randn(2, 3, *size))
     expected = [tuple(rounded(n / 2**level) for n in size) for level in range(2, 6)]
     assert [tuple(x.shape[-2:]) for x in out.values()][:4] == expected
     assert len(out) == 8
 
 
-def test_what_a_bottom_up_needs_is_passed_on():
+def test_padding_needs_of_the_bottom_up_are_passed_on():
     model = make_bifpn_on_stages(round_up=True)
     assert model.size_divisibility == 64
     assert model.padding_constraints == {"square_size": 640}
@@ -311,7 +312,7 @@ def test_divisibility_on_a_resnet_is_that_of_its_last_feature():
     assert model.padding_constraints == {}
 
 
-# Other ways to run it
+# --- Tracing, export, mixed precision
 
 
 @pytest.mark.parametrize("downsample", ["max_pool", "max_pool_same"])
@@ -328,7 +329,7 @@ def test_traced_model_runs_at_other_sizes(downsample):
 @torch.no_grad()
 def test_exports_with_dynamic_sizes(downsample):
     model = make_bifpn_on_stages(round_up=True, downsample=downsample).eval()
-    # Above 512 pixels P9 has at least 2 x 2 cells; torch.export treats size 1 as a constant.
+    # Above 512 pixels P9 has at least 2 x 2 cells: torch.export takes a size of 1 for a constant.
     sizes = {i: torch.export.Dim(name, min=513, max=4096) for i, name in ((2, "H"), (3, "W"))}
     image = torch.randn(1, 3, 640, 800)
     exported = torch.export.export(model, (image,), dynamic_shapes=(sizes,)).module()
@@ -338,7 +339,7 @@ def test_exports_with_dynamic_sizes(downsample):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_bfloat16_autocast(training):
+def test_autocast_gives_finite_bfloat16_features(training):
     torch.manual_seed(0)
     model = build_backbone(make_cfg()).train(training)
     x = torch.randn(1, 3, 64, 96)
@@ -347,10 +348,10 @@ def test_bfloat16_autocast(training):
     assert all(v.dtype == torch.bfloat16 and v.isfinite().all() for v in out.values())
 
 
-# The config
+# --- The config
 
 
-def test_registered_and_built_from_cfg():
+def test_backbone_is_registered_and_built_from_a_config():
     model = build_backbone(make_cfg(FUSION="sum", MAX_LEVEL=7, ACTIVATION="relu"))
     assert BACKBONE_REGISTRY.get("build_bifpn_backbone") is bifpn.build_bifpn_backbone
     assert [*model.output_shape()] == ["p3", "p4", "p5", "p6", "p7"]
@@ -360,7 +361,7 @@ def test_registered_and_built_from_cfg():
     assert isinstance(node.activation, nn.ReLU)
 
 
-def test_full_convolutions_and_pooled_levels():
+def test_options_of_convolutions_and_levels_are_applied_and_checked():
     model = make_bifpn(separable=False, extra_levels="pool")
     assert isinstance(model.repeats[0].top_down[0].conv.conv, nn.Conv2d)
     assert not list(model.extra_levels["p7"].parameters())
@@ -393,6 +394,6 @@ def test_full_convolutions_and_pooled_levels():
         ({"ACTIVATION": "gelu"}, "activation is 'gelu'; expected one of"),
     ],
 )
-def test_bad_config(options, message):
+def test_invalid_configs_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build_backbone(make_cfg(**options))

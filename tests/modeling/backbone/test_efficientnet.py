@@ -1,3 +1,5 @@
+"""EfficientNets of timm as backbones."""
+
 import math
 
 import pytest
@@ -11,7 +13,7 @@ NAMES = ("efficientnet_b0", "efficientnet_lite0", "tf_efficientnet_b1", "tf_effi
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_features_are_of_the_stated_shape_in_every_family(name):
+def test_every_family_has_features_of_the_declared_shapes(name):
     backbone = EfficientNet(name, out_features=["res1", *RES]).eval()
     with torch.no_grad():
         features = backbone(torch.zeros(1, 3, 65, 97))
@@ -22,7 +24,7 @@ def test_features_are_of_the_stated_shape_in_every_family(name):
         assert features[feature].shape == (1, shape.channels, h, w)
 
 
-def test_features_are_timms():
+def test_features_equal_those_of_timm():
     backbone = EfficientNet("efficientnet_b0", out_features=["res3", "res5"]).eval()
     reference = timm.create_model("efficientnet_b0", features_only=True, out_indices=(2, 4)).eval()
     reference.load_state_dict(backbone.network.state_dict())
@@ -32,7 +34,7 @@ def test_features_are_timms():
             torch.testing.assert_close(ours, theirs)
 
 
-def test_lite_switches():
+def test_lite_options_replace_activation_and_squeeze_excite():
     lite = EfficientNet(
         "efficientnet_b0", out_features=RES, squeeze_excite=False, activation="relu"
     )
@@ -43,7 +45,7 @@ def test_lite_switches():
 
 
 @pytest.mark.parametrize("freeze_at, frozen", [(0, 0), (1, 0), (2, 2), (4, 5), (5, 7)])
-def test_freeze_at(freeze_at, frozen):
+def test_freeze_at_freezes_stem_and_stages(freeze_at, frozen):
     backbone = EfficientNet("efficientnet_b0", out_features=RES, freeze_at=freeze_at).train()
     stem = backbone.network.bn1
     assert stem.weight.requires_grad == stem.training == (freeze_at == 0)
@@ -53,7 +55,7 @@ def test_freeze_at(freeze_at, frozen):
             assert norm.training == norm.weight.requires_grad == (number >= frozen)
 
 
-def test_drop_path_skips_blocks_in_training_only():
+def test_drop_path_is_random_in_training_only():
     backbone = EfficientNet("efficientnet_b0", out_features=["res5"], drop_path_rate=0.9)
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -81,6 +83,6 @@ def test_drop_path_skips_blocks_in_training_only():
         ({"freeze_at": 6}, "FREEZE_AT is 6"),
     ],
 )
-def test_bad_options(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         EfficientNet(**{"name": "efficientnet_b0", "out_features": RES, **options})

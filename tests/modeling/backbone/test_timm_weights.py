@@ -1,4 +1,4 @@
-"""ImageNet weights of timm as MODEL.WEIGHTS, with random weights in place of downloads."""
+"""ImageNet weights of timm as MODEL.WEIGHTS, with random weights instead of downloads."""
 
 import logging
 from pathlib import Path
@@ -33,7 +33,7 @@ HALF = [127.5] * 3
 
 @pytest.fixture(autouse=True)
 def downloads(monkeypatch, tmp_path):
-    """timm's downloads give random weights; the names that were asked for."""
+    """Replace timm's downloads by random weights; return the list of requested names."""
     asked, create_model = [], timm.create_model
 
     def create(name, pretrained=False, **options):
@@ -47,7 +47,7 @@ def downloads(monkeypatch, tmp_path):
 
 
 class Model(nn.Module):
-    """A backbone where the project's models hold it."""
+    """A model with a backbone under the name it has in the project's models."""
 
     def __init__(self, backbone):
         super().__init__()
@@ -73,9 +73,7 @@ def assert_loaded(backbone, expected):
 
 
 @pytest.mark.parametrize("path", PRETRAINED, ids=lambda p: p.name)
-def test_configs_name_weights_of_their_network_by_tag_and_normalise_as_these_need_it(
-    path, downloads
-):
+def test_configs_name_tagged_weights_of_their_network_and_their_normalisation(path, downloads):
     cfg = load_config(str(path))
     name = cfg.MODEL.WEIGHTS.removeprefix("timm://")
     assert timm.is_model_pretrained(name) and "jft" not in name
@@ -84,7 +82,7 @@ def test_configs_name_weights_of_their_network_by_tag_and_normalise_as_these_nee
     check_normalization(content, cfg.MODEL.WEIGHTS, cfg)
 
 
-def test_download_is_made_once_and_kept(downloads, tmp_path):
+def test_weights_are_downloaded_once_and_cached(downloads, tmp_path):
     weights = "timm://efficientnet_b0.ra_in1k"
     file = fetch_weights(weights)
     assert file == str(tmp_path / "cache/timm/efficientnet_b0.ra_in1k.pth")
@@ -93,7 +91,7 @@ def test_download_is_made_once_and_kept(downloads, tmp_path):
 
 
 @pytest.mark.parametrize("checkpointer", [SafeCheckpointer, DetectionCheckpointer])
-def test_our_checkpointer_loads_them_and_so_does_detectron2s(checkpointer):
+def test_weights_are_loaded_by_our_checkpointer_and_detectron2s(checkpointer):
     weights = "timm://efficientnet_b0.ra_in1k"
     expected = read_weights_file(fetch_weights(weights))["model"]
     for wrap in (lambda backbone: backbone), Model:
@@ -132,13 +130,13 @@ def test_another_normalisation_is_refused(name, mean, std, image_format):
         check_normalization(in_zoo_form({}, name), f"timm://{name}", cfg)
     message = str(error.value)
     assert str(mean) in message and str(std) in message and f"timm://{name}" in message
-    settings = message.partition("  Set ")[2].partition(", or")[0]  # what is said helps
+    settings = message.partition("  Set ")[2].partition(", or")[0]  # the suggested settings
     words = settings.replace('"', "").replace(" [", "|[").replace("] ", "]|").split("|")
     cfg.merge_from_list(words)
     check_normalization(in_zoo_form({}, name), name, cfg)
 
 
-def test_training_is_not_begun_with_another_normalisation():
+def test_weights_are_not_loaded_with_another_normalisation():
     model = Model(EfficientNet("efficientnet_b0", out_features=["res5"]))
     before = model.backbone.bottom_up.network.conv_stem.weight.clone()
     checkpointer = SafeCheckpointer(model)
@@ -149,7 +147,7 @@ def test_training_is_not_begun_with_another_normalisation():
 
 
 @pytest.mark.parametrize("squeeze_excite", [True, False])
-def test_weights_without_a_place_are_named(caplog, squeeze_excite):
+def test_unused_weights_are_reported(caplog, squeeze_excite):
     weights = "timm://efficientnet_b0.ra_in1k"
     backbone = EfficientNet("efficientnet_b0", out_features=["res5"], squeeze_excite=squeeze_excite)
     logging.getLogger("eseg_d2").propagate = True
@@ -166,8 +164,8 @@ def test_weights_without_a_place_are_named(caplog, squeeze_excite):
 
 
 @pytest.mark.parametrize("size", "sml")
-def test_lite_models_compute_what_their_weights_were_trained_for(root, caplog, size):
-    """No weight of the blocks is left out, and the features are timm's own."""
+def test_lite_models_use_all_weights_and_equal_timm(root, caplog, size):
+    """No weight of the blocks is left out, and no warning is logged."""
     cfg = load_config(str(root / f"configs/cityscapes/eseg_lite_{size}.yaml"), [])
     backbone = build_backbone(cfg).bottom_up.eval()
     logging.getLogger("eseg_d2").propagate = True
@@ -176,7 +174,7 @@ def test_lite_models_compute_what_their_weights_were_trained_for(root, caplog, s
     assert not [r for r in caplog.records if r.name.startswith("eseg_d2.engine")]
     source = timm.create_model(cfg.MODEL.EFFICIENTNET.NAME).eval()
     source.load_state_dict(read_weights_file(fetch_weights(cfg.MODEL.WEIGHTS))["model"])
-    x = 4 * torch.randn(1, 3, 64, 96)  # some of what is computed is above ReLU6's bound
+    x = 4 * torch.randn(1, 3, 64, 96)  # large enough to exceed the bound of ReLU6
     with torch.no_grad():
         features = backbone(x)
         expected = source.blocks(source.bn1(source.conv_stem(x)))
@@ -193,12 +191,12 @@ def test_weights_of_another_network_are_refused(other):
 @pytest.mark.parametrize(
     "name", ["efficientnet_b1.x_in1k", "efficientnet_b99", "tf_efficientnet_b0_ns", ""]
 )
-def test_names_without_weights_are_told(name):
+def test_names_without_weights_are_reported(name):
     with pytest.raises(FileNotFoundError, match=f"'timm://{name}'.*timm has no weights '{name}'"):
         fetch_weights(f"timm://{name}")
 
 
-def test_unreachable_download_is_told_and_leaves_nothing(monkeypatch, tmp_path):
+def test_failed_download_is_reported_and_leaves_no_file(monkeypatch, tmp_path):
     def refuse(name, pretrained):
         raise OSError("no route to host")
 
@@ -208,8 +206,8 @@ def test_unreachable_download_is_told_and_leaves_nothing(monkeypatch, tmp_path):
     assert not list(tmp_path.rglob("*.pth*"))
 
 
-def test_a_file_with_the_state_dict_becomes_such_weights(tmp_path):
-    """As one brings it to a machine without a connection."""
+def test_state_dict_in_a_file_can_be_converted(tmp_path):
+    """This is how weights get to a machine without a connection."""
     source = timm.create_model("efficientnet_b1").state_dict()
     torch.save({"state_dict": source}, tmp_path / "b1.pth")
     torch.save(source, tmp_path / "bare.pth")
@@ -223,7 +221,7 @@ def test_a_file_with_the_state_dict_becomes_such_weights(tmp_path):
         convert_weights(str(tmp_path / "bare.pth"), timm_model="efficientnet_b1.none")
 
 
-def test_weights_of_timm_are_converted_by_name(tmp_path, monkeypatch):
+def test_weights_of_timm_can_be_converted_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = convert_weights("timm://efficientnet_b0.ra_in1k")
     assert path == "efficientnet_b0.ra_in1k.safetensors"

@@ -1,3 +1,5 @@
+"""Merging semantic labels and instances into a panoptic segmentation."""
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +31,7 @@ def instances_of(shape, *entries):
     return instances
 
 
-def test_train_id_0_is_a_stuff_class_like_any_other():
+def test_train_id_0_can_be_a_stuff_class():
     semantic = torch.zeros(10, 10, dtype=torch.int64)
     semantic[:4] = 2
     instances = instances_of((10, 10), (slice(2, 6), slice(0, 5), 3, 0.9))
@@ -43,7 +45,7 @@ def test_train_id_0_is_a_stuff_class_like_any_other():
     assert segments[0]["instance_id"] == 0 and abs(segments[0]["score"] - 0.9) < 1e-6
 
 
-def test_semantic_things_stay_void_in_both_modes():
+def test_pixels_labelled_as_things_stay_void():
     for mode, thing_label, stuff_label in ("all", 1, 2), ("stuff_and_things", 0, 2):
         semantic = torch.full((6, 6), thing_label)
         semantic[:3] = stuff_label  # sky
@@ -54,12 +56,17 @@ def test_semantic_things_stay_void_in_both_modes():
         assert (panoptic[3:] == 0).all()
 
 
-def test_the_better_of_two_overlapping_instances_wins():
+def test_instance_with_the_higher_score_wins_an_overlap():
     semantic = torch.zeros(8, 8, dtype=torch.int64)
     entries = (
-        (slice(0, 4), slice(0, 8), 1, 0.7),  # half of it under the next one: kept, the rest of it
+        (
+            slice(0, 4),
+            slice(0, 8),
+            1,
+            0.7,
+        ),  # half covered by the next one: the visible half is kept
         (slice(2, 6), slice(0, 8), 3, 0.8),
-        (slice(3, 6), slice(0, 8), 1, 0.6),  # wholly under it: dropped
+        (slice(3, 6), slice(0, 8), 1, 0.6),  # covered completely: dropped
         (slice(6, 8), slice(0, 8), 1, 0.4),  # below the threshold
     )
     panoptic, segments = merge_panoptic(instances_of((8, 8), *entries), semantic, space())
@@ -67,7 +74,7 @@ def test_the_better_of_two_overlapping_instances_wins():
     assert (panoptic[:2] == 2).all() and (panoptic[2:6] == 1).all() and (panoptic[6:] == 0).all()
 
 
-def test_small_stuff_and_empty_masks_leave_nothing():
+def test_small_stuff_and_empty_masks_are_left_out():
     semantic = torch.zeros(8, 8, dtype=torch.int64)
     semantic[0, :3] = 2
     empty = instances_of((8, 8), (slice(0, 0), slice(0, 0), 1, 0.9))
@@ -80,7 +87,7 @@ def test_small_stuff_and_empty_masks_leave_nothing():
 def one_by_one(
     instances, semantic, label_space, *, overlap_threshold, stuff_area_limit, score_threshold
 ):
-    """The merging, written out: a mask of the whole image for each segment."""
+    """Merge with a full-size mask for each segment."""
     panoptic = torch.zeros_like(semantic, dtype=torch.int32)
     free = torch.ones_like(semantic, dtype=torch.bool)
     segments = []
@@ -112,7 +119,7 @@ def one_by_one(
 
 
 def random_case(seed: int):
-    """Instances whose masks overlap, with their crops, over patches of semantic labels."""
+    """Draw overlapping instances, the same with cropped masks, semantic labels and options."""
     rng = np.random.default_rng(seed)
     size = tuple(rng.integers(1, 24, 2).tolist())
     count = int(rng.integers(0, 9))
@@ -137,7 +144,7 @@ def random_case(seed: int):
 
 
 @pytest.mark.parametrize("part", range(5))
-def test_500_random_cases_are_merged_as_one_by_one(part):
+def test_random_cases_are_merged_as_one_by_one(part):
     dropped = 0
     for seed in range(100 * part, 100 * part + 100):
         instances, crops, semantic, options = random_case(seed)
@@ -152,14 +159,14 @@ def test_500_random_cases_are_merged_as_one_by_one(part):
     assert dropped > 100
 
 
-def test_random_cases_are_merged_as_detectron2_merges_them():
-    """Where its rules hold: label 0 stands for all things, and no other label is a thing."""
+def test_random_cases_are_merged_as_by_detectron2():
+    """Its rules assume that label 0 stands for all things, and every other label for stuff."""
     stuff_and_things = space("stuff_and_things")
     for seed in range(200):
         instances, _, semantic, options = random_case(seed)
         semantic = semantic % stuff_and_things.num_semantic
         options["stuff_area_limit"] = max(options["stuff_area_limit"], 1)
-        # at 1.0 it lists instances of which nothing is visible
+        # at 1.0 Detectron2 lists instances without visible pixels
         options["overlap_threshold"] = min(options["overlap_threshold"], 0.7)
         expected, segments = combine_semantic_and_instance_outputs(
             instances, semantic, *options.values()
@@ -172,6 +179,6 @@ def test_random_cases_are_merged_as_detectron2_merges_them():
         ]
         for ours, theirs in zip(found, segments, strict=True):
             category = ours["category_id"]
-            if not ours["isthing"]:  # they name stuff by its semantic label
+            if not ours["isthing"]:  # Detectron2 gives stuff its semantic label
                 category = stuff_and_things.semantic_to_contiguous.tolist().index(category)
             assert category == theirs["category_id"]

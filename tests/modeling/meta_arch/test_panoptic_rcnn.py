@@ -1,3 +1,5 @@
+"""The panoptic model: training, predictions, and its relation to Detectron2's PanopticFPN."""
+
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -24,8 +26,8 @@ def samples(cfg, count):
     return [mapper(record) for record in DatasetCatalog.get(name)[:count]]
 
 
-def test_initial_weights_of_the_detector(cfg):
-    """Detectron2 draws them from N(0, 0.01) and N(0, 0.001); "scratch" draws larger ones."""
+def test_detector_is_initialised_as_configured(cfg):
+    """Detectron2 draws the weights from N(0, 0.01) and N(0, 0.001); "scratch" draws larger ones."""
 
     def spread(kind):
         cfg.MODEL.PANOPTIC.INIT = kind
@@ -43,7 +45,7 @@ def test_initial_weights_of_the_detector(cfg):
         spread("zero")
 
 
-def test_trains_a_step_and_predicts_what_the_data_set_names(cfg):
+def test_model_trains_a_step_and_predicts_contiguous_ids(cfg):
     torch.manual_seed(0)
     model = build_model(cfg)
     batch = samples(cfg, 2)
@@ -59,7 +61,7 @@ def test_trains_a_step_and_predicts_what_the_data_set_names(cfg):
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
     model.eval()
-    # an instance of every class, so that ids are seen
+    # keep instances of every class
     model.roi_heads.box_predictor.test_score_thresh = 0.0
     model.merge_options["score_threshold"] = 0.0
     with torch.no_grad():
@@ -84,14 +86,14 @@ def test_trains_a_step_and_predicts_what_the_data_set_names(cfg):
         compact = model.finish(logits[0], detections, size, (50, 90), compact=True)
     assert compact["sem_seg"].shape == (50, 90)
     equal = compact["sem_seg"] == out["sem_seg"].argmax(dim=0)
-    assert equal.float().mean() > 0.999  # where the best two classes differ by rounding
+    assert equal.float().mean() > 0.999  # ties may be broken by rounding
     assert (compact["panoptic_seg"][0] == panoptic).all()
     masks = compact["instances"].pred_masks
     assert isinstance(masks, MaskCrops) and torch.equal(masks.tensor(), out["instances"].pred_masks)
 
 
-def test_a_panoptic_fpn_of_detectron2_gives_the_same_raw_outputs(cfg):
-    """Its own way through the heads, and its own post-processing, but for the merging."""
+def test_outputs_before_the_merge_equal_those_of_detectron2(cfg):
+    """PanopticFPN runs the heads and post-processes on its own."""
     model = build_model(cfg).eval()
     (sample,) = samples(cfg, 1)
     inputs = [{"image": sample["image"], "height": 50, "width": 90}]
@@ -109,7 +111,7 @@ def test_a_panoptic_fpn_of_detectron2_gives_the_same_raw_outputs(cfg):
 
 
 class PlainHead(nn.Module):
-    """A head that has what Detectron2 asks of one, and nothing else."""
+    """A head with nothing but the interface that Detectron2 requires."""
 
     def __init__(self, head):
         super().__init__()
@@ -119,7 +121,7 @@ class PlainHead(nn.Module):
         return self.head(features, targets)
 
 
-def test_any_semantic_head_of_detectron2s_interface_will_do(cfg):
+def test_heads_need_only_the_interface_of_detectron2(cfg):
     model = build_model(cfg).eval()
     inputs = [{"image": torch.rand(3, 50, 90) * 255, "height": 60, "width": 80}]
     with torch.no_grad():
@@ -130,7 +132,7 @@ def test_any_semantic_head_of_detectron2s_interface_will_do(cfg):
     assert (out["panoptic_seg"][0] == expected["panoptic_seg"][0]).float().mean() > 0.999
 
 
-def test_inputs_of_another_mapper_are_named(cfg):
+def test_inputs_without_targets_are_named(cfg):
     model = build_model(cfg)
     first, second = samples(cfg, 2)
     del second["sem_seg"], second["instances"]
@@ -152,7 +154,7 @@ def test_image_without_things_trains(cfg):
     total.backward()
 
 
-def test_odd_sizes_and_batches_of_different_sizes(cfg):
+def test_images_of_different_and_odd_sizes_are_predicted(cfg):
     model = build_model(cfg).eval()
     images = [torch.zeros(3, 37, 83), torch.zeros(3, 64, 51), torch.zeros(3, 1, 1)]
     with torch.no_grad():
@@ -161,14 +163,14 @@ def test_odd_sizes_and_batches_of_different_sizes(cfg):
         assert out["panoptic_seg"][0].shape == out["sem_seg"].shape[1:] == image.shape[1:]
 
 
-def test_wrong_class_counts_are_an_error(cfg):
+def test_wrong_class_count_is_refused(cfg):
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES += 1
     with pytest.raises(ValueError, match="SEM_SEG_HEAD.NUM_CLASSES is .*eseg_d2.load_config"):
         build_model(cfg)
 
 
-def test_instance_loss_weight_is_that_of_detectron2(cfg):
-    """It weighs boxes and masks there, and not the class of a box."""
+def test_instance_loss_weight_scales_the_same_losses_as_in_detectron2(cfg):
+    """It scales the losses of boxes and masks, but not that of the box classes."""
     torch.manual_seed(0)
     plain = build_model(cfg)
     cfg.MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT = 0.25
@@ -185,14 +187,14 @@ def test_instance_loss_weight_is_that_of_detectron2(cfg):
         torch.testing.assert_close(losses[1][name], factor * loss)
 
 
-def test_a_key_that_detectron2_no_longer_reads_is_named(cfg, caplog):
+def test_key_that_detectron2_no_longer_reads_is_warned_about(cfg, caplog):
     cfg.MODEL.PANOPTIC_FPN.COMBINE.ENABLED = False
     build_model(cfg)
     assert any("COMBINED.ENABLED is no longer used" in r.getMessage() for r in caplog.records)
 
 
-def test_a_training_step_is_that_of_the_installed_detectron2(cfg, monkeypatch):
-    """So that images and targets are padded alike, which depends on its version."""
+def test_training_step_is_that_of_the_installed_detectron2(cfg, monkeypatch):
+    """How images and targets are padded depends on its version."""
     model = build_model(cfg)
     monkeypatch.setattr(PanopticFPN, "forward", lambda self, batch: {"loss": len(batch)})
     target = {"sem_seg": None, "instances": None}

@@ -1,4 +1,4 @@
-"""DeepLabV3 on images that its training crop does not divide."""
+"""DeepLabV3 on images of any size, not only that of its training crop."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def cfg(root):
     return load_config(str(root / "configs/cityscapes/deeplab_v3_R50.yaml"), [*SMALL])
 
 
-def test_any_size_is_predicted_in_one_version_and_in_several(cfg):
+def test_any_size_is_predicted_with_and_without_augmentation(cfg):
     model = build_model(cfg).eval()
     image = torch.randint(0, 256, (3, 75, 131), dtype=torch.uint8)
     with torch.no_grad():
@@ -37,7 +37,7 @@ def test_any_size_is_predicted_in_one_version_and_in_several(cfg):
     assert predictor(image.permute(1, 2, 0).numpy()).semantic.shape == (75, 131)
 
 
-def test_on_the_crop_it_is_detectron2s_head(cfg):
+def test_head_equals_that_of_detectron2_on_the_crop(cfg):
     shape = {"res5": ShapeSpec(channels=12, stride=8)}
     theirs, ours = (kind(cfg, shape).eval() for kind in (DeepLabV3Head, AnySizeDeepLabV3Head))
     torch.nn.init.normal_(theirs.predictor.weight)

@@ -1,3 +1,5 @@
+"""The head of ESeg; what it shares with other heads is tested in test_heads.py."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -24,8 +26,8 @@ def test_one_level_is_enough():
     assert logits.shape == (2, 5, 40, 72)
 
 
-def test_logits_are_the_formula():
-    """Weighted sum of the resized levels, separable 3x3, norm, activation, 1x1."""
+def test_logits_equal_the_formula():
+    """They are a weighted sum of resized levels, separable 3x3, norm, activation and 1x1."""
     model = head((3, 4), activation="relu").double().eval()
     with torch.no_grad():
         model.fuse.weight.copy_(torch.tensor([3.0, 1.0]))
@@ -41,7 +43,7 @@ def test_logits_are_the_formula():
         torch.testing.assert_close(model.layers(x), expected)
 
 
-def test_bad_options():
+def test_invalid_options_are_refused():
     with pytest.raises(ValueError, match="activation is 'x'"):
         head(activation="x")
     shapes = {"a": ShapeSpec(channels=8, stride=8), "b": ShapeSpec(channels=16, stride=16)}

@@ -1,4 +1,4 @@
-"""What every semantic head of ours does, whatever its layers are. Add a new head to HEADS."""
+"""Properties of every semantic head of ours. Add new heads to HEADS."""
 
 import functools
 
@@ -12,7 +12,7 @@ from eseg_d2.modeling.sem_seg.rsp_head import RSPHead
 
 WIDTH = 16
 NARROW_RSP = functools.partial(RSPHead, channels=WIDTH, num_heads=4)
-# the head, and widths of the pyramid that it has to be tried on
+# name -> (the head, the width of the pyramid below it)
 HEADS = {
     "rsp": (NARROW_RSP, WIDTH),
     "rsp_wider_pyramid": (NARROW_RSP, 24),
@@ -59,8 +59,8 @@ def test_trains_and_predicts_on_any_levels(name, levels, size):
 @pytest.mark.parametrize(
     "levels, size", [((5, 6), (32, 32)), ((3, 4, 5, 6, 7, 8, 9), (64, 128))], ids=str
 )
-def test_one_image_with_maps_of_one_pixel_trains(name, norm, levels, size):
-    """Batch norm would refuse a single value a channel."""
+def test_one_image_trains_on_maps_of_one_pixel(name, norm, levels, size):
+    """PyTorch's batch norm refuses a single value per channel."""
     model = make(name, levels, norm=norm)
     x = features(name, levels, size, batch=1)
     _, losses = model(x, torch.zeros(1, *size, dtype=torch.int64))
@@ -70,7 +70,7 @@ def test_one_image_with_maps_of_one_pixel_trains(name, norm, levels, size):
 
 @heads
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
-def test_no_valid_pixel_gives_zero_loss_that_is_connected(name, loss_type):
+def test_loss_without_valid_pixels_is_zero_with_gradients(name, loss_type):
     model = make(name, (2, 3, 4), loss_type=loss_type)
     _, losses = model(features(name, (2, 3, 4), (32, 32)), torch.full((2, 32, 32), 255))
     assert losses["loss_sem_seg"] == 0
@@ -79,7 +79,7 @@ def test_no_valid_pixel_gives_zero_loss_that_is_connected(name, loss_type):
 
 
 @heads
-def test_loss_has_its_weight(name):
+def test_loss_weight_scales_the_loss(name):
     x, targets = features(name, (2, 3), (32, 32)), torch.randint(0, 5, (2, 32, 32))
     plain, weighted = (make(name, (2, 3), loss_weight=weight) for weight in (1.0, 0.25))
     weighted.load_state_dict(plain.state_dict())
@@ -88,12 +88,12 @@ def test_loss_has_its_weight(name):
 
 
 @heads
-def test_levels_are_taken_by_stride(name):
+def test_levels_are_ordered_by_stride(name):
     assert make(name, (4, 2, 3)).in_features == ["p2", "p3", "p4"]
 
 
 @heads
-def test_what_no_head_takes_is_named(name):
+def test_invalid_options_are_named(name):
     with pytest.raises(ValueError, match="SEM_SEG_HEAD.LOSS_TYPE is 'x'"):
         make(name, (2, 3), loss_type="x")
     with pytest.raises(ValueError, match="IN_FEATURES is empty"):
@@ -101,7 +101,7 @@ def test_what_no_head_takes_is_named(name):
 
 
 @heads
-def test_class_weights_reach_the_loss(name):
+def test_class_weights_scale_the_loss_and_are_checked(name):
     x, targets = features(name, (3, 4), (32, 64)), torch.zeros(2, 32, 64, dtype=torch.int64)
     torch.manual_seed(0)
     plain = make(name, (3, 4))

@@ -1,3 +1,5 @@
+"""The loss per pixel: ignored and hard pixels, class weights, precision."""
+
 import pytest
 import torch
 from detectron2.projects.deeplab.loss import DeepLabCE
@@ -14,7 +16,7 @@ def example(ignored_rows=3):
 
 
 def pixel_losses(logits, targets):
-    """Of the pixels that count, in float64."""
+    """Return the losses of the pixels that are not ignored, in float64."""
     full = torch.nn.functional.interpolate(
         logits.double(), size=targets.shape[-2:], mode="bilinear", align_corners=False
     )
@@ -26,13 +28,13 @@ def loss(logits, targets, loss_type="cross_entropy", **options):
     return pixel_cross_entropy(logits, targets, ignore_value=255, loss_type=loss_type, **options)
 
 
-def test_cross_entropy_is_the_mean_over_pixels_that_count():
+def test_cross_entropy_is_the_mean_over_valid_pixels():
     logits, targets = example()
     expected = pixel_losses(logits, targets).mean().item()
     assert loss(logits, targets).item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_hard_pixels_are_those_of_detectron2():
+def test_hard_pixel_mining_equals_that_of_detectron2():
     logits, targets = example()
     full = torch.nn.functional.interpolate(
         logits, size=targets.shape[-2:], mode="bilinear", align_corners=False
@@ -43,7 +45,7 @@ def test_hard_pixels_are_those_of_detectron2():
 
 
 def test_ignored_pixels_are_not_mined():
-    """Where fewer pixels count than a fifth, all of those are the hard ones."""
+    """If fewer than a fifth of the pixels are valid, all of these are mined."""
     logits, targets = example(ignored_rows=30)
     expected = pixel_losses(logits, targets).mean().item()
     assert loss(logits, targets, "hard_pixel_mining").item() == pytest.approx(expected, abs=1e-5)
@@ -63,7 +65,7 @@ def test_class_weights_scale_the_losses_of_pixels():
 
 
 @pytest.mark.parametrize("loss_type", ["cross_entropy", "hard_pixel_mining"])
-def test_half_precision_is_summed_in_fp32(loss_type):
+def test_half_precision_is_computed_in_float32(loss_type):
     logits, targets = example()
     logits = logits.bfloat16()
     result = loss(logits, targets, loss_type)
@@ -71,7 +73,7 @@ def test_half_precision_is_summed_in_fp32(loss_type):
     torch.testing.assert_close(result, loss(logits.float(), targets, loss_type))
 
 
-def test_pixels_of_the_whole_batch_are_counted_for_cross_entropy_and_not_mined():
+def test_pixel_count_normalises_cross_entropy_but_not_mining():
     logits, targets = example()
     alone = {kind: loss(logits, targets, kind) for kind in LOSS_TYPES}
     count = 2.0 * float((targets != 255).sum())

@@ -1,3 +1,5 @@
+"""The head of RSP; what it shares with other heads is tested in test_heads.py."""
+
 import logging
 import math
 import shutil
@@ -30,14 +32,14 @@ def head(levels=(2, 3, 4), channels=16, width=16, **options):
 
 @pytest.mark.parametrize("separable", [True, False])
 @pytest.mark.parametrize("region_size", [1, 3, 5])
-def test_every_choice_gives_gradients_everywhere(region_size, separable):
+def test_every_option_gives_gradients_everywhere(region_size, separable):
     model = head(channels=24, separable=separable, region_size=region_size)
     _, losses = model(features((2, 3, 4), 24, 37, 51), torch.zeros(2, 37, 51, dtype=torch.int64))
     losses["loss_sem_seg"].backward()
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_levels_are_checked():
+def test_levels_that_are_not_consecutive_are_refused():
     for levels in (2, 4), (3,):
         with pytest.raises(ValueError, match="consecutive powers of two"):
             head(levels)
@@ -46,8 +48,8 @@ def test_levels_are_checked():
                 num_classes=2)  # fmt: skip
 
 
-def test_context_comes_from_far_above():
-    """A change at the top changes all of the lowest level, which convolutions alone would not."""
+def test_highest_level_reaches_every_pixel_of_the_lowest():
+    """Convolutions alone would not reach this far."""
     model = head((2, 3, 4, 5, 6)).eval()
     x = features((2, 3, 4, 5, 6), 16, 128, 128, batch=1)
     with torch.no_grad():
@@ -57,8 +59,8 @@ def test_context_comes_from_far_above():
     assert (changed > 0).float().mean() > 0.99
 
 
-def test_it_starts_close_to_adding_upsampled_levels():
-    """With the queries at zero, the head is the sum of convolved levels, upsampled bilinearly."""
+def test_initial_head_adds_levels_almost_bilinearly():
+    """With queries of zero, the head sums convolved levels that are upsampled bilinearly."""
     model = head((2, 3)).eval()
     propagator = model.propagators["p2"]
     for parameter in propagator.rse.query.parameters():
@@ -83,10 +85,10 @@ def test_relation_weights_are_distributions():
 
 
 @pytest.mark.parametrize("norm", ["BN", "GN", ""])
-def test_no_parameter_is_without_effect(norm):
-    """A gradient that is rounding alone belongs to a parameter that cancels."""
+def test_every_parameter_has_an_effect(norm):
+    """A parameter that cancels out has a gradient of mere rounding errors."""
     torch.manual_seed(0)
-    # group norm has 32 groups, each of more than one channel here
+    # 64 channels give each of the 32 groups of group norm more than one
     model = head(channels=64, width=64, norm=norm).double()
     x = {k: v.double() for k, v in features((2, 3, 4), 64, 64, 96).items()}
     _, losses = model(x, torch.randint(0, 5, (2, 64, 96)))
@@ -96,7 +98,7 @@ def test_no_parameter_is_without_effect(norm):
 
 
 @pytest.mark.parametrize("compile, device", [(True, "cuda"), (True, "cpu"), (False, "cuda")])
-def test_the_relation_runs_compiled_on_a_gpu_if_asked(compile, device, monkeypatch):
+def test_relation_is_compiled_only_on_a_gpu_and_if_configured(compile, device, monkeypatch):
     calls = []
 
     def relate(relation, *operands):
@@ -113,7 +115,7 @@ def test_the_relation_runs_compiled_on_a_gpu_if_asked(compile, device, monkeypat
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no compiler")
-def test_the_compiled_relation_is_one_graph_and_equal(monkeypatch):
+def test_compiled_relation_is_one_graph_and_equals_eager(monkeypatch):
     monkeypatch.setattr(rsp.importlib.util, "find_spec", lambda name: name == "triton")
     rsp.compiled_relation.cache_clear()
     torch._dynamo.reset()
@@ -130,7 +132,7 @@ def test_the_compiled_relation_is_one_graph_and_equal(monkeypatch):
     rsp.compiled_relation.cache_clear()
 
 
-def test_without_a_compiler_it_runs_eagerly_and_says_so(monkeypatch, caplog):
+def test_relation_runs_eagerly_with_a_warning_without_a_compiler(monkeypatch, caplog):
     monkeypatch.setattr(rsp.shutil, "which", lambda name: None)
     rsp.compiled_relation.cache_clear()
     with caplog.at_level(logging.WARNING):

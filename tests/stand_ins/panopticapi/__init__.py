@@ -1,1 +1,1 @@
-"""Stands in for panopticapi, which is on no package index: cityscapesscripts has its numbers."""
+"""A stand-in for panopticapi, which is on no package index; cityscapesscripts does the work."""
