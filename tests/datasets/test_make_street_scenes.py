@@ -1,21 +1,15 @@
-"""The command line that makes street scenes."""
+"""The command that makes street scenes."""
 
-import importlib.util
 import json
 import os
-from pathlib import Path
+import runpy
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "datasets" / "make_street_scenes.py"
-
 
 @pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("make_street_scenes", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(root):
+    return runpy.run_path(str(root / "datasets/make_street_scenes.py"))["main"]
 
 
 def _arguments(output, **changes):
@@ -24,7 +18,7 @@ def _arguments(output, **changes):
     return [text for key, value in values.items() for text in (f"--{key}", str(value))]
 
 
-def test_makes_once_and_says_so(main, tmp_path, capsys):
+def test_scenes_are_made_once_and_the_command_says_so(main, tmp_path, capsys):
     output = tmp_path / "coco"
     assert main(_arguments(output)) == 0
     captured = capsys.readouterr()
@@ -52,13 +46,13 @@ def test_malformed_size_is_a_usage_error(main, tmp_path, capsys, size):
         ({"seed": -3}, "error: seed is -3, expected 0 or more"),
     ],
 )
-def test_a_value_out_of_range_is_a_short_error(main, tmp_path, capsys, changes, message):
+def test_out_of_range_value_is_a_one_line_error(main, tmp_path, capsys, changes, message):
     assert main(_arguments(tmp_path / "out", **changes)) == 1
     error = capsys.readouterr().err
     assert error.startswith(message) and error.count("\n") == 1
 
 
-def test_a_file_in_the_way_is_a_short_error(main, tmp_path, capsys):
+def test_file_in_the_way_is_an_error(main, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file", tmp_path / "file" / "deeper"):
         assert main(_arguments(output)) == 1
@@ -66,7 +60,7 @@ def test_a_file_in_the_way_is_a_short_error(main, tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_an_unwritable_folder_is_a_short_error(main, tmp_path, capsys):
+def test_unwritable_folder_is_an_error(main, tmp_path, capsys):
     tmp_path.chmod(0o500)
     assert main(_arguments(tmp_path / "out")) == 1
     assert "Permission denied" in capsys.readouterr().err

@@ -1,43 +1,33 @@
-"""The command lines that prepare Cityscapes and check COCO."""
+"""The commands that prepare Cityscapes and check COCO."""
 
-import importlib.util
+import runpy
 import shutil
-from pathlib import Path
 
 import pytest
 
 from eseg_d2.apps.convert import published as prepare
 
-FOLDER = Path(__file__).parents[2] / "datasets"
 
-
-def _main(name):
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+@pytest.fixture(scope="module")
+def prepare_cityscapes(root):
+    return runpy.run_path(str(root / "datasets/prepare_cityscapes.py"))["main"]
 
 
 @pytest.fixture(scope="module")
-def prepare_cityscapes():
-    return _main("prepare_cityscapes")
-
-
-@pytest.fixture(scope="module")
-def prepare_coco():
-    return _main("prepare_coco")
+def prepare_coco(root):
+    return runpy.run_path(str(root / "datasets/prepare_coco.py"))["main"]
 
 
 @pytest.fixture
 def scenes_in(scenes, tmp_path, monkeypatch):
-    """A DETECTRON2_DATASETS with street scenes in the place of the real data."""
+    """Set DETECTRON2_DATASETS to a folder with street scenes in place of the real data."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     for kind in "cityscapes", "coco":
         shutil.copytree(scenes / "street_scenes" / kind, tmp_path / kind)
     return tmp_path
 
 
-def test_cityscapes_is_prepared_where_it_is_looked_for(prepare_cityscapes, scenes_in, capsys):
+def test_cityscapes_is_prepared_in_detectron2_datasets(prepare_cityscapes, scenes_in, capsys):
     json_path = scenes_in / "cityscapes" / "gtFine" / "cityscapes_panoptic_val.json"
     json_path.unlink()
     assert prepare_cityscapes(["--workers", "1"]) == 0
@@ -48,7 +38,7 @@ def test_cityscapes_is_prepared_where_it_is_looked_for(prepare_cityscapes, scene
     assert json_path.is_file()
 
 
-def test_cityscapes_of_one_split(prepare_cityscapes, scenes_in, capsys):
+def test_single_split_of_cityscapes_is_prepared_alone(prepare_cityscapes, scenes_in, capsys):
     shutil.rmtree(scenes_in / "cityscapes" / "gtFine" / "train")
     root = ["--root", str(scenes_in / "cityscapes")]
     assert prepare_cityscapes([*root, "--splits", "val"]) == 0
@@ -60,7 +50,7 @@ def test_cityscapes_of_one_split(prepare_cityscapes, scenes_in, capsys):
         prepare_cityscapes([*root, "--splits", "test"])
 
 
-def test_an_interrupted_run_says_how_to_go_on(prepare_cityscapes, monkeypatch, capsys, tmp_path):
+def test_interrupted_run_says_how_to_continue(prepare_cityscapes, monkeypatch, capsys, tmp_path):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -69,7 +59,7 @@ def test_an_interrupted_run_says_how_to_go_on(prepare_cityscapes, monkeypatch, c
     assert "the same command continues" in capsys.readouterr().err
 
 
-def test_coco_is_checked_where_it_is_looked_for(prepare_coco, scenes_in, capsys):
+def test_coco_is_checked_in_detectron2_datasets(prepare_coco, scenes_in, capsys):
     assert prepare_coco([]) == 0
     out = capsys.readouterr().out
     assert f"{scenes_in / 'coco'}: train has 12 images (COCO has 118287)\n" in out

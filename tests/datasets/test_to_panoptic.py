@@ -1,8 +1,7 @@
-"""The command line that converts a user's own annotations."""
+"""The command that converts a user's own annotations."""
 
-import importlib.util
 import json
-from pathlib import Path
+import runpy
 
 import numpy as np
 import pytest
@@ -11,20 +10,15 @@ from PIL import Image
 
 from eseg_d2.apps import convert
 
-SCRIPT = Path(__file__).parents[2] / "datasets" / "to_panoptic.py"
-
 
 @pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("to_panoptic", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(root):
+    return runpy.run_path(str(root / "datasets/to_panoptic.py"))["main"]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """One image of 4x6: grass (1), a cat (2) and void."""
+    """Write one image of 4x6 with grass (1), a cat (2) and void."""
     for name in "images", "labels", "instances", "stuff":
         (tmp_path / name).mkdir()
     labels = np.ones((4, 6), np.uint8)
@@ -76,7 +70,7 @@ def coco(folder, **changes):
 
 
 @pytest.mark.parametrize("command", [label_maps, coco])
-def test_what_it_prints_can_be_pasted(main, folder, capsys, command):
+def test_printed_configuration_can_be_pasted(main, folder, capsys, command):
     from eseg_d2.data.datasets.panoptic_format import register_own
 
     assert main(command(folder, name="test_pasted")) == 0
@@ -104,7 +98,7 @@ def test_what_it_prints_can_be_pasted(main, folder, capsys, command):
     )
 
 
-def test_both_ways_give_the_same(main, folder):
+def test_label_maps_and_coco_give_the_same_segments(main, folder):
     assert main(label_maps(folder, output=folder / "maps")) == 0
     assert main(coco(folder, output=folder / "coco")) == 0
     found = [json.loads((folder / n / "panoptic.json").read_text()) for n in ("maps", "coco")]
@@ -125,7 +119,7 @@ def test_ignore_takes_several_values_or_none(main, folder, capsys):
     assert "value 255" in error and "ignored: none" in error
 
 
-def test_things_of_crowds_and_absent_classes_are_told(main, folder, capsys):
+def test_absent_classes_and_classes_with_crowds_only_are_reported(main, folder, capsys):
     Image.fromarray(np.zeros((4, 6), np.uint8)).save(folder / "instances" / "a.png")
     categories = yaml.safe_load((folder / "categories.yaml").read_text())
     categories.append({"id": 9, "name": "sky", "isthing": 0})
@@ -136,7 +130,7 @@ def test_things_of_crowds_and_absent_classes_are_told(main, folder, capsys):
     assert "things of crowds alone, which teach no instance: cat\n" in out
 
 
-def test_faults_are_short_errors(main, folder, capsys):
+def test_fault_is_a_short_error(main, folder, capsys):
     for arguments, message in (
         (label_maps(folder, labels=folder / "nowhere"), "there is no folder"),
         (label_maps(folder, workers=0), "workers is 0"),
@@ -149,7 +143,7 @@ def test_faults_are_short_errors(main, folder, capsys):
         assert error.startswith("error: ") and message in error
 
 
-def test_an_interrupted_run_says_how_to_go_on(main, folder, capsys, monkeypatch):
+def test_interrupted_run_says_how_to_continue(main, folder, capsys, monkeypatch):
     def interrupt(**_):
         raise KeyboardInterrupt
 
@@ -159,7 +153,7 @@ def test_an_interrupted_run_says_how_to_go_on(main, folder, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("arguments", [[], ["voc"], ["coco", "--labels", "x"], ["label-maps"]])
-def test_wrong_usage(main, capsys, arguments):
+def test_wrong_usage_is_reported(main, capsys, arguments):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
@@ -167,7 +161,7 @@ def test_wrong_usage(main, capsys, arguments):
 
 
 @pytest.mark.parametrize("kind", ["label-maps", "coco"])
-def test_help_names_the_rules(main, capsys, kind):
+def test_help_states_the_conversion_rules(main, capsys, kind):
     with pytest.raises(SystemExit) as stopped:
         main([kind, "--help"])
     assert stopped.value.code == 0

@@ -1,4 +1,4 @@
-"""app.py as a command: its errors, and that nothing stays behind."""
+"""demo/app.py, run as a command: its errors, and that it leaves no files behind."""
 
 import re
 import socket
@@ -26,7 +26,7 @@ def command(model, *rest):
         (("--port", "99999"), "cannot listen on 127.0.0.1, port 99999"),
     ],
 )
-def test_errors(root, semantic_model, tmp_path, options, message):
+def test_error_is_one_line_and_leaves_no_folder(root, semantic_model, tmp_path, options, message):
     done = python(*command(semantic_model, *options), cwd=root, TMPDIR=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("app.py: ")
@@ -34,33 +34,33 @@ def test_errors(root, semantic_model, tmp_path, options, message):
     assert not list(tmp_path.glob("eseg_d2_app_*"))
 
 
-def test_it_serves_until_it_is_told_to_end(root, semantic_model, tmp_path):
+def test_page_is_served_until_the_process_is_terminated(root, semantic_model, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     words = command(semantic_model, "--host", "0.0.0.0", "--port", port)
     with started(*words, cwd=root, output=tmp_path, TMPDIR=tmp_path) as process:
-        address = wait_for(tmp_path, process)
+        address = wait_for_address(tmp_path, process)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         page = opener.open(address, timeout=30).read().decode()
         assert "Choose an image" in page and semantic_model[2] not in page
-        assert "Warning: listening on 0.0.0.0: everybody" in said(tmp_path)
+        assert "Warning: listening on 0.0.0.0: everybody" in output_of(tmp_path)
         about = opener.open(address + "start", timeout=30).read().decode()
         assert "semantic_fpn_R50 (" in about and "weights model.pth" in about
         process.terminate()
         process.join(30)
     assert not list(tmp_path.glob("eseg_d2_app_*"))
-    assert "Traceback" not in said(tmp_path)
+    assert "Traceback" not in output_of(tmp_path)
 
 
-def said(folder: Path) -> str:
+def output_of(folder: Path) -> str:
     return (folder / "out").read_text() + (folder / "err").read_text()
 
 
-def wait_for(folder: Path, process) -> str:
-    """The address that the page is at."""
+def wait_for_address(folder: Path, process) -> str:
+    """Wait until the page is served, and return its address."""
     for _ in range(600):
-        if found := re.search(r"The page is at (\S+)", said(folder)):
+        if found := re.search(r"The page is at (\S+)", output_of(folder)):
             return found[1]
-        assert process.is_alive(), said(folder)
+        assert process.is_alive(), output_of(folder)
         time.sleep(0.2)
-    raise AssertionError(said(folder))
+    raise AssertionError(output_of(folder))

@@ -1,7 +1,7 @@
-"""demo.py as a user runs it; in this process, once as a command."""
+"""demo/demo.py, mostly called in this process and once run as a command."""
 
-import importlib.util
 import json
+import runpy
 from fractions import Fraction
 
 import numpy as np
@@ -13,16 +13,13 @@ from eseg_d2.inference.video import VideoReader, VideoWriter
 
 
 @pytest.fixture(scope="module")
-def demo(root):
-    spec = importlib.util.spec_from_file_location("demo_command", root / "demo/demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def main(root):
+    return runpy.run_path(str(root / "demo/demo.py"))["main"]
 
 
 @pytest.fixture
 def folder(tmp_path, scene):
-    """Three images; two of one name."""
+    """Write three images, two of which have the same name."""
     image = Image.open(scene).convert("RGB")
     for name in "a.png", "b.jpg", "sub/a.png":
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +29,7 @@ def folder(tmp_path, scene):
 
 @pytest.fixture
 def video(tmp_path, scene):
-    """A camera that pans over a scene."""
+    """Write a video that pans over a scene."""
     image = np.asarray(Image.open(scene).convert("RGB"))
     with VideoWriter(tmp_path / "pan.mp4", Fraction(10)) as writer:
         for i in range(10):
@@ -52,11 +49,11 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_all_results_of_a_folder_and_a_glob(demo, panoptic_model, folder, tmp_path, capsys):
+def test_folder_and_glob_give_every_kind_of_result(main, panoptic_model, folder, tmp_path, capsys):
     out = tmp_path / "out"
     save = "overlay,side_by_side,labels,json"
     inputs = ("--input", folder, f"{folder}/sub/*.png")
-    demo.main(arguments(panoptic_model, *inputs, "--output", out, "--save", save))
+    main(arguments(panoptic_model, *inputs, "--output", out, "--save", save))
     assert len(names(out)) == 12 and "b_overlay.jpg" in names(out)
     assert {"in_a_overlay.jpg", "sub_a_overlay.jpg"} <= set(names(out))
     assert "3 of 3 images" in capsys.readouterr().out
@@ -70,12 +67,12 @@ def test_all_results_of_a_folder_and_a_glob(demo, panoptic_model, folder, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["semantic", "instance"])
-def test_other_models(demo, kind, request, folder, tmp_path):
+def test_semantic_and_instance_models(main, kind, request, folder, tmp_path):
     model = request.getfixturevalue(f"{kind}_model")
     threshold = () if kind == "semantic" else ("--confidence-threshold", 0.02)
     out = tmp_path / "out"
     options = ("--input", folder, "--output", out, "--batch-size", 2, *threshold)
-    demo.main(arguments(model, *options, "--save", "overlay,labels,json"))
+    main(arguments(model, *options, "--save", "overlay,labels,json"))
     assert len(names(out)) == 6
     assert json.loads((out / "a_segments.json").read_text())["segments"]
     plain = np.asarray(Image.open(folder / "a.png").resize((640, 320)))
@@ -83,7 +80,7 @@ def test_other_models(demo, kind, request, folder, tmp_path):
     assert np.abs(overlay.astype(int) - plain).mean() > 5
 
 
-def test_broken_files_do_not_stop_a_folder(demo, semantic_model, folder, tmp_path, capsys):
+def test_broken_files_do_not_stop_a_folder(main, semantic_model, folder, tmp_path, capsys):
     (folder / "0.jpg").write_text("no image")
     (folder / "aa.png").symlink_to(folder / "nowhere")
     (folder / "esc\x1b[31m\n.png").write_text("")
@@ -91,7 +88,7 @@ def test_broken_files_do_not_stop_a_folder(demo, semantic_model, folder, tmp_pat
     out = tmp_path / "out"
     options = ("--input", folder, "--output", out, "--batch-size", 2)
     with pytest.raises(SystemExit) as caught:
-        demo.main(arguments(semantic_model, *options))
+        main(arguments(semantic_model, *options))
     message = caught.value.code
     assert message.startswith("demo.py: 4 failed:") and "\x1b" not in message
     for part in (
@@ -105,24 +102,24 @@ def test_broken_files_do_not_stop_a_folder(demo, semantic_model, folder, tmp_pat
     assert "2 of 5 images" in capsys.readouterr().out
 
 
-def test_one_file(demo, semantic_model, folder, tmp_path):
+def test_output_file_is_written_and_never_an_input(main, semantic_model, folder, tmp_path):
     before = (folder / "a.png").read_bytes()
     one = ("--input", folder / "a.png", "--output")
-    demo.main(arguments(semantic_model, *one, tmp_path / "x.png"))
+    main(arguments(semantic_model, *one, tmp_path / "x.png"))
     assert Image.open(tmp_path / "x.png").format == "PNG"
     with pytest.raises(SystemExit, match="is one of the inputs"):
-        demo.main(arguments(semantic_model, *one, folder / "a.png"))
+        main(arguments(semantic_model, *one, folder / "a.png"))
     assert (folder / "a.png").read_bytes() == before
 
 
-def test_video(demo, panoptic_model, video, tmp_path, capsys):
+def test_selected_frames_give_every_kind_of_result(demo, panoptic_model, video, tmp_path, capsys):
     out = tmp_path / "out"
     save = "overlay,side_by_side,labels,json"
     frames = ("--start", 1, "--stop", 8, "--stride", 3, "--batch-size", 2)
     options = ("--input", video, "--output", out, "--save", save, *frames)
-    demo.main(arguments(panoptic_model, *options))
-    said = capsys.readouterr().out
-    assert "3 frames of 96 x 64 at 3.3333 frames/s, H.264" in said and "without sound" in said
+    main(arguments(panoptic_model, *options))
+    printed = capsys.readouterr().out
+    assert "3 frames of 96 x 64 at 3.3333 frames/s, H.264" in printed and "without sound" in printed
     with VideoReader(out / "pan_overlay.mp4") as reader:
         assert [frame.shape for _, frame in reader.frames()] == [(64, 96, 3)] * 3
     assert names(out / "pan_labels") == ["000001.png", "000004.png", "000007.png"]
@@ -134,10 +131,10 @@ def test_video(demo, panoptic_model, video, tmp_path, capsys):
     ]
 
 
-def test_video_input_has_any_suffix(demo, semantic_model, video, tmp_path):
+def test_video_input_may_have_any_suffix(main, semantic_model, video, tmp_path):
     video.rename(tmp_path / "pan.dat")
     options = ("--video-input", tmp_path / "pan.dat", "--output", tmp_path / "x.webm", "--stop", 2)
-    demo.main(arguments(semantic_model, *options))
+    main(arguments(semantic_model, *options))
     with VideoReader(tmp_path / "x.webm") as reader:
         assert len(list(reader.frames())) == 2
 
@@ -153,11 +150,11 @@ def test_video_input_has_any_suffix(demo, semantic_model, video, tmp_path):
         (("--webcam", "87", "--output", "OUT"), "camera 87 cannot be opened"),
     ],
 )
-def test_errors_are_one_line(demo, semantic_model, folder, tmp_path, options, message):
+def test_error_is_one_line(main, semantic_model, folder, tmp_path, options, message):
     values = {"FOLDER": str(folder), "OUT": str(tmp_path / "out")}
     options = [values.get(o, o.replace("OUT/", f"{tmp_path}/out/")) for o in options]
     with pytest.raises(SystemExit, match=message) as caught:
-        demo.main(arguments(semantic_model, *options))
+        main(arguments(semantic_model, *options))
     assert caught.value.code.startswith("demo.py: ")
 
 
@@ -171,14 +168,14 @@ def test_errors_are_one_line(demo, semantic_model, folder, tmp_path, options, me
         (("--input", "a.png", "--batch-size", "0"), "expected 1 or more"),
     ],
 )
-def test_wrong_usage(demo, semantic_model, options, message, capsys):
+def test_wrong_usage_is_reported(main, semantic_model, options, message, capsys):
     with pytest.raises(SystemExit) as caught:
-        demo.main(arguments(semantic_model, *options))
+        main(arguments(semantic_model, *options))
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_missing_camera_is_one_line(capfd):
+def test_missing_camera_is_reported_without_opencvs_output(capfd):
     import cv2
 
     from eseg_d2.inference.camera import Camera
@@ -186,11 +183,11 @@ def test_a_missing_camera_is_one_line(capfd):
     level = cv2.utils.logging.getLogLevel()
     with pytest.raises(ValueError, match="camera 87 cannot be opened"):
         Camera(87)
-    assert capfd.readouterr() == ("", "")  # OpenCV writes to the file descriptor
+    assert capfd.readouterr() == ("", "")  # OpenCV writes to the file descriptors
     assert cv2.utils.logging.getLogLevel() == level
 
 
-def test_as_a_command(root, semantic_model, folder, tmp_path):
+def test_command_saves_images_or_needs_a_display(root, semantic_model, folder, tmp_path):
     options = ("--input", folder / "a.png", folder / "b.jpg")
     run = {"cwd": root, "MPLBACKEND": "agg"}
     words = arguments(semantic_model, *options, "--output", tmp_path / "out")

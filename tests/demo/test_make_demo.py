@@ -1,4 +1,4 @@
-"""`make demo` in small: all of its steps, twice."""
+"""All steps of `make demo` on a small scale, run twice."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ def make_demo(root, folder):
 
 
 @pytest.mark.slow
-def test_makes_scenes_trains_and_draws(root, tmp_path):
+def test_demo_makes_scenes_trains_and_draws(root, tmp_path):
     first = make_demo(root, tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]
     assert "Warning:" not in first.stderr
     pictures = sorted((tmp_path / "demo").glob("*.png"))
     assert len(pictures) == 4
     for path in pictures:
-        if path.name == "street.png":  # what the documents' commands are tried on
+        if path.name == "street.png":  # the image that the commands in the docs use
             assert Image.open(path).size == (384, 192)
             continue
         assert str(path) in first.stdout

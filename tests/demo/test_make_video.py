@@ -11,7 +11,7 @@ def main(root):
     return runpy.run_path(str(root / "demo/make_video.py"))["main"]
 
 
-def test_the_camera_pans(main, tmp_path, capsys):
+def test_camera_pans(main, tmp_path, capsys):
     main(["--output", str(tmp_path / "new/a.mp4"), "--frames", "5"])
     assert "5 frames of 384 x 192 at 12 frames/s, H.264" in capsys.readouterr().out
     with VideoReader(tmp_path / "new/a.mp4") as reader:

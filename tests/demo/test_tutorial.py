@@ -1,4 +1,4 @@
-"""The tutorial, as a script and as a notebook, short: few scenes, few iterations, small images."""
+"""The tutorial as a script and as a notebook, with few small scenes and few iterations."""
 
 import json
 import shlex
@@ -25,7 +25,7 @@ def assert_pictures(folder):
 
 
 @pytest.mark.slow
-def test_from_a_trained_model_to_pictures(root, tmp_path):
+def test_script_goes_from_a_trained_model_to_pictures(root, tmp_path):
     process = python("demo/tutorial.py", *arguments(tmp_path), cwd=root)
     assert process.returncode == 0, process.stderr[-3000:]
     assert "Warning:" not in process.stderr
@@ -41,9 +41,9 @@ def test_from_a_trained_model_to_pictures(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(root, tmp_path, monkeypatch):
+def test_notebook_runs(root, tmp_path, monkeypatch):
     monkeypatch.setenv("TUTORIAL", shlex.join(arguments(tmp_path)))
-    kernels = tmp_path / "kernels" / "python3"  # of this environment, whatever is installed else
+    kernels = tmp_path / "kernels" / "python3"  # of this environment, whatever other kernels exist
     kernels.mkdir(parents=True)
     words = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     kernel = {"argv": words, "display_name": "here", "language": "python"}
@@ -59,8 +59,8 @@ def test_the_notebook_runs(root, tmp_path, monkeypatch):
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
 
 
-def test_the_notebook_is_the_script(root):
-    """After a change: jupytext --to ipynb demo/tutorial.py."""
+def test_notebook_matches_the_script(root):
+    """After a change, run: jupytext --to ipynb demo/tutorial.py."""
     script = jupytext.read(root / "demo" / "tutorial.py")
     notebook = nbformat.read(root / "demo" / "tutorial.ipynb", as_version=4)
     cells = [[(cell.cell_type, cell.source) for cell in book.cells] for book in (script, notebook)]

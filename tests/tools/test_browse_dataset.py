@@ -1,4 +1,4 @@
-"""The command line for looking at a data set."""
+"""The command that draws samples of a data set."""
 
 from commands import python
 from PIL import Image
@@ -6,7 +6,7 @@ from PIL import Image
 CONFIG = "configs/scenes/rsp_panoptic_R18_cityscapes.yaml"
 
 
-def test_a_page_and_a_contact_sheet(root, scenes, tmp_path):
+def test_page_and_contact_sheet_are_written(root, scenes, tmp_path):
     page = tmp_path / "samples.html"
     arguments = ["--config-file", CONFIG, "--dataset", "scenes_cityscapes_panoptic_val"]
     arguments += ["--count", 2, "--no-augmentation", "--output", page]

@@ -1,4 +1,4 @@
-"""The command line of the dataset doctor."""
+"""tools/check_dataset.py, the command of the dataset doctor."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ def run(*arguments, datasets):
     return python("tools/check_dataset.py", *arguments, cwd=ROOT, **environment)
 
 
-def test_healthy_scenes_in_both_formats(scenes, tmp_path):
+def test_healthy_scenes_pass_in_both_formats(scenes, tmp_path):
     names = [f"scenes_{f}_panoptic_{s}" for f in ("coco", "cityscapes") for s in ("train", "val")]
     arguments = [word for name in names for word in ("--dataset", name)]
     found = tmp_path / "found.json"
@@ -30,7 +30,7 @@ def test_healthy_scenes_in_both_formats(scenes, tmp_path):
 
 @pytest.fixture
 def broken(scenes, tmp_path):
-    """A config of scenes with a class that ASCII cannot name; their val lacks an image."""
+    """Write a config of scenes with a non-ASCII class name and a missing validation image."""
     shutil.copytree(scenes / "street_scenes/coco", tmp_path / "scenes")
     (tmp_path / "scenes/val2017/000001000001.jpg").unlink()
     for file in (tmp_path / "scenes/annotations").iterdir():
@@ -46,11 +46,11 @@ def broken(scenes, tmp_path):
     ]
     config = tmp_path / "own.yaml"
     content = {"PANOPTIC": entries, "TRAIN": ["own_train"], "TEST": ["own_val"]}
-    config.write_text(json.dumps({"VERSION": 2, "DATASETS": content}))  # json is yaml
+    config.write_text(json.dumps({"VERSION": 2, "DATASETS": content}))  # JSON is valid YAML
     return config
 
 
-def test_a_users_own_data_set_with_an_error(broken, tmp_path):
+def test_missing_image_of_a_users_data_set_is_reported_everywhere(broken, tmp_path):
     files = "--json", tmp_path / "a.json", "--html", tmp_path / "a.html"
     done = run("--config-file", broken, "--workers", 1, *files, datasets=tmp_path)
     assert done.returncode == 1, done.stderr
@@ -63,7 +63,7 @@ def test_a_users_own_data_set_with_an_error(broken, tmp_path):
     assert "image-missing" in page and "straße &#55296;" in page
 
 
-def test_a_broken_json_is_a_finding_and_overrides_count(broken, tmp_path):
+def test_broken_json_is_a_finding_and_overrides_are_applied(broken, tmp_path):
     (tmp_path / "scenes/annotations/panoptic_train2017.json").write_text("{")
     overrides = "DATASETS.TEST", "()"
     done = run("--config-file", broken, "--workers", 1, *overrides, datasets=tmp_path)

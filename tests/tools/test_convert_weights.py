@@ -1,4 +1,4 @@
-"""The tool as its user runs it."""
+"""tools/convert_weights.py, run as a command."""
 
 import safetensors.torch
 import torch
@@ -18,7 +18,7 @@ def test_weights_are_written(root, tmp_path):
     assert written["a"].tolist() == [0, 1, 2]
 
 
-def test_a_wrong_file_is_an_error_in_a_line(root, tmp_path):
+def test_missing_file_is_reported_without_a_traceback(root, tmp_path):
     done = convert(root, tmp_path / "gone.pth")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "convert_weights.py: cannot get MODEL.WEIGHTS" in done.stderr

@@ -1,4 +1,4 @@
-"""The export tool as its user runs it, on every format, and what it refuses."""
+"""tools/export_model.py, run as a command: every format, and what it refuses."""
 
 import json
 
@@ -17,11 +17,11 @@ from eseg_d2.export.verify import require_agreement
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def weights_of(root, name, folder):
+def save_random_weights(root, name, folder):
     torch.manual_seed(0)
     model = build_model(load_config(str(root / "configs" / "scenes" / f"{name}.yaml"), []))
     torch.nn.init.normal_(model.sem_seg_head.predictor.weight)
-    if hasattr(model, "roi_heads"):  # surer of itself: things are found
+    if hasattr(model, "roi_heads"):  # large class scores, so that things are detected
         torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight)
     path = folder / f"{name}.pth"
     torch.save({"model": model.state_dict()}, path)
@@ -42,10 +42,10 @@ def export(root, name, *options):
         ("rsp_semantic_R50", "onnx", True),
     ],
 )
-def test_exported_model_says_the_same(root, tmp_path, name, kind, dynamic):
+def test_exported_model_agrees_with_pytorch(root, tmp_path, name, kind, dynamic):
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 255, (70, 90, 3), np.uint8)).save(photo)
-    options = ["--weights", weights_of(root, name, tmp_path), "--format", kind, "--logits"]
+    options = ["--weights", save_random_weights(root, name, tmp_path), "--format", kind, "--logits"]
     options += ["--output", tmp_path / "out", "--size", "64x96", "--image", photo]
     done = export(root, name, *options, *(["--dynamic"] if dynamic else []))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -59,9 +59,10 @@ def test_exported_model_says_the_same(root, tmp_path, name, kind, dynamic):
     assert labels.dtype == np.int64
 
 
-def test_panoptic_model_and_how_to_merge_are_written(root, tmp_path):
+def test_panoptic_model_is_exported_with_its_merge_settings(root, tmp_path):
     name, out = "rsp_panoptic_R18_coco", tmp_path / "out"
-    options = ["--weights", weights_of(root, name, tmp_path), "--format", "onnx", "--output", out]
+    weights = save_random_weights(root, name, tmp_path)
+    options = ["--weights", weights, "--format", "onnx", "--output", out]
     done = export(root, name, *options, "--size", "64x96")
     assert done.returncode == 0, done.stderr[-3000:]
     info = json.loads((out / "model.json").read_text())
@@ -73,25 +74,25 @@ def test_panoptic_model_and_how_to_merge_are_written(root, tmp_path):
     assert all(s["category_id"] < len(info["merge"]["names"]) == 13 for s in segments)
 
 
-def test_what_cannot_be_exported_is_told(root, tmp_path):
+def test_unsupported_exports_are_refused(root, tmp_path):
     common = ["--format", "torch_export", "--output", tmp_path / "out"]
-    weights = weights_of(root, "eseg_lite_s", tmp_path)
+    weights = save_random_weights(root, "eseg_lite_s", tmp_path)
     dynamic = export(root, "eseg_lite_s", *common, "--weights", weights, "--dynamic")
     assert dynamic.returncode == 1 and "Use --format onnx" in dynamic.stderr
     missing = export(root, "eseg_lite_s", *common, "--weights", tmp_path / "none.pth")
     assert missing.returncode == 1 and "cannot get MODEL.WEIGHTS" in missing.stderr
-    panoptic = weights_of(root, "rsp_panoptic_R18_coco", tmp_path)
+    panoptic = save_random_weights(root, "rsp_panoptic_R18_coco", tmp_path)
     program = export(root, "rsp_panoptic_R18_coco", *common, "--weights", panoptic)
     assert program.returncode == 1 and "cannot follow a panoptic model" in program.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_int8_is_written_and_described(root, tmp_path):
+def test_int8_model_is_written_and_described(root, tmp_path):
     photo = tmp_path / "photos" / "photo.png"
     photo.parent.mkdir()
     Image.fromarray(np.random.default_rng(1).integers(0, 255, (70, 90, 3), np.uint8)).save(photo)
     common = ["--format", "onnx", "--output", tmp_path / "out", "--size", "64x96"]
-    common += ["--weights", weights_of(root, "eseg_lite_s", tmp_path)]
+    common += ["--weights", save_random_weights(root, "eseg_lite_s", tmp_path)]
     int8 = ["--int8", "--calibration", photo.parent]
     done = export(root, "eseg_lite_s", *common, *int8, "DATASETS.TEST", "()")
     assert done.returncode == 0, done.stderr[-3000:]

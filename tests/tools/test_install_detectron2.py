@@ -1,4 +1,4 @@
-"""The installer of Detectron2, offline: a small sdist, an empty environment and a stand-in pip."""
+"""The Detectron2 installer, offline: a small sdist, an empty environment and a stand-in pip."""
 
 import base64
 import email
@@ -28,7 +28,7 @@ SDIST_FILES = {
     "projects/DeepLab/deeplab/__init__.py": "x = 1\n",
     "projects/DeepLab/train_net.py": "not part of the package",
 }
-# stands in for the recipe beside a copy of the tool
+# Replaces the recipe next to a copy of the tool
 RECIPE = """
 from types import SimpleNamespace as Fix
 SDIST, SHA256, VERSION = "pb1-detectron2==0.6", "0" * 64, "0.6+pb1.test"
@@ -39,7 +39,7 @@ FIXES = [Fix(file="engine.py", old="import numpy as np", new="", count=1, why="n
 FIXES += [Fix(file="engine.py", old="np.int", new="int", count=2, why="NumPy 1.24")]
 NEW_FILES = {"new.py": "y = 2\\n"}
 """
-# does what the tool asks pip for, in the environment that it runs in, and keeps a log
+# Carries out what the tool asks of pip in the environment it runs in, and logs each call
 PIP = """
 import os, pathlib, shutil, sys, sysconfig, zipfile
 args, site = sys.argv[1:], pathlib.Path(sysconfig.get_path("purelib"))
@@ -61,7 +61,7 @@ elif "opencv-python-headless" in args:
 
 @pytest.fixture
 def tool(monkeypatch):
-    """The tool's module, with its real recipe."""
+    """Return the tool's module, with its real recipe."""
     monkeypatch.syspath_prepend(TOOLS)
     return importlib.import_module("install_detectron2")
 
@@ -82,7 +82,7 @@ def write_sdist(path, files):
 
 @pytest.fixture
 def small_recipe(tool, monkeypatch):
-    """The tool's recipe, reduced to what fits SDIST_FILES."""
+    """Reduce the tool's recipe to what fits SDIST_FILES."""
     fix = tool.recipe.Fix("engine.py", "np.int(", "int(", 2, "NumPy 1.24")
     monkeypatch.setattr(tool.recipe, "FIXES", [fix])
     monkeypatch.setattr(tool.recipe, "NEW_FILES", {"new.py": "y = 2\n"})
@@ -136,7 +136,7 @@ def environment(tmp_path, sdist):
     return Environment(tmp_path, sdist)
 
 
-def test_files_are_fixed_moved_and_added(tool, small_recipe, sdist):
+def test_sdist_files_are_fixed_moved_and_added(tool, small_recipe, sdist):
     files = tool.fixed_files(sdist)
     assert files["detectron2/engine.py"] == b"import numpy as np\ncast = int(3) + int(4)\n"
     assert files["detectron2/projects/deeplab/__init__.py"] == b"x = 1\n"
@@ -154,14 +154,14 @@ def test_files_are_fixed_moved_and_added(tool, small_recipe, sdist):
 
 
 @pytest.mark.parametrize("engine", ["int(3)", "np.int(3)", None])
-def test_a_fix_that_does_not_fit_stops_it(tool, small_recipe, tmp_path, engine):
+def test_fix_that_does_not_match_stops_the_build(tool, small_recipe, tmp_path, engine):
     files = {"detectron2/engine.py": engine} if engine else {"LICENSE": ""}
     sdist = write_sdist(tmp_path / "other.tar.gz", files)
     with pytest.raises(SystemExit, match=r"NumPy 1\.24.*engine\.py.*'np\.int\(' [01] times, not 2"):
         tool.fixed_files(sdist)
 
 
-def test_wheel_is_reproducible_and_its_record_true(tool, small_recipe, sdist, tmp_path):
+def test_wheel_is_reproducible_and_its_record_is_correct(tool, small_recipe, sdist, tmp_path):
     wheels = []
     for folder in "a", "b":
         (tmp_path / folder).mkdir()
@@ -181,12 +181,12 @@ def test_wheel_is_reproducible_and_its_record_true(tool, small_recipe, sdist, tm
     assert (meta["Name"], meta["Version"]) == ("detectron2", small_recipe.VERSION)
     assert "not an official build" in meta["Summary"]
     assert meta.get_all("Requires-Dist")[: len(small_recipe.REQUIRES)] == small_recipe.REQUIRES
-    # pip copies in this order: our marker vouches for a half copy, the metadata for a whole one
+    # pip copies in this order: our marker identifies a partial copy, the metadata a complete one
     assert names[0] == "detectron2/FIXES.txt"
     assert all(name.startswith(info) for name in names[-4:])
 
 
-def test_pip_installs_the_wheel(tool, small_recipe, sdist, tmp_path):
+def test_pip_can_install_the_wheel(tool, small_recipe, sdist, tmp_path):
     wheel = tool.build_wheel(sdist, tmp_path)
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--target", tmp_path / "site", wheel], check=True)
@@ -195,7 +195,7 @@ def test_pip_installs_the_wheel(tool, small_recipe, sdist, tmp_path):
     assert done.split() == ["2", "1"]
 
 
-def test_wrong_hash_stops_it(tool, sdist, tmp_path, monkeypatch, capfd):
+def test_wrong_hash_stops_the_download(tool, sdist, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     real = tool.run_pip
@@ -206,7 +206,7 @@ def test_wrong_hash_stops_it(tool, sdist, tmp_path, monkeypatch, capfd):
     assert "DO NOT MATCH THE HASHES" in capfd.readouterr().err
 
 
-def test_installs_once_and_keeps_torch(environment):
+def test_second_run_installs_nothing(environment):
     done = environment.run()
     assert done.returncode == 0, done.stderr
     assert "installed detectron2 0.6+pb1.test" in done.stdout
@@ -221,7 +221,7 @@ def test_installs_once_and_keeps_torch(environment):
     assert environment.pip_calls() == calls
 
 
-def test_pins_the_torch_that_is_there(tool, tmp_path, monkeypatch):
+def test_installed_torch_is_pinned(tool, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(tool, "run_pip", lambda *args: calls.append(args))
     monkeypatch.setattr(tool, "import_error", lambda *modules: "")
@@ -233,7 +233,7 @@ def test_pins_the_torch_that_is_there(tool, tmp_path, monkeypatch):
     assert calls[0][calls[0].index("-c") + 1] == tmp_path / "keep.txt"
 
 
-def test_leaves_a_foreign_one_that_works(environment):
+def test_working_foreign_detectron2_is_left_alone(environment):
     environment.detectron2("0.6")
     done = environment.run()
     assert done.returncode == 0
@@ -241,7 +241,7 @@ def test_leaves_a_foreign_one_that_works(environment):
     assert environment.pip_calls() == []
 
 
-def test_a_broken_foreign_one_is_reported_and_left(environment):
+def test_broken_foreign_detectron2_is_reported_and_left_alone(environment):
     environment.detectron2("0.6+cu118", engine="import libcuda_of_yesterday")
     done = environment.run()
     assert done.returncode == 1
@@ -251,7 +251,7 @@ def test_a_broken_foreign_one_is_reported_and_left(environment):
 
 
 @pytest.mark.parametrize("metadata", [True, False], ids=["older recipe", "killed pip"])
-def test_own_remains_are_replaced(environment, metadata):
+def test_remains_of_our_own_build_are_replaced(environment, metadata):
     environment.detectron2("0.6+pb1.older", "import gone", **{"detectron2/FIXES.txt": ""})
     if not metadata:
         shutil.rmtree(environment.site / "detectron2-0.6+pb1.older.dist-info")
@@ -261,7 +261,7 @@ def test_own_remains_are_replaced(environment, metadata):
     assert environment.says(VERSION_OF) == "0.6+pb1.test"
 
 
-def test_own_one_that_lost_a_file_is_repaired(environment):
+def test_our_own_build_that_lost_a_file_is_repaired(environment):
     environment.detectron2("0.6+pb1.test", "import gone", **{"detectron2/FIXES.txt": ""})
     done = environment.run()
     assert done.returncode == 0, done.stderr
@@ -269,13 +269,13 @@ def test_own_one_that_lost_a_file_is_repaired(environment):
     assert environment.says("import detectron2.engine as e; print(e.cast)") == "7"
 
 
-def test_an_empty_folder_is_no_detectron2(environment):
+def test_empty_detectron2_folder_counts_as_not_installed(environment):
     (environment.site / "detectron2/__pycache__").mkdir(parents=True)
     assert environment.run().returncode == 0
     assert environment.says(VERSION_OF) == "0.6+pb1.test"
 
 
-def test_a_folder_of_that_name_in_the_working_directory_does_not_count(environment, tmp_path):
+def test_detectron2_folder_in_the_working_directory_is_ignored(environment, tmp_path):
     (tmp_path / "cwd/detectron2").mkdir(parents=True)
     (tmp_path / "cwd/detectron2/__init__.py").write_text("raise ImportError('wrong one')")
     command = [environment.python, environment.tool]
@@ -283,7 +283,7 @@ def test_a_folder_of_that_name_in_the_working_directory_does_not_count(environme
     assert environment.says(VERSION_OF) == "0.6+pb1.test"
 
 
-def test_needs_torch(environment):
+def test_missing_torch_is_reported(environment):
     (environment.site / "torch.py").write_text("raise ImportError('libtorch.so')")
     done = environment.run()
     assert done.returncode == 1
@@ -291,14 +291,14 @@ def test_needs_torch(environment):
     assert environment.pip_calls() == []
 
 
-def test_needs_pip(environment):
+def test_missing_pip_is_reported(environment):
     shutil.rmtree(environment.site / "pip")
     done = environment.run()
     assert done.returncode == 1
     assert "-m ensurepip" in done.stderr
 
 
-def test_a_failing_pip_is_reported_with_its_command(environment):
+def test_failing_pip_is_reported_with_its_command(environment):
     done = environment.run(PIP_FAILS="download")
     assert done.returncode == 1
     assert "pip: no network" in done.stderr and "run this again" in done.stderr
@@ -307,7 +307,7 @@ def test_a_failing_pip_is_reported_with_its_command(environment):
 
 
 def test_wheel_dir_installs_nothing(environment, tmp_path):
-    environment.detectron2("0.6", engine="import gone")  # not even looked at
+    environment.detectron2("0.6", engine="import gone")  # is never imported
     done = environment.run("--wheel-dir", str(tmp_path / "new/wheels"))
     assert done.returncode == 0, done.stderr
     wheels = list((tmp_path / "new/wheels").iterdir())
@@ -316,7 +316,7 @@ def test_wheel_dir_installs_nothing(environment, tmp_path):
     assert environment.says(VERSION_OF) == "0.6"
 
 
-def test_missing_opencv_is_added_also_to_a_foreign_detectron2(environment):
+def test_missing_opencv_is_installed_even_beside_a_foreign_detectron2(environment):
     environment.detectron2("0.6")
     (environment.site / "cv2.py").unlink()
     assert environment.run().returncode == 0
@@ -325,7 +325,7 @@ def test_missing_opencv_is_added_also_to_a_foreign_detectron2(environment):
     ]
 
 
-def test_broken_opencv_is_reported_not_overwritten(environment):
+def test_broken_opencv_is_reported_and_not_overwritten(environment):
     environment.detectron2("0.6")
     environment.add("opencv_python", "4.9", **{"cv2.py": "raise ImportError('libGL.so.1')"})
     done = environment.run()
@@ -334,13 +334,13 @@ def test_broken_opencv_is_reported_not_overwritten(environment):
     assert environment.pip_calls() == []
 
 
-def test_panoptic_ids_of_the_recipe(tool):
+def test_recipes_panoptic_ids_match_their_definition(tool):
     scope = {}
     exec(tool.recipe.NEW_FILES["utils/panoptic_id.py"], scope)
     assert scope["rgb2id"]((1, 2, 3)) == 1 + 2 * 256 + 3 * 256**2
 
 
-def test_missing_extension_of_the_recipe_names_the_operation(tool):
+def test_recipes_missing_extension_names_the_operation(tool):
     scope = {}
     exec(tool.recipe.NEW_FILES["utils/no_ext.py"], scope)
     with pytest.raises(NotImplementedError, match=r"_C\.nms_rotated.*pure-Python"):
@@ -352,8 +352,8 @@ def test_each_fix_changes_something_and_says_why(tool):
         assert fix.old != fix.new and fix.count > 0 and fix.why
 
 
-def test_visualizer_of_the_recipe_draws_bright_labels(tool):
-    """As Python before 3.11.5 rounds; of the Detectron2 that is installed, of whichever recipe."""
+def test_recipes_visualizer_draws_bright_labels(tool):
+    """Check the installed Detectron2, of any recipe, with the rounding before Python 3.11.5."""
     from detectron2.utils.visualizer import Visualizer
     from matplotlib import colors
 

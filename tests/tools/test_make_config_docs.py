@@ -1,4 +1,4 @@
-"""docs/configs.md and the tool that makes it."""
+"""docs/configs.md and the tool that generates it."""
 
 import re
 import runpy
@@ -14,12 +14,12 @@ TOOL = Path(__file__).parents[2] / "tools/make_config_docs.py"
 format_config_page = runpy.run_path(str(TOOL))["format_config_page"]
 
 
-def test_page_is_that_of_the_comments(root):
+def test_page_is_up_to_date_with_the_comments(root):
     page = (root / "docs" / "configs.md").read_text()
     assert page == format_config_page(), "run python tools/make_config_docs.py"
 
 
-def test_page_has_every_key_once():
+def test_page_lists_every_key_once():
     theirs, ours = get_cfg(), get_cfg()
     add_deeplab_config(theirs)
     add_eseg_config(ours)
@@ -29,7 +29,7 @@ def test_page_has_every_key_once():
     assert sorted(listed) == sorted(added | {"MODEL.SEM_SEG_HEAD.LOSS_TYPE"})
 
 
-def test_what_markdown_would_hide_is_escaped():
+def test_text_that_markdown_would_hide_is_escaped():
     page = format_config_page()
     assert "w_ema &lt;- DECAY w_ema" in page
     assert "<" not in page

@@ -1,4 +1,4 @@
-"""Removing what a killed pip left half installed."""
+"""Removal of packages that a killed pip left half installed."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ TOOL = Path(__file__).parents[2] / "tools/repair_environment.py"
 
 @pytest.fixture
 def site(tmp_path):
-    """The site-packages of an empty virtual environment, with one whole distribution."""
+    """Return the site-packages of a new virtual environment with one complete distribution."""
     venv.create(tmp_path / "venv", symlinks=True)
     site = next((tmp_path / "venv/lib").glob("python*")) / "site-packages"
     info = site / "whole-1.0.dist-info"
@@ -31,26 +31,26 @@ def repair(site):
     return subprocess.check_output([python, TOOL], text=True)
 
 
-def test_whole_ones_are_left(site):
+def test_complete_distributions_are_left_alone(site):
     before = sorted(site.rglob("*"))
     assert repair(site) == ""
     assert sorted(site.rglob("*")) == before
 
 
 @pytest.mark.parametrize("gone", ["whole.py", "whole-1.0.dist-info/INSTALLER"])
-def test_half_installed_ones_go(site, gone):
+def test_half_installed_distributions_are_removed(site, gone):
     (site / gone).unlink()
     assert "whole-1.0 was half installed" in repair(site)
     assert not (site / "whole-1.0.dist-info").exists()
 
 
-def test_no_record(site):
+def test_distribution_without_a_record_is_removed(site):
     (site / "whole-1.0.dist-info/RECORD").unlink()
     assert "whole-1.0" in repair(site)
     assert not (site / "whole-1.0.dist-info").exists()
 
 
-def test_what_an_upgrade_had_put_aside_goes(site):
+def test_leftovers_of_an_interrupted_upgrade_are_removed(site):
     (site / "~hole").mkdir()
     (site / "~hole/big.so").write_text("")
     (site / "~hole.py").write_text("")
@@ -59,7 +59,7 @@ def test_what_an_upgrade_had_put_aside_goes(site):
     assert (site / "whole.py").exists()
 
 
-def test_only_in_virtual_environments():
+def test_tool_refuses_to_run_outside_a_virtual_environment():
     base = Path(sys.base_prefix, "bin", "python{}.{}".format(*sys.version_info))
     done = subprocess.run([base, TOOL], capture_output=True, text=True)
     assert done.returncode == 1

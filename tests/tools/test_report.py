@@ -1,4 +1,4 @@
-"""The command line of the report."""
+"""tools/report.py, run as a command."""
 
 from commands import python
 
@@ -7,7 +7,7 @@ def report(root, *arguments):
     return python(root / "tools/report.py", *arguments, cwd=root)
 
 
-def test_a_page_in_the_runs_folder(root, tmp_path):
+def test_page_is_written_into_the_runs_folder(root, tmp_path):
     (tmp_path / "metrics.json").write_text('{"iteration": 0, "total_loss": 1.0}\n')
     done = report(root, "--run", tmp_path, "--images", "0")
     assert done.returncode == 0, done.stderr
@@ -15,7 +15,7 @@ def test_a_page_in_the_runs_folder(root, tmp_path):
     assert "total loss" in (tmp_path / "report.html").read_text()
 
 
-def test_a_comparison(root, tmp_path):
+def test_two_runs_are_compared_on_one_page(root, tmp_path):
     for name in "a", "b":
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.json").write_text('{"iteration": 0, "total_loss": 1.0}\n')

@@ -1,4 +1,4 @@
-"""The benchmarks of evaluation and loading: what they compare is the same."""
+"""Benchmarks of evaluation and data loading, whose candidates must do the same work."""
 
 import re
 
@@ -9,14 +9,14 @@ from eseg_d2.apps.benchmarks.loader_benchmark import benchmark_loader
 from eseg_d2.apps.benchmarks.panoptic_quality_benchmark import benchmark_panoptic_quality
 
 
-def test_panoptic_quality_is_the_same_number():
+def test_panoptic_quality_agrees_with_cityscapesscripts():
     result = benchmark_panoptic_quality(images=2, size=(60, 90), segments=8, repeats=1)
     assert result["difference"] < 1e-9
     medians = [result[name]["median"] for name in ("cityscapesscripts", "ours")]
     assert result["speedup"] == pytest.approx(medians[0] / medians[1])
 
 
-def test_loader_is_compared_on_both_kinds_of_masks(root, scenes):
+def test_loader_is_compared_with_bitmasks_and_polygons(root, scenes):
     path = str(root / "configs/scenes/rsp_panoptic_R18_cityscapes.yaml")
     result = benchmark_loader(path, images=3, repeats=1)
     assert list(result["seconds"]) == ["ours", "Detectron2, bitmasks", "Detectron2, polygons"]
@@ -24,7 +24,7 @@ def test_loader_is_compared_on_both_kinds_of_masks(root, scenes):
     assert all(ratio > 0 for ratio in result["ratios"].values())
 
 
-def test_commands_print_the_ratios(root, scenes):
+def test_command_prints_the_difference_and_reports_missing_data(root, scenes):
     quality = ["panoptic-quality", "--images", "2", "--size", "40x60", "--repeats", "1"]
     done = python("tools/benchmark.py", *quality, cwd=root)
     difference = re.search(r"x; the PQ differs by (\S+) points", done.stdout)

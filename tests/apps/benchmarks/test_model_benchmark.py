@@ -1,3 +1,5 @@
+"""Benchmark of models: inference by step, ONNX Runtime, and training iterations."""
+
 import json
 
 import numpy as np
@@ -13,7 +15,7 @@ def benchmark(root, *options):
     return python("tools/benchmark.py", "model", *options, cwd=root)
 
 
-def test_models_are_timed_beside_each_other(root, tmp_path):
+def test_models_are_timed_side_by_side(root, tmp_path):
     out = tmp_path / "models.json"
     done = benchmark(
         root,
@@ -56,7 +58,7 @@ STOCK = "detectron2:COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"
 
 
 @pytest.mark.parametrize("source", ["configs/scenes/rsp_panoptic_R18_cityscapes.yaml", STOCK])
-def test_panoptic_models_find_as_many_objects_as_they_are_told(root, source):
+def test_panoptic_models_return_the_requested_number_of_objects(root, source):
     source = source if source == STOCK else str(root / source)
     predictor = build_predictor(source, (64, 96), "cpu", detections=7)
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
@@ -69,7 +71,7 @@ def test_panoptic_models_find_as_many_objects_as_they_are_told(root, source):
     assert len(instances.scores) == 7 and size == (64, 96)
 
 
-def test_what_cannot_be_timed_is_told(root):
+def test_onnxruntime_with_a_panoptic_model_is_refused(root):
     panoptic = "configs/scenes/rsp_panoptic_R18_coco.yaml"
     done = benchmark(root, "--config-file", panoptic, "--size", "64x96", "--onnxruntime")
     assert done.returncode == 1 and "runs semantic models" in done.stderr.splitlines()[-1]

@@ -1,3 +1,5 @@
+"""Benchmark of the pixel-to-region relation against its textbook form."""
+
 import json
 import shutil
 
@@ -17,7 +19,7 @@ from eseg_d2.layers.relation import PixelToRegionRelation
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("size", [(8, 6), (7, 9), (1, 1)])
-def test_textbook_equals_the_operator(k, size):
+def test_textbook_form_equals_the_operator(k, size):
     relation = without_position(PixelToRegionRelation(8, num_heads=2, region_size=k))
     cells = (size[0] + 1) // 2, (size[1] + 1) // 2
     shapes = (2, 8, *size), (2, 8, *cells), (2, 6, *cells)
@@ -26,7 +28,7 @@ def test_textbook_equals_the_operator(k, size):
     torch.testing.assert_close(relation(*tensors), expected, rtol=0, atol=1e-12)
 
 
-def test_peak_memory_counts_what_lives_at_the_same_time():
+def test_peak_memory_counts_tensors_that_are_alive_together():
     x = torch.zeros(2**18)  # 1 MiB
 
     def call():
@@ -38,7 +40,7 @@ def test_peak_memory_counts_what_lives_at_the_same_time():
     assert peak_memory(call, "cpu") == pytest.approx(2 * x.nbytes, rel=1e-3)
 
 
-def test_command_line(root, tmp_path):
+def test_command_writes_timings_and_memory(root, tmp_path):
     command = ["tools/benchmark.py", "relation"]
     arguments = ["--channels", "16", "--sizes", "6x9", "--region-sizes", "3", "--repeats", "2"]
     path = tmp_path / "relation.json"
@@ -54,7 +56,7 @@ def test_command_line(root, tmp_path):
     assert done.stdout.count("6x9") == 4
 
 
-def test_count_of_kernels_and_bytes(monkeypatch):
+def test_counts_of_kernels_and_bytes(monkeypatch):
     monkeypatch.setattr(relation_benchmark, "_compiled_kernels", lambda *_: 7)
     counts = count_relation(channels=8, size=(6, 10), region_size=3, num_heads=2)
     queries, cells = 4 * 8 * 6 * 10, 4 * 8 * 3 * 5
@@ -65,11 +67,11 @@ def test_count_of_kernels_and_bytes(monkeypatch):
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no compiler")
-def test_count_of_compiled_kernels():
+def test_count_of_compiled_kernels_is_small():
     options = {"num_heads": 2, "region_size": 3}
     assert 0 < relation_benchmark._compiled_kernels(8, (6, 10), options) < 20
 
 
-def test_bad_size(root):
+def test_invalid_size_is_a_usage_error(root):
     done = python("tools/benchmark.py", "relation", "--sizes", "12", cwd=root)
     assert done.returncode == 2 and "got '12', expected HxW" in done.stderr

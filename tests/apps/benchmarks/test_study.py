@@ -1,3 +1,5 @@
+"""Studies: runs of several configs and seeds, at equal steps and at equal time."""
+
 import json
 import math
 import subprocess
@@ -30,14 +32,14 @@ def test_pair_accuracy_is_balanced_and_ignores_other_predictions():
     assert math.isnan(pair_accuracy(np.diag([5, 0, 7]), (0, 1)))
 
 
-def test_runs_of_configs_with_one_name_would_overwrite_each_other(tmp_path):
+def test_configs_with_the_same_name_are_refused(tmp_path):
     runs = make_runs([Path("a/one.yaml"), Path("a/two.yaml")], [1, 2], tmp_path)
     assert len({run.folder for run in runs}) == 4
     with pytest.raises(ValueError, match="several configs are called one"):
         make_runs([Path("a/one.yaml"), Path("b/one.yaml")], [1], tmp_path)
 
 
-def test_panoptic_runs_on_data_without_the_pairs(tmp_path):
+def test_results_of_a_panoptic_run_without_every_pair_of_classes(tmp_path):
     run = Run(tmp_path / "one.yaml", 1, tmp_path / "run")
     write_run(run, results={"panoptic_seg": {"PQ": 1.0, "PQ_th": 2.0, "PQ_st": None}}, seconds=2.0)
     assert run.results() == {
@@ -51,7 +53,7 @@ def test_panoptic_runs_on_data_without_the_pairs(tmp_path):
     assert run.seconds() == 2.0
 
 
-def test_run_is_done_when_it_was_evaluated_at_its_end(tmp_path):
+def test_run_is_done_once_evaluated_at_its_end(tmp_path):
     run = Run(tmp_path / "one.yaml", 1, tmp_path / "run", ("SEED", "3"))
     assert not run.is_done()
     write_run(run, iterations=600, done=400)
@@ -71,7 +73,7 @@ def test_failed_run_is_named(tmp_path):
 
 
 def study_at_equal_steps(output, seconds, *, overrides=(), **options):
-    """Runs of CONFIGS with two seeds, done; ``seconds`` of an iteration by config."""
+    """Write finished runs of CONFIGS with two seeds; ``seconds`` per iteration by config."""
     runs = make_runs(CONFIGS, [1, 2], output, overrides)
     for run in runs:
         write_run(run, seconds=seconds[run.name], **options)
@@ -81,7 +83,7 @@ def study_at_equal_steps(output, seconds, *, overrides=(), **options):
 SECONDS = {"ours": 2.0, "stock": 1.0, "slow": 3.0}
 
 
-def test_other_configs_get_the_time_of_the_first(tmp_path):
+def test_other_configs_get_the_training_time_of_the_first(tmp_path):
     runs = study_at_equal_steps(tmp_path, SECONDS, overrides=("SOLVER.BASE_LR", "0.1"))
     timed = equal_time_runs(runs, tmp_path)
     assert [(run.name, run.seed) for run in timed] == [
@@ -94,14 +96,14 @@ def test_other_configs_get_the_time_of_the_first(tmp_path):
     assert timed[0].folder == tmp_path / "stock" / "equal_time_seed1"
 
 
-def test_steps_of_the_schedule_are_moved_alike(tmp_path):
+def test_steps_of_the_schedule_are_scaled_with_the_iterations(tmp_path):
     runs = study_at_equal_steps(tmp_path, SECONDS, steps=(300, 450))
     stock, slow, *_ = equal_time_runs(runs, tmp_path)
     assert stock.overrides[2:] == ("SOLVER.STEPS", "(600, 900)")
     assert slow.overrides[2:] == ("SOLVER.STEPS", "(200, 300)")
 
 
-def test_iterations_at_equal_time_stay_as_they_were_chosen(tmp_path):
+def test_iterations_at_equal_time_stay_as_first_chosen(tmp_path):
     runs = study_at_equal_steps(tmp_path, SECONDS)
     timed = equal_time_runs(runs, tmp_path)
     study_at_equal_steps(tmp_path, {**SECONDS, "stock": 1.1})
@@ -111,7 +113,7 @@ def test_iterations_at_equal_time_stay_as_they_were_chosen(tmp_path):
         equal_time_runs(in_turn, tmp_path)
 
 
-def test_time_of_runs_that_are_too_short_is_not_known(tmp_path):
+def test_runs_too_short_to_time_are_refused(tmp_path):
     runs = study_at_equal_steps(tmp_path, {**SECONDS, "slow": None})
     with pytest.raises(ValueError, match="slow/seed1 was too short .* SOLVER.MAX_ITER"):
         equal_time_runs(runs, tmp_path)
@@ -159,7 +161,7 @@ def study(root, output, *options):
 
 
 @pytest.mark.slow
-def test_study_runs_reports_and_is_used_again(root, scenes, tmp_path):
+def test_study_trains_reports_and_reuses_finished_runs(root, scenes, tmp_path):
     first = study(root, tmp_path, *SMALL)
     assert first.returncode == 0, first.stderr[-3000:]
     written = json.loads((tmp_path / "study.json").read_text())

@@ -1,3 +1,5 @@
+"""Report of a study: tables, costs and the plot."""
+
 import json
 from pathlib import Path
 
@@ -17,13 +19,13 @@ from eseg_d2.apps.benchmarks.study_report import (
 MACHINE = {"torch": "2.14", "detectron2": "0.6", "python": "3.11", "cpu": "a CPU"}
 
 
-def test_mean_and_spread_of_what_is_defined():
+def test_mean_and_spread_leave_out_undefined_values():
     assert _mean_and_spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
     assert _mean_and_spread([1.0, None, 3.0]) == "2.0 ± 1.4 (2 of 3)"
     assert _mean_and_spread([None, None]) == "-"
 
 
-def test_paired_differences_with_their_confidence_interval():
+def test_paired_difference_has_a_confidence_interval():
     assert paired_difference([3.0, 5.0, 4.0], [1.0, 1.0, 1.0]) == "+3.0 (+0.5 .. +5.5)"
     assert paired_difference([3.0, None, 4.0], [3.0, 1.0, 5.0]) == "-0.5 (-6.9 .. +5.9)"
     assert paired_difference([3.0], [1.0]) == "+2.0"
@@ -32,7 +34,7 @@ def test_paired_differences_with_their_confidence_interval():
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """Two configs with two seeds; the second one's iterations take half of the time."""
+    """Write runs of two configs with two seeds; the second config is twice as fast."""
     monkeypatch.setattr(study_report, "_cost", lambda run: {"macs": 2e9, "params": 3e6})
     runs = make_runs([Path("ours.yaml"), Path("stock.yaml")], [1, 2], tmp_path)
     for run in runs:
@@ -74,7 +76,7 @@ def test_report_at_equal_time(runs, tmp_path):
     assert study["equal_time"][1]["results"]["mIoU"] == [54, 55]
 
 
-def test_every_machine_is_named_and_panoptic_studies_have_no_table_of_classes(runs, tmp_path):
+def test_panoptic_study_names_every_machine_and_has_no_table_of_classes(runs, tmp_path):
     for run in runs:
         found = {"panoptic_seg": {"PQ": 40.0, "PQ_th": 30.0, "PQ_st": 50.0}}
         write_run(run, results=found, **MACHINE, gpu=f"GPU {run.seed}")
@@ -86,7 +88,7 @@ def test_every_machine_is_named_and_panoptic_studies_have_no_table_of_classes(ru
     )
 
 
-def test_cost_is_that_of_the_image_as_the_model_gets_it(root, scenes, tmp_path):
+def test_cost_is_measured_at_the_models_input_size(root, scenes, tmp_path):
     config = root / "configs/scenes/semantic_fpn_R50.yaml"
     small, large = (
         _cost(Run(config, 1, tmp_path, ("INPUT.MIN_SIZE_TEST", lines))) for lines in ("64", "128")
@@ -96,7 +98,7 @@ def test_cost_is_that_of_the_image_as_the_model_gets_it(root, scenes, tmp_path):
 
 
 @pytest.mark.parametrize("metrics", [["mIoU"], ["mIoU", "road/sidewalk"]], ids=len)
-def test_plot_shows_all_of_its_marks_and_names_models(metrics, tmp_path):
+def test_plot_shows_every_marker_and_names_the_models(metrics, tmp_path):
     costs = {
         "rsp_semantic_R50": 0.78e9,
         "rsp_semantic_R50_plain": 0.77e9,
@@ -108,7 +110,7 @@ def test_plot_shows_all_of_its_marks_and_names_models(metrics, tmp_path):
     values = {metric: values[metric] for metric in metrics}
     rows = [{"config": name, "macs": macs, "results": values} for name, macs in costs.items()]
     figure = _figure(rows)
-    figure.savefig(tmp_path / "study.png")  # lays it out
+    figure.savefig(tmp_path / "study.png")  # computes the layout
     for panel in figure.axes:
         assert len(panel.lines) == 2 * len(rows)
         for line in panel.lines:

@@ -1,4 +1,4 @@
-"""Scores on the example images, against predictors whose scores are known."""
+"""Scores on the example images, of predictors whose scores are known."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from eseg_d2.utils.json_yaml import read_json
 
 
 class Oracle:
-    """Sees the truth, in its own ids; ``change`` spoils the label map of each image."""
+    """Predicts the ground truth in its own class ids; ``change`` alters each label map."""
 
     def __init__(self, folder, names, change=lambda labels: labels):
         self.classes, self.folder, self.change = SimpleNamespace(names=names), folder, change
@@ -35,14 +35,14 @@ def folder(root):
 
 
 @pytest.mark.parametrize("names", [("car", "road", "sky"), ("unicorn", "person", "car", "road")])
-def test_the_truth_scores_100(folder, names):
+def test_ground_truth_scores_100(folder, names):
     found = example_metrics(Oracle(folder, names), folder)
     assert found == {"mIoU": 100.0, "pixel_accuracy": 100.0}
 
 
-def test_void_and_wrong_classes_count_against_it(folder):
+def test_void_and_wrong_classes_lower_the_scores(folder):
     def half(labels):
-        """The left half void."""
+        """Make the left half void."""
         changed = labels.copy()
         changed[:, : labels.shape[1] // 2] = 255
         return changed

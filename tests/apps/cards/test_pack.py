@@ -1,4 +1,4 @@
-"""A file of weights and its card, made of a short run."""
+"""A weights file and its card, packed from a short run."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ CONFIG = "configs/scenes/rsp_semantic_R50.yaml"
 
 
 @pytest.mark.slow
-def test_pack_a_run(root, scenes, tmp_path):
+def test_run_is_packed_into_weights_and_a_card(root, scenes, tmp_path):
     run, target = tmp_path / "run", tmp_path / "small.safetensors"
     words = ("--config-file", CONFIG, *SHORT, "SOLVER.MAX_ITER", "2", "OUTPUT_DIR", run)
     done = python("train_net.py", *words, cwd=root)
@@ -39,7 +39,7 @@ def test_pack_a_run(root, scenes, tmp_path):
     assert (True, torch.float32) not in kinds
 
 
-def test_a_run_that_has_not_ended(tmp_path):
+def test_unfinished_run_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"run\.json"):
         pack_run(
             tmp_path,

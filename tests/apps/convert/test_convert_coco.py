@@ -1,4 +1,4 @@
-"""A COCO instance json and stuff pngs become a panoptic data set."""
+"""Conversion of a COCO instance JSON and stuff annotations to a panoptic data set."""
 
 import json
 
@@ -20,7 +20,7 @@ STUFF = [{"id": 92, "name": "sky"}, {"id": 0, "name": "grass"}]
 
 
 def box(top, left, bottom, right):
-    """Polygon of a rectangle of whole pixels, as COCO has it."""
+    """Return a rectangle of whole pixels as a polygon in COCO's format."""
     return [[left, top, right, top, right, bottom, left, bottom]]
 
 
@@ -37,7 +37,7 @@ def uncompressed(mask):
 
 
 class Inputs:
-    """Images, stuff pngs and a json."""
+    """Builds images, stuff PNGs and JSON files, and converts them."""
 
     def __init__(self, root):
         self.root = root
@@ -86,7 +86,7 @@ class Inputs:
         self.stuff_content["annotations"].append({**entry, "segmentation": segmentation})
 
     def convert_json(self, **changes):
-        """With the same stuff in a json."""
+        """Convert with the same stuff annotated in a JSON instead of PNGs."""
         path = self.root / "stuff_rle.json"
         path.write_text(json.dumps(self.stuff_content))
         changes = {"output": self.root / "out_json", **changes}
@@ -97,7 +97,7 @@ class Inputs:
         return convert_coco(**{**self.arguments, **changes})
 
     def result(self):
-        """Of each image the segments and a map of (category_id, iscrowd, id)."""
+        """Return the JSON's content, and of each image its segments_info and map of segment ids."""
         content = json.loads((self.root / "out" / "panoptic.json").read_text())
         maps = [
             read_panoptic_png(str(self.root / "out" / "panoptic" / a["file_name"]))
@@ -116,14 +116,14 @@ def categories_of(segment_map, info):
     return np.vectorize(lookup.get)(segment_map)
 
 
-def test_things_lie_over_stuff_and_small_ones_on_top(inputs):
+def test_things_cover_stuff_and_small_things_cover_large_ones(inputs):
     stuff = np.full((6, 8), 92)
     stuff[4:] = 0
     stuff[:, 7] = 255
     inputs.add(
         "a.jpg",
         stuff,
-        (1, box(2, 2, 3, 3), 0),  # inside of the next, and listed before it
+        (1, box(2, 2, 3, 3), 0),  # inside the next one, and listed before it
         (18, box(1, 1, 5, 5), 0),
         (18, box(0, 4, 2, 8), 0),
     )
@@ -151,7 +151,7 @@ def test_things_lie_over_stuff_and_small_ones_on_top(inputs):
     assert content["images"][0]["id"] == content["annotations"][0]["image_id"] == 7
 
 
-def test_crowds_of_a_class_are_one_segment_below_all_objects(inputs):
+def test_crowds_of_a_class_form_one_segment_below_all_objects(inputs):
     first, second = np.zeros((2, 4, 6), bool)
     first[:, 1], second[:, 5] = True, True
     large = box(0, 0, 4, 3)
@@ -169,7 +169,7 @@ def test_crowds_of_a_class_are_one_segment_below_all_objects(inputs):
     assert by_id[segment_map[0, 1]] == (18, 0)
     assert by_id[segment_map[0, 5]] == (18, 1)
     assert sorted(by_id.values()) == [(18, 0), (18, 1), (92, 0)]
-    assert found.hidden == 0  # crowds are no objects
+    assert found.hidden == 0  # crowds do not count as objects
 
     inputs.content["annotations"] = inputs.content["annotations"][:2]
     inputs.convert(output=inputs.root / "two")
@@ -187,7 +187,7 @@ def test_hidden_and_empty_objects_are_counted(inputs):
         (1, compressed(mask), 0),
         (18, compressed(mask), 0),
         (1, compressed(~mask & False), 0),
-        (1, [[1, 1, 3, 3]], 0),  # two points, no box
+        (1, [[1, 1, 3, 3]], 0),  # a polygon of two points, not a box
         (1, [], 0),
     )
     assert inputs.convert().hidden == 4
@@ -210,7 +210,7 @@ def test_images_without_things_or_stuff(inputs):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 8), st.integers(0, 10**6))
-def test_against_painting_pixel_by_pixel(tmp_path_factory, height, width, count, seed):
+def test_result_equals_painting_pixel_by_pixel(tmp_path_factory, height, width, count, seed):
     inputs = Inputs(tmp_path_factory.mktemp("coco"))
     rng = np.random.default_rng(seed)
     stuff = rng.choice([92, 0, 255], (height, width))
@@ -269,7 +269,7 @@ def test_against_painting_pixel_by_pixel(tmp_path_factory, height, width, count,
         (["abcdef"], "expected polygons"),
     ],
 )
-def test_bad_masks_are_named(inputs, segmentation, message):
+def test_invalid_mask_is_named(inputs, segmentation, message):
     inputs.add("a.jpg", np.full((4, 6), 92), (1, segmentation, 0))
     with pytest.raises(
         ValueError, match=f"instances.json: annotation 100 of a.jpg(.|\n)*{message}"
@@ -277,7 +277,7 @@ def test_bad_masks_are_named(inputs, segmentation, message):
         inputs.convert()
 
 
-def test_polygons_that_leave_the_image_are_cut(inputs):
+def test_polygon_is_clipped_at_the_image_border(inputs):
     inputs.add("a.jpg", np.full((4, 6), 92), (1, box(-5, 4, 2, 60), 0))
     inputs.convert()
     _, (info,), (segment_map,) = inputs.result()
@@ -320,7 +320,7 @@ def change(content, key, **values):
         (lambda c: c.update(categories=[{"id": 5, "name": "sky"}]), ValueError, "the name sky"),
     ],
 )
-def test_faults_of_the_json_are_named(inputs, spoil, error, message):
+def test_fault_of_the_json_is_named(inputs, spoil, error, message):
     inputs.add("a.jpg", np.full((4, 6), 92), (1, box(0, 0, 2, 2), 0))
     inputs.content = json.loads(json.dumps(inputs.content))
     spoil(inputs.content)
@@ -339,7 +339,7 @@ def test_faults_of_stuff_are_named(inputs):
         inputs.convert(stuff=inputs.root / "nowhere")
 
 
-def test_a_coco_stuff_json_serves_as_categories(inputs):
+def test_coco_stuff_json_is_accepted_as_categories(inputs):
     (inputs.root / "stuff.json").write_text(json.dumps({"images": [], "categories": STUFF}))
     inputs.add("a.jpg", np.full((4, 6), 92))
     assert inputs.convert().segments == 1
@@ -353,7 +353,7 @@ def written(folder):
 
 @pytest.fixture
 def street(inputs):
-    """Two images with stuff, void, a thing and a crowd."""
+    """Add two images with stuff, void, a thing and a crowd."""
     stuff = np.full((6, 8), 92)
     stuff[4:] = 0
     stuff[:, 7] = 255
@@ -364,13 +364,13 @@ def street(inputs):
     return inputs
 
 
-def test_stuff_in_a_json_is_that_in_pngs(street):
+def test_stuff_in_a_json_gives_the_same_as_in_pngs(street):
     street.convert()
     street.convert_json()
     assert written(street.root / "out_json") == written(street.root / "out")
 
 
-def test_stuff_and_things_in_one_json(street):
+def test_stuff_and_things_may_share_one_json(street):
     street.convert()
     both = street.content
     both["annotations"] += street.stuff_content["annotations"]
@@ -379,13 +379,12 @@ def test_stuff_and_things_in_one_json(street):
     assert written(street.root / "out_json") == written(street.root / "out")
 
 
-def test_stuff_as_polygons_and_small_over_large(inputs):
+def test_stuff_may_be_polygons_and_small_stuff_covers_large(inputs):
     inputs.add("a.jpg", np.full((4, 6), 255))
     inputs.add_stuff(7, 0, box(1, 1, 3, 3))
     inputs.add_stuff(7, 92, box(0, 0, 4, 5))
     inputs.add_stuff(7, 92, uncompressed(np.eye(4, 6, k=5) > 0))
     inputs.convert_json()
-    inputs.arguments["output"] = inputs.root / "out_json"
     content = json.loads((inputs.root / "out_json" / "panoptic.json").read_text())
     info = content["annotations"][0]["segments_info"]
     expected = np.full((4, 6), -1)
@@ -394,10 +393,10 @@ def test_stuff_as_polygons_and_small_over_large(inputs):
     expected[0, 5] = 92
     found = read_panoptic_png(str(inputs.root / "out_json" / "panoptic" / "a.png"))
     assert (categories_of(found, info) == expected).all()
-    assert len(info) == 2  # one segment a class
+    assert len(info) == 2  # one segment per class
 
 
-def test_categories_of_a_stuff_json_can_be_left_out(street):
+def test_categories_of_a_stuff_json_can_be_ignored(street):
     street.convert_json(ignore=(92,))
     _, content = written(street.root / "out_json")
     assert [c["id"] for c in content["categories"]] == [18, 1, 0]

@@ -1,4 +1,4 @@
-"""A conversion that is cut off goes on; one that is finished is left alone."""
+"""An interrupted conversion is continued; a finished one is left alone."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def content_of(folder):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The label pngs that were read; the list may be told to interrupt."""
+    """Record which label PNGs are read; ``stop_at`` interrupts after so many."""
 
     class Reads(list):
         stop_at = None
@@ -62,7 +62,7 @@ def reads(monkeypatch):
     return seen
 
 
-def test_an_interrupted_run_goes_on(arguments, reads, tmp_path):
+def test_interrupted_run_is_continued(arguments, reads, tmp_path):
     whole = {**arguments, "output": tmp_path / "whole"}
     assert convert_label_maps(**whole).made
     reads.clear()
@@ -82,7 +82,7 @@ def test_an_interrupted_run_goes_on(arguments, reads, tmp_path):
     assert len(reads) == COUNT
 
 
-def test_what_changed_in_between_is_done_again(arguments, reads):
+def test_files_that_changed_in_between_are_converted_again(arguments, reads):
     reads.stop_at = 4
     with pytest.raises(KeyboardInterrupt):
         convert_label_maps(**arguments)
@@ -95,7 +95,7 @@ def test_what_changed_in_between_is_done_again(arguments, reads):
     reads.stop_at = None
     reads.clear()
     convert_label_maps(**arguments)
-    # without 0 the others have new image ids
+    # without image 0 the others have new image ids
     assert reads == ["1.png", "2.png", "3.png", "4.png", "5.png"]
     content = json.loads((arguments["output"] / "panoptic.json").read_text())
     assert content["annotations"][0]["segments_info"] == []
@@ -103,7 +103,7 @@ def test_what_changed_in_between_is_done_again(arguments, reads):
     assert pngs == ["1.png", "2.png", "3.png", "4.png", "5.png"]
 
 
-def test_a_png_that_is_gone_is_made_again(arguments):
+def test_missing_png_is_made_again(arguments):
     convert_label_maps(**arguments)
     before = content_of(arguments["output"])
     (arguments["output"] / "panoptic" / "3.png").unlink()
@@ -111,7 +111,7 @@ def test_a_png_that_is_gone_is_made_again(arguments):
     assert content_of(arguments["output"]) == before
 
 
-def test_another_result_is_not_overwritten(arguments, tmp_path):
+def test_result_of_other_inputs_is_not_overwritten(arguments, tmp_path):
     convert_label_maps(**arguments)
     before = content_of(arguments["output"])
     with pytest.raises(FileExistsError, match=r"panoptic.json was made from other files"):
@@ -129,14 +129,14 @@ def test_another_result_is_not_overwritten(arguments, tmp_path):
         convert_label_maps(**{**arguments, "output": foreign})
 
 
-def test_any_number_of_workers_gives_the_same(arguments, tmp_path):
+def test_number_of_workers_does_not_change_the_result(arguments, tmp_path):
     convert_label_maps(**arguments)
     parallel = {**arguments, "output": tmp_path / "parallel", "workers": 2}
     convert_label_maps(**parallel)
     assert content_of(arguments["output"]) == content_of(tmp_path / "parallel")
 
 
-def test_a_killed_run_leaves_nothing_half_done(arguments, root, tmp_path):
+def test_killed_run_leaves_no_incomplete_file(arguments, root, tmp_path):
     images = 400
     for folder, suffix in (("images", "jpg"), ("labels", "png"), ("instances", "png")):
         first = (arguments[folder] / f"0.{suffix}").read_bytes()

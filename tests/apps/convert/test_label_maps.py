@@ -1,4 +1,4 @@
-"""Label pngs and instance pngs become a panoptic data set."""
+"""Conversion of label PNGs and instance PNGs to a panoptic data set."""
 
 import json
 
@@ -21,7 +21,7 @@ IGNORED = 255
 
 
 class Inputs:
-    """Folders of images, labels and instances."""
+    """Builds folders of images, labels and instances, and converts them."""
 
     def __init__(self, root, categories=CATEGORIES):
         self.root = root
@@ -69,7 +69,7 @@ def inputs(tmp_path):
 
 
 def check_segments(segment_map, segments_info):
-    """Ids, areas and boxes agree with the png."""
+    """Check that ids, areas and boxes agree with the PNG."""
     assert set(np.unique(segment_map).tolist()) - {0} == {s["id"] for s in segments_info}
     for segment in segments_info:
         rows, columns = np.nonzero(segment_map == segment["id"])
@@ -80,12 +80,12 @@ def check_segments(segment_map, segments_info):
 
 
 def by_pixel(segment_map, segments_info):
-    """(category_id, iscrowd, key of the segment) of each pixel; None where void."""
+    """Return (category_id, iscrowd, segment id) of each pixel, or None where it is void."""
     lookup = {s["id"]: (s["category_id"], s["iscrowd"]) for s in segments_info}
     return [[(*lookup[v], v) if v else None for v in row] for row in segment_map.tolist()]
 
 
-def test_pixels_become_the_segments_that_are_documented(inputs):
+def test_pixels_become_the_documented_segments(inputs):
     labels = [
         [0, 0, 300, 40, 40, 40],
         [40, 40, 40, 7, 7, IGNORED],
@@ -106,10 +106,10 @@ def test_pixels_become_the_segments_that_are_documented(inputs):
     car, cat, sky, grass, crowd = (40, 0), (7, 0), (0, 0), (300, 0), (40, 1)
     assert kinds == [[sky, sky, grass, car, car, crowd], [car, car, crowd, cat, cat, None]]
     top, bottom = segment_map.tolist()
-    assert top[0] == top[1]  # instances of stuff are not looked at
+    assert top[0] == top[1]  # instances of stuff are ignored
     assert top[3] == top[4] != bottom[0] == bottom[1]
     assert top[5] == bottom[2]  # one crowd
-    assert len({top[3], bottom[3], bottom[4]}) == 3  # 1 of car is not 1 of cat
+    assert len({top[3], bottom[3], bottom[4]}) == 3  # instance 1 of car is not instance 1 of cat
     assert found.segments == len(info) == 7
     assert content["categories"] == CATEGORIES
     assert content["images"] == [{"id": 1, "file_name": "a.jpg", "height": 2, "width": 6}]
@@ -121,7 +121,7 @@ def test_pixels_become_the_segments_that_are_documented(inputs):
 @given(
     st.integers(1, 33), st.integers(1, 33), st.integers(0, 10**6), st.sampled_from([1, 3, 60000])
 )
-def test_every_pixel_keeps_its_label_and_its_company(tmp_path_factory, height, width, seed, most):
+def test_every_pixel_keeps_its_label_and_its_instance(tmp_path_factory, height, width, seed, most):
     inputs = Inputs(tmp_path_factory.mktemp("maps"))
     rng = np.random.default_rng(seed)
     labels = rng.choice([40, 0, 7, 300, IGNORED], (height, width))
@@ -147,7 +147,7 @@ def test_every_pixel_keeps_its_label_and_its_company(tmp_path_factory, height, w
         assert kinds[segment] == (label, int(label in (40, 7) and instance == 0))
 
 
-def test_images_without_a_class_have_no_segment(inputs):
+def test_image_of_void_has_no_segments(inputs):
     inputs.add("a", np.full((3, 4), IGNORED), np.zeros((3, 4)))
     inputs.add("b", np.full((1, 1), 300), np.zeros((1, 1)))
     found = inputs.convert()
@@ -158,7 +158,7 @@ def test_images_without_a_class_have_no_segment(inputs):
     assert found.absent == ("car", "sky", "cat")
 
 
-def test_folders_suffixes_and_order(inputs):
+def test_subfolders_suffixes_and_order_of_images(inputs):
     for name, suffix in (("town/b", ".png"), ("a.x", ".jpeg"), ("town/a", ".JPG")):
         inputs.add(name, np.full((2, 2), 300), np.zeros((2, 2)), suffix=suffix)
     inputs.convert(workers=2)
@@ -172,7 +172,7 @@ def test_folders_suffixes_and_order(inputs):
     assert [i["id"] for i in content["images"]] == [1, 2, 3]
 
 
-def test_stuff_alone_needs_no_instances(tmp_path):
+def test_data_set_of_stuff_needs_no_instances(tmp_path):
     inputs = Inputs(tmp_path, [{"id": 0, "name": "background", "isthing": False},
                                {"id": 255, "name": "wall", "isthing": False}])  # fmt: skip
     inputs.add("a", [[0, 255], [9, 0]], dtype=np.uint8)
@@ -182,7 +182,7 @@ def test_stuff_alone_needs_no_instances(tmp_path):
     assert (segment_map == [[1, 2], [0, 1]]).all()
 
 
-def test_palettes_are_read_as_indices(tmp_path):
+def test_palette_pngs_are_read_as_indices(tmp_path):
     inputs = Inputs(tmp_path, [{"id": 1, "name": "wall", "isthing": 0},
                                {"id": 2, "name": "cat", "isthing": 1}])  # fmt: skip
     inputs.add("a", np.ones((2, 2)), np.ones((2, 2)))
@@ -196,7 +196,7 @@ def test_palettes_are_read_as_indices(tmp_path):
     assert [s["category_id"] for s in content["annotations"][0]["segments_info"]] == [1, 2]
 
 
-def test_things_that_are_crowds_alone_are_reported(inputs):
+def test_things_with_crowds_only_are_reported(inputs):
     inputs.add("a", [[40, 7, 7]], [[0, 0, 3]])
     found = inputs.convert()
     assert found.crowd_only == ("car",)
@@ -206,7 +206,7 @@ def test_things_that_are_crowds_alone_are_reported(inputs):
 def test_faults_of_files_are_named(inputs):
     inputs.add("a", [[0, 40]], [[0, 1]])
     inputs.add("deep/b", [[0, 40]], [[0, 1]])
-    assert inputs.arguments["output"].exists() is False
+    assert not inputs.arguments["output"].exists()
 
     def fails(error, message, **changes):
         with pytest.raises(error, match=message):
@@ -234,12 +234,12 @@ def test_faults_of_files_are_named(inputs):
     fails(ValueError, "workers is 0", workers=0)
 
 
-def test_an_empty_folder_is_named(inputs):
+def test_empty_folder_is_named(inputs):
     with pytest.raises(FileNotFoundError, match=r"images holds no files \*.jpg"):
         inputs.convert()
 
 
-def test_categories_and_options_must_fit_each_other(tmp_path):
+def test_categories_and_options_must_be_consistent(tmp_path):
     inputs = Inputs(tmp_path)
     inputs.add("a", [[0, 40]], [[0, 1]])
     with pytest.raises(ValueError, match=r"things \(car, cat\)(.|\n)*--instances"):
@@ -252,7 +252,7 @@ def test_categories_and_options_must_fit_each_other(tmp_path):
         inputs.convert()
 
 
-def test_results_do_not_go_among_the_inputs(inputs):
+def test_output_inside_an_input_folder_is_refused(inputs):
     inputs.add("a", [[0, 40]], [[0, 1]])
     for folder in inputs.root / "labels", inputs.root / "images" / "x" / ".." / "y":
         with pytest.raises(ValueError, match="is inside"):
@@ -268,7 +268,7 @@ def test_more_segments_than_ids_are_refused(inputs, monkeypatch):
         inputs.convert(output=inputs.root / "other")
 
 
-def test_many_segments_have_ids_of_three_bytes(inputs):
+def test_segment_ids_may_need_three_bytes(inputs):
     numbers = np.arange(300 * 300).reshape(300, 300)
     labels = np.where(numbers < 60000, 40, 7)
     inputs.add("a", labels, numbers % 60000 + 1)

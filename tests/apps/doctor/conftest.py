@@ -1,4 +1,4 @@
-"""A tiny sound panoptic data set, to be broken in many ways."""
+"""A tiny valid panoptic data set, for tests to break."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,8 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from eseg_d2.data.panoptic_png import read_panoptic_png, segment_id_to_rgb
+
 HEIGHT, WIDTH = 24, 40
 CATEGORIES = [
     {"id": 7, "name": "road", "isthing": 0},
@@ -18,7 +20,7 @@ CATEGORIES = [
 
 
 def segment_map() -> np.ndarray:
-    """(H, W): void (0) around, road (1), sky (300), two cars and a crowd of them (70000 ..)."""
+    """Draw void (0), road (1), sky (300), two cars (70000, 70001) and a crowd of cars (70002)."""
     ids = np.zeros((HEIGHT, WIDTH), dtype=np.int32)
     ids[2:22, 2:38] = 1
     ids[2:8, 2:38] = 300
@@ -26,11 +28,6 @@ def segment_map() -> np.ndarray:
     ids[10:14, 20:29] = 70001
     ids[16:20, 20:30] = 70002
     return ids
-
-
-def write_png(path: Path, ids: np.ndarray) -> None:
-    rgb = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
-    Image.fromarray(rgb).save(path)
 
 
 def segments_info() -> list[dict]:
@@ -51,7 +48,7 @@ def segments_info() -> list[dict]:
 
 
 class TinySplit:
-    """One split on disk: change ``content`` or the files, and it is broken."""
+    """One split on disk; tests break it by changing ``content`` or the files."""
 
     def __init__(self, root: Path, name: str, first_id: int, count: int):
         self.name, self.root = name, root / name
@@ -68,7 +65,9 @@ class TinySplit:
         image = {"id": id_, "file_name": f"{id_}.jpg", "width": WIDTH, "height": HEIGHT}
         annotation = {"image_id": id_, "file_name": f"{id_}.png", "segments_info": segments_info()}
         Image.fromarray(pixels).save(self.root / "images" / image["file_name"])
-        write_png(self.root / "pngs" / annotation["file_name"], segment_map())
+        Image.fromarray(segment_id_to_rgb(segment_map())).save(
+            self.root / "pngs" / annotation["file_name"]
+        )
         self.content["images"].append(image)
         self.content["annotations"].append(annotation)
 
@@ -93,8 +92,14 @@ class TinySplit:
     def png(self, index: int = 0) -> Path:
         return self.root / "pngs" / f"{self.images[index]['id']}.png"
 
+    def redraw(self, change, index: int = 0) -> None:
+        """Apply ``change`` to an array of the segment ids of a PNG, and write them back."""
+        ids = read_panoptic_png(str(self.png(index)))
+        change(ids)
+        Image.fromarray(segment_id_to_rgb(ids)).save(self.png(index))
+
     def entry(self) -> dict:
-        """Of DATASETS.PANOPTIC."""
+        """Return the split's entry of DATASETS.PANOPTIC."""
         return {
             "name": self.name,
             "images": str(self.root / "images"),
@@ -108,14 +113,14 @@ class TinySplit:
 
 
 class Tiny:
-    """Train of three images (11 ..) and val of two (21 ..)."""
+    """A train split of three images (11 to 13) and a val split of two (21 and 22)."""
 
     def __init__(self, root: Path):
         self.train = TinySplit(root, "tiny_train", 11, 3)
         self.val = TinySplit(root, "tiny_val", 21, 2)
 
     def config(self) -> CfgNode:
-        """With both splits; writes their jsons."""
+        """Write the JSON files of both splits, and return a config that lists them."""
         cfg = get_cfg()
         for split in self.train, self.val:
             split.write()
@@ -124,7 +129,7 @@ class Tiny:
         return cfg
 
     def check(self):
-        """The doctor's report."""
+        """Return the doctor's report."""
         from eseg_d2.apps.doctor import check_datasets, sources_from_config
 
         return check_datasets(sources_from_config(self.config()), workers=1)
@@ -132,7 +137,7 @@ class Tiny:
 
 @pytest.fixture
 def tiny(tmp_path):
-    """The two splits; not registered, and if a test registers them, not for the next one."""
+    """Write the two splits, and unregister them afterwards if a test registers them."""
     yield Tiny(tmp_path)
     for catalog in DatasetCatalog, MetadataCatalog:
         for name in "tiny_train", "tiny_val":

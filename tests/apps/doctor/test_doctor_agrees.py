@@ -1,4 +1,4 @@
-"""What the doctor passes can be loaded: both know the same rules."""
+"""The doctor and the loader apply the same rules."""
 
 import json
 
@@ -19,12 +19,12 @@ VALUES = st.one_of(
 )
 
 
-def places(value, path=()):
-    """Of everything in a json."""
+def paths(value, path=()):
+    """Yield the path of every value in a JSON."""
     yield path
     children = {dict: dict.items, list: enumerate}.get(type(value), lambda value: ())(value)
     for key, child in children:
-        yield from places(child, (*path, key))
+        yield from paths(child, (*path, key))
 
 
 def put(content, path, value):
@@ -37,7 +37,7 @@ def put(content, path, value):
 
 
 def load(entry):
-    """Everything that a training reads."""
+    """Read everything that a training run reads."""
     register_own([entry])
     for record in DatasetCatalog.get(entry["name"]):
         image = read_image(record["file_name"], "BGR")
@@ -54,10 +54,10 @@ def load(entry):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_what_the_loader_refuses_the_doctor_finds(tiny, data):
+def test_doctor_finds_what_the_loader_refuses(tiny, data):
     split = tiny.train
     original = json.dumps(split.content)
-    path = data.draw(st.sampled_from(list(places(split.content))[1:]))
+    path = data.draw(st.sampled_from(list(paths(split.content))[1:]))
     put(split.content, path, data.draw(VALUES | st.just(...)))
     cfg = tiny.config()
     cfg.DATASETS.TEST = ()

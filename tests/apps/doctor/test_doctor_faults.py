@@ -1,4 +1,4 @@
-"""Every kind of fault is found, named, and nothing else is."""
+"""Every kind of fault is found and named, without any other finding."""
 
 import json
 import os
@@ -9,13 +9,12 @@ import pytest
 from PIL import Image
 
 from eseg_d2.apps.doctor.findings import KINDS, SEVERITIES
-from eseg_d2.data.panoptic_png import read_panoptic_png
 
 FAULTS = {}
 
 
 def fault(code, *, id=None):
-    """Register a way to break the data set; it returns the file that the finding is about."""
+    """Register a function that breaks the data set and returns the file of the finding."""
 
     def register(function):
         FAULTS[function.__name__] = code, id, function
@@ -24,14 +23,7 @@ def fault(code, *, id=None):
     return register
 
 
-def redraw(path, change):
-    ids = read_panoptic_png(str(path))
-    change(ids)
-    rgb = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
-    Image.fromarray(rgb).save(path)
-
-
-# the json as a whole
+# The JSON as a whole
 
 
 @fault("json-missing")
@@ -130,12 +122,12 @@ def json_in_latin_1(train):
 
 
 @fault("json-structure")
-def annotations_by_id(train):
+def annotations_as_dict(train):
     train.content["annotations"] = {str(a["image_id"]): a for a in train.annotations}
     return train.json
 
 
-# categories
+# Categories
 
 
 @fault("category-incomplete")
@@ -151,19 +143,19 @@ def category_id_true(train):
 
 
 @fault("category-incomplete", id=7)
-def category_of_empty_name(train):
+def category_with_empty_name(train):
     train.categories[0]["name"] = ""
     return train.json
 
 
 @fault("category-incomplete", id=7)
-def category_of_impossible_color(train):
+def category_with_invalid_color(train):
     train.categories[0]["color"] = [300, 0, 0]
     return train.json
 
 
 @fault("category-incomplete", id=90)
-def category_of_no_kind(train):
+def category_with_null_isthing(train):
     train.categories[1]["isthing"] = None
     return train.json
 
@@ -181,7 +173,7 @@ def category_without_name(train):
 
 
 @fault("category-incomplete", id=3)
-def category_of_unclear_kind(train):
+def category_with_text_as_isthing(train):
     train.categories[2]["isthing"] = "no"
     return train.json
 
@@ -206,7 +198,7 @@ def category_name_twice(train):
     return train.json
 
 
-# images and annotations
+# Images and annotations
 
 
 @fault("image-incomplete", id=11)
@@ -216,7 +208,7 @@ def image_without_width(train):
 
 
 @fault("image-incomplete", id=11)
-def image_of_zero_height(train):
+def image_with_zero_height(train):
     train.images[0]["height"] = 0
     return train.json
 
@@ -288,19 +280,19 @@ def height_with_a_fraction(train):
 
 
 @fault("image-incomplete", id=11)
-def zero_byte_in_a_file_name(train):
+def null_byte_in_a_file_name(train):
     train.images[0]["file_name"] = "11.jpg\0"
     return train.json
 
 
 @fault("image-incomplete", id=11)
-def half_a_character_in_a_file_name(train):
+def lone_surrogate_in_a_file_name(train):
     train.images[0]["file_name"] = "11\ud800.jpg"
     return train.json
 
 
 @fault("annotation-without-image", id="12")
-def image_id_as_text_in_the_annotation_alone(train):
+def image_id_as_text_in_the_annotation_only(train):
     train.annotations[1]["image_id"] = "12"
     return train.json
 
@@ -359,7 +351,7 @@ def png_outside(train):
     return train.json
 
 
-# segments_info
+# Segments
 
 
 @fault("segment-incomplete")
@@ -423,7 +415,7 @@ def segment_id_of_void(train):
 
 
 @fault("segment-id-range", id=1 << 24)
-def segment_id_beyond_24_bit(train):
+def segment_id_beyond_24_bits(train):
     train.segments()[0]["id"] = 1 << 24
     return train.json
 
@@ -502,12 +494,12 @@ def no_bbox(train):
 
 
 @fault("bbox-missing", id=300)
-def bbox_of_texts(train):
+def bbox_of_strings(train):
     train.segments()[1]["bbox"] = list("abcd")
     return train.json
 
 
-# files
+# Files
 
 
 @fault("image-missing", id=11)
@@ -599,7 +591,7 @@ def grey_png(train):
 
 
 @fault("png-missing", id=11)
-def png_with_the_separator_of_windows(train):
+def png_with_a_windows_path_separator(train):
     train.annotations[0]["file_name"] = "pngs\\11.png"
     return train.root / "pngs" / "pngs\\11.png"
 
@@ -662,12 +654,12 @@ def image_turned_by_exif(train):
     return train.png()
 
 
-# pixels
+# Pixels
 
 
 @fault("unlisted-segment", id=5)
 def unlisted_pixels(train):
-    redraw(train.png(), lambda ids: ids.__setitem__((0, slice(0, 3)), 5))
+    train.redraw(lambda ids: ids.__setitem__((0, slice(0, 3)), 5))
     return train.png()
 
 
@@ -684,14 +676,14 @@ def segment_without_pixels(train):
 
 
 @fault("all-void", id=11)
-def nothing_drawn(train):
-    redraw(train.png(), lambda ids: ids.fill(0))
+def png_of_void_only(train):
+    train.redraw(lambda ids: ids.fill(0))
     return train.png()
 
 
 @fault("no-segments", id=11)
 def nothing_annotated(train):
-    redraw(train.png(), lambda ids: ids.fill(0))
+    train.redraw(lambda ids: ids.fill(0))
     train.segments().clear()
     return train.png()
 
@@ -716,7 +708,7 @@ def bbox_of_nan(train):
 
 @fault("void-as-white", id=0xFFFFFF)
 def white_void(train):
-    redraw(train.png(), lambda ids: ids.__setitem__(ids == 0, 0xFFFFFF))
+    train.redraw(lambda ids: ids.__setitem__(ids == 0, 0xFFFFFF))
     return train.png()
 
 
@@ -727,7 +719,7 @@ def png_upside_down(train):
 
 
 @fault("wrong-bbox", id=1)
-def boxes_of_two_corners(train):
+def bboxes_as_two_corners(train):
     for segment in train.segments():
         x, y, w, h = segment["bbox"]
         segment["bbox"] = [x, y, x + w, y + h]
@@ -735,13 +727,13 @@ def boxes_of_two_corners(train):
 
 
 @fault("wrong-area", id=1)
-def areas_of_the_boxes(train):
+def areas_of_the_bboxes(train):
     for segment in train.segments():
         segment["area"] = segment["bbox"][2] * segment["bbox"][3]
     return train.png()
 
 
-# the data set as a whole
+# The data set as a whole
 
 
 @fault("duplicate-image", id=13)
@@ -765,7 +757,7 @@ def cars_are_all_crowds(train):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_exactly_this_fault_is_found(tiny, name):
+def test_fault_is_the_only_finding(tiny, name):
     code, id_, break_it = FAULTS[name]
     file = break_it(tiny.train)
     report = tiny.check()
@@ -779,13 +771,13 @@ def test_exactly_this_fault_is_found(tiny, name):
     assert report.findings == found
 
 
-def test_the_faults_cover_all_that_one_split_can_have():
+def test_faults_cover_every_kind_of_finding_in_one_split():
     elsewhere = {"path-unknown", "category-not-registered", "internal", "class-absent"}
     elsewhere |= {"image-in-train-and-val", "class-only-in-val", "categories-differ"}
     assert {code for code, *_ in FAULTS.values()} == set(KINDS) - elsewhere
 
 
-def test_one_finding_of_a_kind_in_an_image(tiny):
+def test_findings_of_one_kind_in_an_image_are_merged(tiny):
     for segment in tiny.train.segments():
         del segment["area"]
     (finding,) = tiny.check().findings
@@ -793,7 +785,7 @@ def test_one_finding_of_a_kind_in_an_image(tiny):
     assert "and 2 more" in finding.message
 
 
-def test_several_faults_at_once(tiny):
+def test_several_faults_are_all_found(tiny):
     for break_it in missing_image, wrong_area, no_iscrowd:
         break_it(tiny.train)
     codes = [f.code for f in tiny.check().findings]

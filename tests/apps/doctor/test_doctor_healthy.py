@@ -1,4 +1,4 @@
-"""Sound data sets, also odd ones, have no error and no warning."""
+"""Valid data sets, including unusual ones, have no errors and no warnings."""
 
 import shutil
 
@@ -12,15 +12,8 @@ from eseg_d2.data.datasets.panoptic_format import register_own
 from eseg_d2.data.panoptic_png import read_panoptic_png
 
 
-def redraw(split, index, change):
-    ids = read_panoptic_png(str(split.png(index)))
-    change(ids)
-    rgb = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
-    Image.fromarray(rgb).save(split.png(index))
-
-
 @pytest.mark.parametrize("kind", ["coco", "cityscapes"])
-def test_built_in_scenes(scenes, kind):
+def test_built_in_scenes_are_valid(scenes, kind):
     names = [f"scenes_{kind}_panoptic_{split}" for split in ("train", "val")]
     report = check_datasets(sources_from_names(names), workers=2)
     assert [f for f in report.findings if f.severity != "note"] == []
@@ -28,7 +21,7 @@ def test_built_in_scenes(scenes, kind):
     assert [d.checked for d in report.datasets] == [12, 4]
 
 
-def test_tiny(tiny):
+def test_statistics_of_the_tiny_data_set(tiny):
     report = tiny.check()
     assert report.findings == []
     train = report.datasets[0].as_dict()
@@ -36,11 +29,16 @@ def test_tiny(tiny):
     assert (train["images"], train["segments"], train["tiny_things"]) == (3, 15, 6)
     assert train["void_share"] == pytest.approx(1 - 20 * 36 / (24 * 40))
     assert (road["segments"], road["images"]) == (3, 3)
-    assert (car["segments"], car["images"], car["tiny_things"]) == (9, 3, 6)  # no crowd is tiny
+    # Crowds never count as tiny
+    assert (car["segments"], car["images"], car["tiny_things"]) == (
+        9,
+        3,
+        6,
+    )
     assert sky["pixel_share"] == pytest.approx(6 * 36 / (24 * 40))
 
 
-def test_one_image(tiny):
+def test_splits_of_one_image_are_valid(tiny):
     for split in tiny.train, tiny.val:
         for index in range(1, len(split.images)):
             split.image(index).unlink()
@@ -48,21 +46,21 @@ def test_one_image(tiny):
     assert tiny.check().findings == []
 
 
-def test_stuff_only(tiny):
+def test_data_set_of_stuff_only_is_valid(tiny):
     for split in tiny.train, tiny.val:
         del split.categories[1]
         for index, annotation in enumerate(split.annotations):
             del annotation["segments_info"][2:]
-            redraw(split, index, lambda ids: ids.__setitem__(ids >= 70000, 0))
+            split.redraw(lambda ids: ids.__setitem__(ids >= 70000, 0), index)
     assert tiny.check().findings == []
 
 
-def test_grey_image(tiny):
+def test_grey_image_is_valid(tiny):
     Image.open(tiny.train.image()).convert("L").save(tiny.train.image())
     assert tiny.check().findings == []
 
 
-def test_png_image_with_alpha(tiny):
+def test_png_image_with_alpha_is_valid(tiny):
     image = Image.open(tiny.train.image()).convert("RGBA")
     tiny.train.image().unlink()
     tiny.train.images[0]["file_name"] = "a.b/one.png"
@@ -71,7 +69,7 @@ def test_png_image_with_alpha(tiny):
     assert tiny.check().findings == []
 
 
-def test_image_that_exif_turns_to_its_pngs_size(tiny):
+def test_image_that_exif_rotates_to_the_size_of_its_png_is_valid(tiny):
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = Image.open(tiny.train.image()).transpose(Image.Transpose.ROTATE_90)
@@ -79,20 +77,20 @@ def test_image_that_exif_turns_to_its_pngs_size(tiny):
     assert tiny.check().findings == []
 
 
-def test_boxes_that_do_not_count_their_last_pixel(tiny):
+def test_boxes_that_leave_out_their_last_pixel_are_valid(tiny):
     for segment in tiny.train.segments():
         segment["bbox"][2] -= 1
         segment["bbox"][3] -= 1
     assert tiny.check().findings == []
 
 
-def test_largest_segment_id(tiny):
-    redraw(tiny.train, 0, lambda ids: ids.__setitem__(ids == 300, 0xFFFFFF))
+def test_largest_segment_id_is_valid(tiny):
+    tiny.train.redraw(lambda ids: ids.__setitem__(ids == 300, 0xFFFFFF))
     tiny.train.segments()[1]["id"] = 0xFFFFFF
     assert tiny.check().findings == []
 
 
-def test_one_pixel_segments_and_noise():
+def test_areas_and_boxes_of_noise_are_counted_exactly():
     from eseg_d2.data.panoptic_png import count_segments
 
     ids = np.random.default_rng(0).integers(0, 9, (13, 17))
@@ -109,8 +107,7 @@ def test_one_pixel_segments_and_noise():
         )
 
 
-def test_images_that_another_data_set_of_the_folder_lists(tiny):
-    """Train and val may share a folder."""
+def test_train_and_val_may_share_a_folder_of_images(tiny):
     for index in range(2):
         shutil.copy(tiny.val.image(index), tiny.train.root / "images")
     cfg = tiny.config()
@@ -118,15 +115,15 @@ def test_images_that_another_data_set_of_the_folder_lists(tiny):
     assert check_datasets(sources_from_config(cfg), workers=1).findings == []
 
 
-def test_pngs_within_the_folder_of_images(tiny):
+def test_pngs_may_lie_inside_the_folder_of_images(tiny):
     (tiny.train.root / "pngs").rename(tiny.train.root / "images" / "pngs")
     cfg = tiny.config()
     cfg.DATASETS.PANOPTIC[0]["panoptic_png"] = str(tiny.train.root / "images" / "pngs")
     assert check_datasets(sources_from_config(cfg), workers=1).findings == []
 
 
-def test_pngs_with_alpha_are_read_as_without(tiny):
-    """As some tools write them; what they say of the ids is the same."""
+def test_alpha_channel_of_a_png_is_ignored(tiny):
+    """Some tools write an alpha channel, which leaves the segment ids unchanged."""
     before = [read_panoptic_png(str(tiny.train.png(index))) for index in range(3)]
     for index in range(3):
         image = Image.open(tiny.train.png(index)).convert("RGBA")
@@ -146,7 +143,7 @@ def as_floats(value):
     return float(value) if type(value) is int else value
 
 
-def test_whole_floats_as_pandas_and_matlab_write_them(tiny):
+def test_whole_floats_as_written_by_pandas_and_matlab_are_valid(tiny):
     tiny.train.content = as_floats(tiny.train.content)
     assert tiny.check().findings == []
     cfg = tiny.config()
@@ -157,7 +154,7 @@ def test_whole_floats_as_pandas_and_matlab_write_them(tiny):
     assert [s["iscrowd"] for s in floats[0]["segments_info"]] == [0, 0, 0, 0, 1]
 
 
-def test_flags_as_true_and_false(tiny):
+def test_flags_may_be_true_and_false(tiny):
     for segment in tiny.train.segments():
         segment["iscrowd"] = bool(segment["iscrowd"])
     for split in tiny.train, tiny.val:
@@ -168,13 +165,13 @@ def test_flags_as_true_and_false(tiny):
     assert [s["iscrowd"] for s in DatasetCatalog.get("tiny_train")[0]["segments_info"]][-1] == 1
 
 
-def test_broken_exif_data_turn_nothing(tiny):
+def test_broken_exif_data_are_ignored(tiny):
     image = Image.open(tiny.train.image())
     image.save(tiny.train.image(), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40)
     assert tiny.check().findings == []
 
 
-def test_the_same_data_set_to_train_and_to_test(tiny):
+def test_data_set_that_is_both_train_and_test_is_checked_once(tiny):
     cfg = tiny.config()
     cfg.DATASETS.TEST = cfg.DATASETS.TRAIN
     report = check_datasets(sources_from_config(cfg), workers=1)

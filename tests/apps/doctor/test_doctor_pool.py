@@ -1,4 +1,4 @@
-"""Checks that fail, or whose process dies, cost one image."""
+"""A check that fails, or whose process dies, affects one image only."""
 
 import multiprocessing
 import os
@@ -31,6 +31,6 @@ def test_failing_and_dying_checks_become_findings(tiny, monkeypatch):
     assert [d.checked for d in report.datasets] == [2, 1]
 
 
-def test_no_workers(tiny):
+def test_zero_workers_are_refused(tiny):
     with pytest.raises(ValueError, match="workers is 0"):
         check_datasets(sources_from_config(tiny.config()), workers=0)

@@ -1,4 +1,4 @@
-"""The check before training: quick, and it can stop a run."""
+"""The quick check before training, which can stop a run."""
 
 import logging
 
@@ -8,12 +8,12 @@ from special_files import KINDS, REFUSED, make
 from eseg_d2.apps.doctor import check, quick_check
 
 
-def test_healthy(tiny, caplog):
+def test_valid_data_set_logs_nothing(tiny, caplog):
     quick_check(tiny.config(), eval_only=False)
     assert caplog.text == ""
 
 
-def test_built_in_scenes(scenes, tiny):
+def test_built_in_scenes_pass(scenes, tiny):
     cfg = tiny.config()
     cfg.DATASETS.TRAIN = ("scenes_cityscapes_panoptic_train",)
     cfg.DATASETS.TEST = ("scenes_cityscapes_panoptic_val", "coco_2017_val")
@@ -29,7 +29,7 @@ def test_warnings_are_logged(tiny, caplog):
     assert "12.jpg" in record.getMessage()
 
 
-def test_errors_stop(tiny):
+def test_errors_stop_the_run(tiny):
     tiny.train.image().unlink()
     tiny.val.segments()[0]["category_id"] = 1000
     with pytest.raises(ValueError) as error:
@@ -40,23 +40,23 @@ def test_errors_stop(tiny):
     assert "tools/check_dataset.py" in text and "DATASETS.QUICK_CHECK False" in text
 
 
-def test_eval_only_looks_at_val_alone(tiny):
+def test_eval_only_checks_val_only(tiny):
     tiny.train.image().unlink()
     quick_check(tiny.config(), eval_only=True)
 
 
-def test_files_are_sampled_and_jsons_are_not(tiny, monkeypatch):
-    looked_at = []
-    really = check.check_files
+def test_files_are_sampled_but_jsons_are_checked_completely(tiny, monkeypatch):
+    checked = []
+    check_files = check.check_files
 
     def spy(record, classes):
-        looked_at.append(record.image_id)
-        return really(record, classes)
+        checked.append(record.image_id)
+        return check_files(record, classes)
 
     monkeypatch.setattr(check, "check_files", spy)
     tiny.train.image(2).unlink()
     quick_check(tiny.config(), eval_only=False, sample=2)
-    assert looked_at == [11, 12, 21, 22]
+    assert checked == [11, 12, 21, 22]
     tiny.train.segments(2)[0]["id"] = 0
     with pytest.raises(ValueError, match="segment-id-range"):
         quick_check(tiny.config(), eval_only=False, sample=2)
@@ -64,7 +64,7 @@ def test_files_are_sampled_and_jsons_are_not(tiny, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", ["image", "png", "json"])
-def test_what_is_no_file_is_named_and_not_waited_for(tiny, kind, place):
+def test_special_file_is_named_and_never_read(tiny, kind, place):
     cfg = tiny.config()
     path = {"image": tiny.train.image(), "png": tiny.train.png(), "json": tiny.train.json}[place]
     make(kind, path)

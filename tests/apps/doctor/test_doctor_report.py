@@ -1,4 +1,4 @@
-"""The report as text, as json and as a page."""
+"""The report as text, as JSON and as a page."""
 
 import json
 import re
@@ -13,14 +13,14 @@ EVIL = '<img src=x onerror="alert(1)">&'
 
 @pytest.fixture
 def broken(tiny):
-    """Report of a data set with seven missing images... of which five are printed."""
+    """Report on a data set with a wrong area and seven images without annotations."""
     for id_ in range(101, 108):
         tiny.train.images.append({"id": id_, "file_name": f"{id_}.jpg", "width": 40, "height": 24})
     tiny.train.segments()[2]["area"] += 1
     return tiny.check()
 
 
-def test_text(broken):
+def test_text_lists_errors_first_and_shortens_long_lists(broken):
     text = format_report(broken)
     assert text.index("error: wrong-area (1)") < text.index("image-without-annotation (7)")
     assert "image 105 (105.jpg)" in text and "106.jpg" not in text
@@ -31,20 +31,20 @@ def test_text(broken):
     assert text.endswith("1 error, 7 warnings, 0 notes")
 
 
-def test_text_of_a_healthy_one(tiny):
+def test_text_of_a_valid_data_set(tiny):
     text = format_report(tiny.check())
     assert text.startswith("tiny_train: 3 images")
     assert text.endswith("0 errors, 0 warnings, 0 notes")
 
 
-def test_text_without_any_data(tiny):
+def test_text_without_any_json(tiny):
     tiny.train.content = tiny.val.content = None
     text = format_report(tiny.check())
     assert "error: json-missing (2)" in text
     assert text.endswith("2 errors, 0 warnings, 0 notes")
 
 
-def test_json(broken):
+def test_json_has_every_finding(broken):
     content = json.loads(json.dumps(broken.as_dict()))
     assert content["counts"] == {"error": 1, "warning": 7, "note": 0}
     assert content["codes"] == {"wrong-area": 1, "image-without-annotation": 7}
@@ -54,16 +54,16 @@ def test_json(broken):
     assert [d["name"] for d in content["datasets"]] == ["tiny_train", "tiny_val"]
 
 
-def test_page(broken):
+def test_page_is_self_contained(broken):
     page = format_page(broken)
     assert page.startswith("<!DOCTYPE html>")
     assert 'name="viewport"' in page and "prefers-color-scheme: dark" in page
-    assert "http" not in page.replace("https://cocodataset.org", "")  # nothing is loaded
+    assert "http" not in page.replace("https://cocodataset.org", "")  # the page loads nothing
     assert "wrong-area" in page and "107.jpg" in page
     assert 'style="width: 100.0%"' in page
 
 
-def test_the_page_escapes_what_the_data_set_says(tiny):
+def test_page_escapes_text_of_the_data_set(tiny):
     for split in tiny.train, tiny.val:
         split.categories[0]["name"] = EVIL
     tiny.train.images[0]["file_name"] = f"../{EVIL}"
@@ -73,7 +73,7 @@ def test_the_page_escapes_what_the_data_set_says(tiny):
     assert page.count(str(escape(EVIL))) >= 3
 
 
-def test_the_page_of_many_findings_stays_small(tiny):
+def test_page_of_many_findings_stays_small(tiny):
     for id_ in range(1000, 3000):
         tiny.train.images.append({"id": id_, "file_name": f"{id_}.jpg", "width": 1, "height": 1})
     page = format_page(tiny.check())

@@ -1,4 +1,4 @@
-"""Train against val, and data sets against what they are registered with."""
+"""Comparison of train and val, and of data sets with their registered categories."""
 
 import json
 import shutil
@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import Image
 
 from eseg_d2.apps.doctor import check_datasets, sources_from_config, sources_from_names
 from eseg_d2.data.datasets.panoptic_format import metadata_from_categories, register_panoptic
-from eseg_d2.data.panoptic_png import read_panoptic_png, segment_id_to_rgb
 
 
 def only(report):
@@ -20,28 +18,26 @@ def only(report):
     return finding
 
 
-def without_class(split, category_id):
-    """Without its segments, which become void."""
+def remove_class(split, category_id):
+    """Remove the segments of a class, which become void."""
     for index, annotation in enumerate(split.annotations):
         segments = annotation["segments_info"]
         gone = [s["id"] for s in segments if s["category_id"] == category_id]
         annotation["segments_info"] = [s for s in segments if s["id"] not in gone]
-        ids = read_panoptic_png(str(split.png(index)))
-        ids[np.isin(ids, gone)] = 0
-        Image.fromarray(segment_id_to_rgb(ids)).save(split.png(index))
+        split.redraw(lambda ids, gone=gone: ids.__setitem__(np.isin(ids, gone), 0), index)
 
 
-def test_class_only_in_val(tiny):
-    without_class(tiny.train, 3)
+def test_class_only_in_val_is_a_warning(tiny):
+    remove_class(tiny.train, 3)
     finding = only(tiny.check())
     assert (finding.code, finding.severity) == ("class-only-in-val", "warning")
     assert (finding.dataset, finding.id) == ("tiny_val", 3)
     assert "sky" in finding.message and "2 segments" in finding.message
 
 
-def test_class_nowhere(tiny):
-    without_class(tiny.train, 3)
-    without_class(tiny.val, 3)
+def test_class_in_neither_split_is_a_note(tiny):
+    remove_class(tiny.train, 3)
+    remove_class(tiny.val, 3)
     finding = only(tiny.check())
     assert (finding.code, finding.severity) == ("class-absent", "note")
     assert "3 (sky)" in finding.message
@@ -55,7 +51,7 @@ def test_class_nowhere(tiny):
         (lambda c: c.reverse(), "their order"),
     ],
 )
-def test_categories_differ(tiny, change, text):
+def test_differing_categories_are_an_error(tiny, change, text):
     change(tiny.val.categories)
     finding = next(f for f in tiny.check().findings if f.severity != "note")
     assert (finding.code, finding.severity) == ("categories-differ", "error")
@@ -68,7 +64,7 @@ def test_broken_val_is_not_compared(tiny):
     assert only(tiny.check()).code == "json-missing"
 
 
-def test_image_in_train_and_val(tiny):
+def test_image_in_both_train_and_val_is_found(tiny):
     tiny.val.image().write_bytes(tiny.train.image(1).read_bytes())
     finding = only(tiny.check())
     assert (finding.code, finding.id) == ("image-in-train-and-val", 21)
@@ -76,7 +72,7 @@ def test_image_in_train_and_val(tiny):
     assert str(tiny.train.image(1)) in finding.message
 
 
-def test_equal_file_names_are_no_equal_images(tiny):
+def test_equal_file_names_of_different_images_are_valid(tiny):
     tiny.val.images[0]["file_name"] = "11.jpg"
     shutil.move(tiny.val.image(), tiny.val.root / "images/11.jpg")
     assert tiny.check().findings == []
@@ -84,7 +80,7 @@ def test_equal_file_names_are_no_equal_images(tiny):
 
 @pytest.fixture
 def registered(tiny):
-    """Registers the train split with some categories; returns its report."""
+    """Return a function that registers the train split with categories and returns its report."""
     name = "tiny_registered_train"
 
     def check(categories):
@@ -103,12 +99,12 @@ def registered(tiny):
     MetadataCatalog.remove(name)
 
 
-def test_registered_with_the_same_categories(tiny, registered):
+def test_registered_categories_that_match_are_valid(tiny, registered):
     assert registered(tiny.train.categories).findings == []
 
 
 @pytest.mark.parametrize("change", [{"id": 4}, {"isthing": 1}])
-def test_registered_with_others(tiny, registered, change):
+def test_registered_categories_that_differ_are_found(tiny, registered, change):
     *others, sky = tiny.train.categories
     finding = only(registered([*others, {**sky, **change}]))
     assert (finding.code, finding.id) == ("category-not-registered", 3)
@@ -117,7 +113,7 @@ def test_registered_with_others(tiny, registered, change):
 
 @pytest.fixture
 def cityscapes(scenes, tmp_path):
-    """A copy of the scenes in Cityscapes' format that may be broken: its folder and its source."""
+    """Copy the scenes in Cityscapes' format, for a test to break, and return their source."""
     root = tmp_path / "cityscapes"
     shutil.copytree(scenes / "street_scenes/cityscapes", root)
 
@@ -139,14 +135,14 @@ def problems(source):
     return [(f.code, f.id, f.file) for f in report.findings if f.severity != "note"]
 
 
-def test_cityscapes_image_missing(cityscapes):
+def test_missing_image_of_cityscapes_is_found(cityscapes):
     image = sorted(Path(cityscapes.image_root).rglob("*.png"))[1]
     image.unlink()
     id_ = image.name.removesuffix("_leftImg8bit.png")
     assert problems(cityscapes) == [("image-missing", id_, str(image))]
 
 
-def test_cityscapes_image_cut(cityscapes):
+def test_truncated_image_of_cityscapes_is_found(cityscapes):
     image = sorted(Path(cityscapes.image_root).rglob("*.png"))[1]
     image.write_bytes(image.read_bytes()[:-40])
     id_ = image.name.removesuffix("_leftImg8bit.png")
@@ -156,7 +152,7 @@ def test_cityscapes_image_cut(cityscapes):
 @pytest.mark.parametrize(
     ("id_", "code"), [(5, "path-unknown"), ("../../town_000000_000019", "path-outside-root")]
 )
-def test_cityscapes_image_id_that_gives_no_path(cityscapes, id_, code):
+def test_image_id_that_gives_no_path_of_cityscapes_is_found(cityscapes, id_, code):
     json_file = Path(cityscapes.panoptic_json)
     content = json.loads(json_file.read_text())
     content["images"][0]["id"] = content["annotations"][0]["image_id"] = id_
@@ -164,7 +160,7 @@ def test_cityscapes_image_id_that_gives_no_path(cityscapes, id_, code):
     assert problems(cityscapes) == [(code, id_, str(json_file))]
 
 
-def test_roles_and_groups_by_name(scenes):
+def test_role_and_group_follow_from_the_name(scenes):
     names = ["scenes_coco_panoptic_val", "scenes_coco_panoptic_train", "scenes_coco_panoptic_val"]
     names.append("scenes_cityscapes_panoptic_train")
     val, train, other = sources_from_names(names)
@@ -172,7 +168,7 @@ def test_roles_and_groups_by_name(scenes):
     assert val.group == train.group != other.group
 
 
-def test_unknown_data_set_is_wrong_usage(tiny):
+def test_unknown_or_incomplete_data_set_is_refused(tiny):
     with pytest.raises(ValueError, match="similar names are"):
         sources_from_names(["scenes_coco_panoptic_trian"])
     with pytest.raises(ValueError, match="not in the COCO panoptic format"):
@@ -183,7 +179,7 @@ def test_unknown_data_set_is_wrong_usage(tiny):
         sources_from_config(cfg)
 
 
-def test_other_data_sets_of_a_config_are_left_alone(tiny):
+def test_data_sets_of_other_formats_in_a_config_are_skipped(tiny):
     cfg = tiny.config()
     cfg.DATASETS.TEST = ("coco_2017_val", "tiny_val")
     assert [s.name for s in sources_from_config(cfg)] == ["tiny_train", "tiny_val"]

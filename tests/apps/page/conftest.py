@@ -1,4 +1,4 @@
-"""The page of a small model, on a free port of this machine."""
+"""The page of a small model, served on a free local port."""
 
 import threading
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import pytest
 
 @dataclass
 class Page:
-    """A running page, and a visitor without a browser."""
+    """A running page and an HTTP client that visits it."""
 
     address: str
     limits: object
@@ -20,18 +20,18 @@ class Page:
         return self.client.post(path, **options)
 
     def upload(self, content: bytes, name: str = "street.png", threshold=0.0) -> dict:
-        """The answer to an upload."""
+        """Upload an image and return the answer."""
         query = {"name": name, "threshold": threshold}
         return self.post("/upload", params=query, content=content).json()
 
     def ask(self, path: str, **message) -> dict:
-        """The answer to a message."""
+        """Send a message and return the answer."""
         return self.post(f"/{path}", json={"threshold": 0.0, **message}).json()
 
 
 @pytest.fixture(scope="session")
 def open_page():
-    """A function that starts the page of a model: (config file, overrides, weights), examples."""
+    """Return a function that serves the page of a model (config file, overrides, weights)."""
     pytest.importorskip("starlette")
     from eseg_d2 import Predictor
     from eseg_d2.apps.page.limits import Limits
@@ -63,11 +63,11 @@ def open_page():
 
 @pytest.fixture(scope="session")
 def page(open_page, panoptic_model, scene):
-    """Of a panoptic model with an RSP head, with examples."""
+    """Serve the page of a panoptic model with an RSP head, with example images."""
     return open_page(panoptic_model, Path(scene).parent)
 
 
 @pytest.fixture(scope="session")
 def picture(scene):
-    """The bytes of a street scene's png."""
+    """Return the bytes of a street scene's PNG file."""
     return Path(scene).read_bytes()

@@ -1,4 +1,4 @@
-"""The page in a real browser: load, upload, click, screenshot; phone and desktop."""
+"""The page in a real browser, on a phone and on a desktop."""
 
 import io
 import itertools
@@ -18,7 +18,7 @@ PHONE = pytest.param(("phone", "dark"), marks=pytest.mark.slow)
 
 @pytest.fixture(params=[PHONE, ("desktop", "light")], ids="-".join)
 def tab(request, browser, page):
-    """The page, loaded; fails if a script failed or another server was asked."""
+    """Load the page; fail afterwards if a script failed or another server was contacted."""
     size, scheme = request.param
     width, height = SIZES[size]
     context = browser.new_context(
@@ -28,10 +28,10 @@ def tab(request, browser, page):
         accept_downloads=True,
     )
     opened = context.new_page()
-    asked, errors = [], []
-    opened.on("request", lambda r: asked.append(r.url))
+    requested, errors = [], []
+    opened.on("request", lambda r: requested.append(r.url))
     opened.on("pageerror", lambda e: errors.append(str(e)))
-    # Chromium logs an answer of status 400 as an error; the page shows it
+    # Chromium logs an answer with status 400 as an error; the page shows it
     refused = "Failed to load resource: the server responded with a status of 400"
     opened.on(
         "console",
@@ -47,7 +47,7 @@ def tab(request, browser, page):
     yield opened
     context.close()
     assert not errors
-    hosts = {urlsplit(u).netloc for u in asked if urlsplit(u).scheme not in ("data", "blob")}
+    hosts = {urlsplit(u).netloc for u in requested if urlsplit(u).scheme not in ("data", "blob")}
     assert hosts == {urlsplit(page.address).netloc}
 
 
@@ -60,16 +60,16 @@ def set_threshold(tab, value: str) -> None:
 
 @pytest.fixture
 def shown(tab, scene):
-    """With the result of an upload."""
+    """Upload a scene and wait until its result is shown."""
     tab.set_input_files("#file", scene)
     tab.wait_for_selector("#result:not([hidden])", timeout=60_000)
     tab.wait_for_selector("#status[hidden]", state="attached", timeout=60_000)
-    set_threshold(tab, "0.05")  # the model is not sure of anything
+    set_threshold(tab, "0.05")  # the scores of an untrained model are low
     return tab
 
 
 def at(tab, x: float, y: float) -> tuple[float, float]:
-    """A place in the picture, 0 .. 1, in pixels of the screen."""
+    """Convert a position in the picture, from 0 to 1, to screen coordinates."""
     tab.locator("#stage").scroll_into_view_if_needed()
     box = tab.locator("#stage").bounding_box()
     return box["x"] + x * box["width"], box["y"] + y * box["height"]
@@ -83,13 +83,13 @@ def fits(tab) -> bool:
     return tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_load(tab, scene):
+def test_page_shows_the_examples_and_fits_the_window(tab, scene):
     assert tab.locator("#examples img").count() == len(list(Path(scene).parent.glob("*.png")))
     assert fits(tab)
     assert np.asarray(Image.open(io.BytesIO(tab.screenshot()))).std() > 5
 
 
-def test_upload_views_and_opacity(shown, scene, tmp_path):
+def test_upload_shows_views_whose_opacity_can_be_changed(shown, scene, tmp_path):
     assert shown.locator("[data-view=panoptic]").get_attribute("aria-pressed") == "true"
     facts = shown.locator("#facts").inner_text()
     assert facts.startswith(f"{Path(scene).name}: 128 x 64 pixels; predicted in ")
@@ -107,14 +107,14 @@ def test_upload_views_and_opacity(shown, scene, tmp_path):
     assert Image.open(tmp_path / "page.png").width == shown.viewport_size["width"]
 
 
-def test_class_and_id_of_a_pixel(shown):
+def test_tip_shows_class_and_id_of_a_pixel(shown):
     texts = {}
     for view in "semantic", "instances":
         shown.click(f"[data-view={view}]")
         texts[view] = set()
         for x, y in itertools.product((0.05, 0.25, 0.5, 0.7, 0.95), (0.1, 0.3, 0.5, 0.7, 0.9)):
-            place = at(shown, x, y)
-            shown.touchscreen.tap(*place) if shown.is_phone else shown.mouse.move(*place)
+            position = at(shown, x, y)
+            shown.touchscreen.tap(*position) if shown.is_phone else shown.mouse.move(*position)
             texts[view].add(shown.locator("#tip").inner_text())
             box = shown.locator("#tip").bounding_box()
             assert box["x"] >= 0 and box["x"] + box["width"] <= shown.viewport_size["width"]
@@ -128,7 +128,7 @@ def test_class_and_id_of_a_pixel(shown):
     assert "Row 51, column 64: " in shown.locator("#pixel").inner_text()
 
 
-def test_a_class_alone(shown):
+def test_click_on_the_legend_shows_one_class_alone(shown):
     shown.click("[data-view=semantic]")
     shown.fill("#opacity", "100")
     before = pixels(shown)
@@ -138,7 +138,7 @@ def test_a_class_alone(shown):
     assert np.array_equal(before, pixels(shown))
 
 
-def test_threshold(shown):
+def test_threshold_hides_objects(shown):
     shown.click("[data-view=instances]")
     before = pixels(shown)
     assert "\u00d7" in shown.locator("#legend").inner_text()
@@ -148,7 +148,7 @@ def test_threshold(shown):
     assert np.abs(before - pixels(shown)).mean() > 0.5
 
 
-def test_void_is_in_the_legend(shown):
+def test_void_is_in_the_legend_if_present(shown):
     shares = shown.evaluate("result.views.panoptic.legend.map((row) => row.share)")
     assert sum(shares) == pytest.approx(1)
     void = shown.locator("#legend li", has_text="void")
@@ -159,7 +159,7 @@ def test_void_is_in_the_legend(shown):
         assert colour == "rgb(0, 0, 0)"
 
 
-def test_click_for_context(shown):
+def test_click_shows_the_context_of_a_pixel(shown):
     shown.click("[data-view=context]")
     assert shown.locator("#scale").is_hidden()
     shown.mouse.click(*at(shown, 0.5, 0.8))
@@ -172,7 +172,7 @@ def test_click_for_context(shown):
     assert shown.locator("#scale").is_visible() and fits(shown)
 
 
-def test_download(shown):
+def test_label_map_can_be_downloaded(shown):
     with shown.expect_download(timeout=60_000) as download:
         shown.get_by_role("button", name="Label map").click()
     labels = Image.open(download.value.path())
@@ -180,12 +180,12 @@ def test_download(shown):
     assert download.value.suggested_filename.endswith("_labels.png")
 
 
-def test_an_example(tab):
+def test_click_on_an_example_shows_its_result(tab):
     tab.locator("#examples button").nth(1).click()
     tab.wait_for_selector("#result:not([hidden])", timeout=60_000)
 
 
-def test_what_cannot_be_shown(tab, page):
+def test_failed_upload_shows_its_error(tab, page):
     name = "<img src=x onerror=alert(1)>.png"
     file = {"name": name, "mimeType": "image/png", "buffer": b"text"}
     tab.set_input_files("#file", [file])

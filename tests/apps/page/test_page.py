@@ -1,4 +1,4 @@
-"""What a visitor gets, asked for as the page's script does."""
+"""What a visitor gets, requested as the page's script does."""
 
 import base64
 import io
@@ -31,9 +31,9 @@ def shown(page, picture):
     return page.upload(picture, "my street.png")
 
 
-def test_views_of_an_upload(shown):
+def test_legends_of_an_upload_match_its_views(shown):
     assert (shown["height"], shown["width"]) == (64, 128)
-    assert list(shown["views"]) == ["panoptic", "semantic", "instances"]  # the first is opened
+    assert list(shown["views"]) == ["panoptic", "semantic", "instances"]  # the first is shown
     assert shown["facts"].startswith("my street.png: 128 x 64 pixels; predicted in ")
     for view in shown["views"].values():
         ids = ids_of(view, shown)
@@ -46,7 +46,7 @@ def test_views_of_an_upload(shown):
         assert sorted(shares.values(), reverse=True) == list(shares.values())
 
 
-def test_an_example_is_the_same_as_its_upload(page, shown, scene):
+def test_example_gives_the_same_views_as_its_upload(page, shown, scene):
     names = sorted(p.name for p in Path(scene).parent.glob("*.png"))
     again = page.ask("example", example=names.index(Path(scene).name))
     assert again["views"] == shown["views"] and again["token"] != shown["token"]
@@ -69,7 +69,7 @@ def scores(view) -> list[float]:
     return [float(text.split("score ")[1].split(",")[0]) for text in texts if "score" in text]
 
 
-def test_a_threshold_is_as_if_the_model_had_it(page, picture, panoptic_model):
+def test_threshold_of_the_page_acts_like_that_of_the_predictor(page, picture, panoptic_model):
     from eseg_d2 import Predictor
     from eseg_d2.apps.page.segment_maps import make_views
 
@@ -96,7 +96,7 @@ def test_downloads_follow_the_threshold(page, shown):
         assert any(s["isthing"] for s in json.loads(content)["segments"]) == expected
 
 
-def test_context_of_a_pixel(page, shown):
+def test_context_of_a_pixel_at_every_stride(page, shown):
     request = {"token": shown["token"], "row": 40, "column": 100}
     answer = page.ask("context", **request)
     levels = answer["levels"]
@@ -111,10 +111,11 @@ def test_context_of_a_pixel(page, shown):
     assert any((row, column) == (5, 12) for row, column, _ in levels[0]["cells"])
     other = page.ask("context", **{**request, "row": 4, "column": 3})["levels"]
     assert levels[0]["cells"] != other[0]["cells"]
-    assert page.ask("context", **request)["levels"] == levels  # from the weights that were kept
+    again = page.ask("context", **request)  # from the weights kept since the first request
+    assert again["levels"] == levels
 
 
-def test_downloads(page, shown):
+def test_downloads_have_the_expected_names_and_contents(page, shown):
     offered = [what for what, _ in shown["downloads"]]
     assert offered == ["overlay", "labels", "json", "zip"]
     files = dict(download(page, shown["token"], what) for what in offered)
@@ -122,7 +123,7 @@ def test_downloads(page, shown):
     assert list(files) == [*names, "my_street.zip"]
     with zipfile.ZipFile(io.BytesIO(files["my_street.zip"])) as archive:
         assert sorted(archive.namelist()) == sorted(names)
-        # the colours of an overlay vary a little, by chance
+        # the colours of an overlay vary at random
         assert all(archive.read(name) == files[name] for name in names[1:])
     assert Image.open(io.BytesIO(files[names[0]])).format == "PNG"
     labels = Image.open(io.BytesIO(files[names[1]]))
@@ -131,7 +132,7 @@ def test_downloads(page, shown):
     assert {s["class_id"] for s in segments} == set(np.unique(labels).tolist()) - {255}
 
 
-def test_names_in_any_script(page, picture):
+def test_download_keeps_a_unicode_name(page, picture):
     token = page.upload(picture, "Straße 図.png")["token"]
     assert download(page, token, "labels")[0] == "Straße_図_labels.png"
 
@@ -140,7 +141,7 @@ def test_names_in_any_script(page, picture):
     ("kind", "views", "threshold"),
     [("semantic", {"semantic"}, None), ("instance", {"instances"}, 0.5)],
 )
-def test_other_models_say_what_they_lack(open_page, request, kind, views, threshold, picture):
+def test_page_says_what_other_models_lack(open_page, request, kind, views, threshold, picture):
     page = open_page(request.getfixturevalue(f"{kind}_model"))
     start = page.client.get("/start").json()
     assert start["threshold"] == threshold and not start["has_context"]
@@ -156,7 +157,7 @@ def test_other_models_say_what_they_lack(open_page, request, kind, views, thresh
         assert len(archive.namelist()) == 3
 
 
-def test_only_the_last_results_are_kept(page):
+def test_only_the_latest_results_are_kept(page):
     first = page.ask("example", example=0)
     for _ in range(8):
         page.ask("example", example=0)
@@ -167,7 +168,7 @@ def test_only_the_last_results_are_kept(page):
 @pytest.mark.parametrize(
     "wrong", [{"max_upload": 0}, {"max_pixels": -1}, {"max_aspect": 0}, {"waiting": 0}]
 )
-def test_limits(wrong):
+def test_limit_below_1_is_refused(wrong):
     from eseg_d2.apps.page.limits import Limits
 
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*expected 1 or more"):

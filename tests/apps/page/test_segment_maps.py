@@ -1,3 +1,5 @@
+"""Segment maps, colours and legends that the page shows."""
+
 import base64
 import zlib
 
@@ -26,7 +28,7 @@ def objects(masks):
     )
 
 
-def test_boxes_without_masks_the_best_on_top():
+def test_boxes_without_masks_are_drawn_with_the_best_on_top():
     prediction = Prediction("instance", (4, 6), CLASSES.names, [], instances=objects(None))
     view = make_views(prediction, CLASSES)["instances"]
     ids = ids_of(view, (4, 6))
@@ -40,7 +42,7 @@ def test_boxes_without_masks_the_best_on_top():
     assert colors[0] is None and colors[1] != colors[2] and view["outlines"]
 
 
-def test_no_object():
+def test_view_without_objects():
     nothing = InstanceResults(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), None)
     prediction = Prediction("instance", (2, 3), CLASSES.names, [], instances=nothing)
     view = make_views(prediction, CLASSES)["instances"]
@@ -48,7 +50,7 @@ def test_no_object():
     assert len(view["segments"]) == 1 and not ids_of(view, (2, 3)).any()
 
 
-def test_all_things_of_the_semantic_head_are_no_class():
+def test_pixels_of_things_have_no_semantic_class():
     semantic = np.array([[0, 255, 255]], np.uint8)
     prediction = Prediction("semantic", (1, 3), CLASSES.names, [], semantic=semantic)
     view = make_views(prediction, CLASSES)["semantic"]

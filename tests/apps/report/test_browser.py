@@ -7,18 +7,18 @@ from eseg_d2.apps.report import build_report
 
 @pytest.fixture
 def open_report(browser, make_run, tmp_path):
-    """A function that opens a run's report in a window of a width."""
+    """Return a function that opens a run's report in a window of the given width."""
     run = make_run(tmp_path / "run")
     (tmp_path / "report.html").write_text(build_report([run], images=3), encoding="utf-8")
     contexts = []
 
-    def opened(width: int, **options):
+    def open_window(width: int, **options):
         contexts.append(browser.new_context(viewport={"width": width, "height": 844}, **options))
         tab = contexts[-1].new_page()
         tab.goto((tmp_path / "report.html").as_uri())
         return tab
 
-    yield opened
+    yield open_window
     for context in contexts:
         context.close()
 
@@ -28,7 +28,7 @@ def size(tab) -> tuple[int, int]:
     return tuple(root.evaluate("root => [root.scrollWidth, root.scrollHeight]"))
 
 
-def test_a_phone_shows_the_metrics_and_unfolds_the_rest(open_report):
+def test_phone_shows_the_metrics_and_unfolds_the_rest(open_report):
     tab = open_report(390)
     width, height = size(tab)
     assert width <= 390 and height < 2 * 844
@@ -46,7 +46,7 @@ def test_a_phone_shows_the_metrics_and_unfolds_the_rest(open_report):
 
 
 @pytest.mark.parametrize("options", [{"java_script_enabled": False}, {}])
-def test_all_is_shown_on_a_desktop_and_without_scripts(open_report, options):
+def test_everything_is_shown_on_a_desktop_and_without_scripts(open_report, options):
     tab = open_report(1400, **options)
     for image in tab.locator(".panels img").all():
         assert image.is_visible()

@@ -1,4 +1,4 @@
-"""Charts: what is smoothed, where axes start, which colours and values the page gets."""
+"""Charts: smoothing, where axes start, and the colours and values that the page gets."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -16,36 +16,36 @@ def draw(*values, first: int = 0, **options) -> Chart:
 
 
 def lines(chart: Chart) -> list[str]:
-    """The paths of the curves, which alone have colours of the page."""
+    """Return the paths of the curves, the only ones in the page's colours."""
     root = ElementTree.fromstring(chart.svg)
     paths = root.iter("{http://www.w3.org/2000/svg}path")
     return [p.get("d") for p in paths if "stroke: var(--c" in p.get("style", "")]
 
 
 @pytest.mark.parametrize("number", [0, 7])
-def test_curves_have_the_colours_of_the_page_and_text_that_of_its_text(number):
+def test_curves_and_text_take_their_colours_from_the_page(number):
     svg = draw(*range(100), color=number).svg
     assert set(re.findall(r"var\(--c\d\)", svg)) == {f"var(--c{number})"}
     assert "currentColor" in svg and not re.search(r"#0[12]0[12]", svg)
     assert "url(" not in svg  # the page loads nothing
 
 
-def test_higher_values_are_drawn_higher_and_later_ones_to_the_right():
+def test_higher_values_are_drawn_higher_and_later_ones_further_right():
     (path,) = lines(draw(*(float(x) for x in range(50))))
     x0, y0, *_, x1, y1 = map(float, re.findall(r"[\d.]+", path))
-    assert x0 < x1 and y1 < y0  # y of an SVG points down
+    assert x0 < x1 and y1 < y0  # an SVG's y axis points down
 
 
-def test_values_that_can_be_read_lie_within_the_drawing():
+def test_samples_lie_inside_the_drawing():
     chart = draw(*(float(x % 7) for x in range(1000)))
     ((name, samples),) = chart.samples
     assert name == "a" and 100 < len(samples) <= MAX_SAMPLES
-    places = [place for place, _, _ in samples]
-    assert places == sorted(places) and 0 <= places[0] < places[-1] <= SIZE[0]
+    xs = [x for x, _, _ in samples]
+    assert xs == sorted(xs) and 0 <= xs[0] < xs[-1] <= SIZE[0]
     assert all(y == x % 7 for _, x, y in samples)
 
 
-def test_noisy_curves_are_smoothed_and_the_points_stay_behind():
+def test_noisy_curve_is_smoothed_and_drawn_over_its_points():
     values = [x + (-1) ** x * 5.0 for x in range(100)]
     behind, front = lines(draw(*values, noisy=True))
     (raw,) = lines(draw(*values))
@@ -57,7 +57,7 @@ def test_noisy_curves_are_smoothed_and_the_points_stay_behind():
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=300))
-def test_a_smoothed_curve_stays_within_its_points(values):
+def test_smoothed_curve_stays_within_the_range_of_its_points(values):
     smoothed = smooth(values)
     tolerance = 1e-6 * (1 + max(map(abs, values)))
     assert len(smoothed) == len(values)
@@ -65,7 +65,7 @@ def test_a_smoothed_curve_stays_within_its_points(values):
     assert smoothed.max() <= max(values) + tolerance
 
 
-def test_axes_start_at_zero_or_say_where():
+def test_axis_starts_at_zero_or_says_where():
     assert draw(4.0, 7.0).base == draw(0.0, 0.0).base == draw(0.0, 1.0).base == ""
     assert 0.6 < float(draw(0.67, 0.69).base) < 0.67
     assert float(draw(-2.0, 3.0).base) < -2
@@ -73,5 +73,5 @@ def test_axes_start_at_zero_or_say_where():
     assert draw(3.0).svg  # a single point
 
 
-def test_equal_charts_are_equal_text():
+def test_drawing_is_deterministic():
     assert draw(1.0, 2.0).svg == draw(1.0, 2.0).svg

@@ -1,3 +1,5 @@
+"""Comparison of runs: earlier runs, configs and metrics."""
+
 import json
 import os
 
@@ -8,14 +10,14 @@ from eseg_d2.apps.report.run_folder import Run, read_run
 def write_run(folder, *, started, quality=40.0, **settings):
     folder.mkdir()
     config = {"SEED": 1, "OUTPUT_DIR": str(folder), "SOLVER": {"BASE_LR": 0.1}, **settings}
-    (folder / "config.yaml").write_text(json.dumps(config))  # json is yaml
+    (folder / "config.yaml").write_text(json.dumps(config))  # JSON is valid YAML
     os.utime(folder / "config.yaml", (started, started))
     results = {"panoptic_seg": {"PQ": quality}}
     (folder / "results.json").write_text(json.dumps(results))
     return folder
 
 
-def test_earlier_runs_are_of_the_same_configuration_finished_and_older(tmp_path):
+def test_earlier_runs_are_older_finished_and_of_the_same_configuration(tmp_path):
     own = read_run(write_run(tmp_path / "own", started=5000), "own")
     write_run(tmp_path / "b", started=4000, SEED=2, quality=30.0)
     write_run(tmp_path / "a", started=3000, MODEL={"WEIGHTS": "w"})
@@ -29,25 +31,25 @@ def test_earlier_runs_are_of_the_same_configuration_finished_and_older(tmp_path)
     assert found[1].seed == "2" and found[1].results == {"panoptic_seg/PQ": 30.0}
 
 
-def test_a_run_without_its_config_has_no_earlier_runs(tmp_path):
+def test_run_without_its_config_has_no_earlier_runs(tmp_path):
     write_run(tmp_path / "a", started=1000)
     assert earlier_runs(Run(tmp_path / "own", "own")) == []
 
 
-def test_configs_differ_in_keys_with_other_values_or_none():
+def test_configs_differ_in_changed_and_missing_keys():
     a = {"A": {"B": 1, "C": [1, 2]}, "D": "x", "E": {}}
     b = {"A": {"B": 1, "C": [1, 3]}, "E": {}}
     assert config_differences([a, b]) == {"A.C": ["[1, 2]", "[1, 3]"], "D": ["x", ""]}
     assert config_differences([a, a]) == {}
 
 
-def test_a_config_that_is_not_known_differs_in_nothing():
+def test_unknown_config_adds_no_differences():
     known = [{"SEED": 1, "A": {"B": 2}}, {}, {"SEED": 1, "A": {"B": 3}}]
     assert config_differences(known) == {"A.B": ["2", "?", "3"]}
     assert config_differences(known[:2]) == {}
 
 
-def test_figures_are_compared_with_the_first_run(tmp_path):
+def test_metrics_are_compared_with_the_first_run(tmp_path):
     first = Run(
         tmp_path, "a", results={"bbox/AP": 10.0, "panoptic_seg/PQ": 40.0, "bbox/AP-car": 1.0}
     )

@@ -1,3 +1,5 @@
+"""Confusion matrices: shares, largest mistakes and invalid content."""
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ CONTENT = {
 }
 
 
-def test_rows_add_up_to_one_and_absent_classes_are_left_out():
+def test_rows_sum_to_one_and_absent_classes_are_left_out():
     confusion = Confusion.from_json(CONTENT)
     assert np.isnan(confusion.shares()[1]).all()
     shown = confusion.occurring()
@@ -17,7 +19,7 @@ def test_rows_add_up_to_one_and_absent_classes_are_left_out():
     np.testing.assert_allclose(shown.shares(), [[0.9, 0.1], [0.75, 0.25]])
 
 
-def test_largest_mistakes_come_first_and_hits_are_none():
+def test_largest_mistakes_come_first_and_correct_pixels_are_left_out():
     confusion = Confusion.from_json(CONTENT)
     mistakes = [Mistake("car", "road", 0.75, 30), Mistake("road", "car", 0.1, 10)]
     assert confusion.largest(5) == mistakes
@@ -35,6 +37,6 @@ def test_largest_mistakes_come_first_and_hits_are_none():
         {"classes": 3, "pixels": [[1]]},
     ],
 )
-def test_what_is_no_matrix_is_refused(content):
+def test_invalid_matrix_is_refused(content):
     with pytest.raises(ValueError, match="expected"):
         Confusion.from_json(content)

@@ -1,4 +1,4 @@
-"""Speed by metrics.json; parameters and multiply-adds by parts."""
+"""Speed from metrics.json; parameters and multiply-adds by part of the model."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def run_of(*rows, batch=4):
     )
 
 
-def test_speed_as_written_or_from_the_times():
+def test_speed_is_read_or_computed_from_the_times():
     run = run_of(
         {"images_per_second": 7.0, "data_share": 0.25, "time": 1.0},
         {"time": 0.5, "data_time": 0.1},
@@ -37,7 +37,7 @@ def test_speed_as_written_or_from_the_times():
     assert data_shares(run) == [(1, 25.0), (2, pytest.approx(20.0))]
 
 
-def test_rows_tell_what_is_known():
+def test_speed_rows_show_what_is_known():
     assert speed_rows(run_of({"total_loss": 1.0})) == {}
     rows = speed_rows(run_of(*[{"time": 2.0, "max_mem": 2048.0, "total_loss": 1.0}] * 90))
     assert rows == {
@@ -58,7 +58,7 @@ def test_rows_tell_what_is_known():
         ("deeplab_v3_R50", ["backbone", "head"]),
     ],
 )
-def test_parts_add_up(config, parts, root, scenes):
+def test_parameters_of_the_parts_sum_to_the_total(config, parts, root, scenes):
     cfg = load_config(str(root / f"configs/scenes/{config}.yaml"), ["MODEL.DEVICE", "cpu"])
     model = build_model(cfg)
     counts = parameters_by_part(model)
@@ -66,11 +66,11 @@ def test_parts_add_up(config, parts, root, scenes):
     assert sum(counts.values()) == sum(p.numel() for p in model.parameters())
     size = model_size(cfg)
     assert size["params"] == counts and [*size["macs"]] == parts
-    assert size["size"] == (192, 384)  # of 64x128, by INPUT.MIN_SIZE_TEST
+    assert size["size"] == (192, 384)  # 64x128, resized by INPUT.MIN_SIZE_TEST
     assert cfg.MODEL.DEVICE == "cpu"
 
 
-def test_without_the_data_set_only_parameters_are_counted(root, scenes):
+def test_only_parameters_are_counted_without_the_data_set(root, scenes):
     cfg = load_config(str(root / "configs/scenes/rsp_panoptic_R18_coco.yaml"), [])
     cfg.DATASETS.TEST = ("coco_2017_val_panoptic",)
     size = model_size(cfg)

@@ -1,3 +1,5 @@
+"""Choice of the images that a report shows."""
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -5,7 +7,7 @@ from eseg_d2.apps.report.gallery import choose, evenly
 
 
 @given(st.lists(st.none() | st.floats(0, 100)))
-def test_images_are_chosen_once_and_in_order(scores):
+def test_each_image_is_chosen_once_and_in_order(scores):
     scores = {f"{i}.png": score for i, score in enumerate(scores)}
     chosen = choose(scores)
     names = [name for group in chosen.values() for name in group]
@@ -21,7 +23,7 @@ def test_images_are_chosen_once_and_in_order(scores):
         assert best[0] == max(scores[n] for n in ranked)
 
 
-def test_the_median_is_in_the_middle():
+def test_median_images_are_in_the_middle():
     chosen = choose({str(i): float(i) for i in range(101)})
     assert chosen["median"] == ["49", "50", "51"]
 

@@ -1,9 +1,11 @@
+"""Names and choice of the metrics that a report shows."""
+
 import math
 
 from eseg_d2.apps.report.metrics import class_metrics, finite, flatten, key_metrics, summary_metrics
 
 
-def test_only_finite_numbers_are_numbers():
+def test_anything_but_a_finite_number_becomes_none():
     assert finite(2) == 2.0
     values = (None, True, "3", math.nan, math.inf, [1])
     assert [finite(value) for value in values] == [None] * len(values)
@@ -21,6 +23,6 @@ def test_results_of_one_and_of_several_data_sets():
     assert class_metrics(two)["traffic-light"] == 1.0 and class_metrics(two)["car"] is None
 
 
-def test_key_metrics_come_in_one_order_and_without_their_relatives():
+def test_key_metrics_have_a_fixed_order_and_leave_out_secondary_ones():
     keys = ["segm/AP", "segm/AP50", "panoptic_seg/PQ_th", "panoptic_seg/PQ", "sem_seg/mIoU"]
     assert [*key_metrics(keys).values()] == ["PQ", "mIoU", "mask AP"]

@@ -1,4 +1,4 @@
-"""Predictions and scores of images: against the evaluators, and made only once."""
+"""Predictions and scores of images: compared with the evaluators, and made only once."""
 
 import json
 
@@ -26,7 +26,7 @@ def config_of(folder):
     return load_config(str(folder / "config.yaml"), weights)
 
 
-def test_predictions_are_the_models_and_are_made_once(make_run, tmp_path):
+def test_predictions_equal_the_models_and_are_made_once(make_run, tmp_path):
     folder = make_run(tmp_path / "run", "eseg_lite_s")
     cfg = config_of(folder)
     first = Predictions(folder, cfg)
@@ -51,7 +51,7 @@ def test_predictions_are_the_models_and_are_made_once(make_run, tmp_path):
     assert kept[names[1]][1] == first[names[1]][1]
 
 
-def test_predictions_of_other_weights_or_a_broken_file_do_not_count(make_run, tmp_path):
+def test_predictions_of_other_weights_or_in_a_broken_file_are_ignored(make_run, tmp_path):
     folder = make_run(tmp_path / "run", "eseg_lite_s")
     cfg = config_of(folder)
     first = Predictions(folder, cfg)
@@ -74,7 +74,7 @@ def test_predictions_of_other_weights_or_a_broken_file_do_not_count(make_run, tm
     assert Predictions(folder, cfg).scores == {}
 
 
-def test_models_without_a_label_for_each_pixel_are_refused(make_run, tmp_path):
+def test_model_without_a_label_for_each_pixel_is_refused(make_run, tmp_path):
     folder = make_run(tmp_path / "run")
     cfg = config_of(folder)
     cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
@@ -82,7 +82,7 @@ def test_models_without_a_label_for_each_pixel_are_refused(make_run, tmp_path):
         Predictions(folder, cfg)
 
 
-def test_weights_are_the_final_then_the_last_ones_of_the_folder(tmp_path):
+def test_final_weights_are_preferred_to_the_last_checkpoint(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
@@ -98,8 +98,8 @@ def test_weights_are_the_final_then_the_last_ones_of_the_folder(tmp_path):
     assert find_weights(run).name == "model_final.pth"
 
 
-def changed_truth(truth, name):
-    """The truth as a prediction, its first row void and its largest segment of another class."""
+def imperfect_prediction(truth, name):
+    """Return the truth as a prediction, with a void first row and one segment of a wrong class."""
     segment_map = truth.segment_map(name).copy()
     segment_map[0] = 0
     present = {int(i) for i in np.unique(segment_map)}
@@ -111,10 +111,10 @@ def changed_truth(truth, name):
     return segment_map, segments
 
 
-def test_the_score_of_an_image_is_the_evaluators_for_it_alone(scenes):
+def test_panoptic_score_of_an_image_equals_the_evaluators(scenes):
     truth = PanopticTruth(VAL)
     for name in truth.records:
-        prediction = changed_truth(truth, name)
+        prediction = imperfect_prediction(truth, name)
         evaluator = PanopticQualityEvaluator(VAL, distributed=False)
         evaluator.process([{"file_name": name}], [{"panoptic_seg": prediction}])
         expected = evaluator.evaluate()["panoptic_seg"]["PQ"]
@@ -122,7 +122,7 @@ def test_the_score_of_an_image_is_the_evaluators_for_it_alone(scenes):
         assert truth.score(name, *prediction) == pytest.approx(expected)
 
 
-def test_the_semantic_score_of_an_image_is_the_evaluators(scenes):
+def test_semantic_score_of_an_image_equals_the_evaluators(scenes):
     truth = SemanticTruth(VAL)
     name = next(iter(truth.records))
     labels = truth.classes(name)

@@ -1,4 +1,4 @@
-"""The page as a whole: complete, self-contained, and safe against what a run's files hold."""
+"""The whole page: complete, self-contained, and safe against the content of a run's files."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
 
 class Page(html.parser.HTMLParser):
-    """Tags, ids and text of a page; it fails on tags that do not match."""
+    """Parses the tags, links and text of a page; fails on tags that do not match."""
 
     VOID = {"meta", "img", "br"}
 
@@ -56,7 +56,7 @@ def require_self_contained(text: str, page: Page) -> None:
     assert len(text) < MAX_BYTES
 
 
-def test_a_finished_run(make_run, tmp_path):
+def test_page_of_a_finished_run(make_run, tmp_path):
     run = make_run(tmp_path / "run", "rsp_panoptic_R18_cityscapes", "SOLVER.MAX_ITER", "3")
     text = build_report([run])
     page = Page(text)
@@ -68,13 +68,13 @@ def test_a_finished_run(make_run, tmp_path):
         f"Report on {tmp_path.name}/run",
     ):
         assert words in page.text, words
-    assert page.count("img") == 3 * 4 + 1  # of three images four panels; the viewer's
+    assert page.count("img") == 3 * 4 + 1  # four panels of three images, and the viewer's image
     assert "Not in the truth, nor predicted: sky." in page.text
     scores = json.loads((run / "report_images/scores.json").read_text())
     assert len(scores["images"]) == 4 and scores["score"] == "PQ of the image"
 
 
-def test_the_second_call_predicts_nothing(make_run, tmp_path, capfd):
+def test_second_call_predicts_nothing(make_run, tmp_path, capfd):
     run = make_run(tmp_path / "run", "eseg_lite_s")
     first = build_report([run], images=3)
     assert "predictions of run" in capfd.readouterr().err
@@ -83,7 +83,7 @@ def test_the_second_call_predicts_nothing(make_run, tmp_path, capfd):
     assert "3 images ranked by mIoU of the image" in Page(first).text
 
 
-def test_two_runs_beside_each_other(make_run, tmp_path):
+def test_two_runs_side_by_side(make_run, tmp_path):
     a = make_run(tmp_path / "a", "rsp_panoptic_R18_cityscapes", "SOLVER.MAX_ITER", "3")
     b = make_run(tmp_path / "b", "rsp_panoptic_R18_cityscapes", "SOLVER.BASE_LR", "0.5")
     (b / "results.json").write_text('{"panoptic_seg": {"PQ": 42.5}}')
@@ -115,7 +115,7 @@ def test_earlier_runs_are_listed_with_the_difference(make_run, tmp_path):
     )
 
 
-def test_a_run_of_which_little_is_left(tmp_path):
+def test_page_of_an_incomplete_run_says_what_is_missing(tmp_path):
     (tmp_path / "metrics.json").write_text('{"iteration": 0, "total_loss": 1.0}\n{"it')
     text = build_report([tmp_path])
     page = Page(text)
@@ -142,7 +142,7 @@ def test_without_weights_or_data_the_page_says_why_it_has_no_images(make_run, tm
     assert "total loss" in page.text and page.count("img") == 1
 
 
-def test_text_from_files_stays_text(make_run, tmp_path):
+def test_text_from_files_is_escaped(make_run, tmp_path):
     run = make_run(tmp_path / "run")
     figures = {EVIL: {"PQ": 5.0}}
     (run / "inference/panoptic_quality.json").write_text(json.dumps(figures))
@@ -167,7 +167,7 @@ def test_text_from_files_stays_text(make_run, tmp_path):
         assert "<script>alert" not in text and "alert(1)" in page.text
 
 
-def test_a_config_that_names_another_file_is_not_followed(make_run, tmp_path):
+def test_config_that_refers_to_another_file_is_not_followed(make_run, tmp_path):
     run = make_run(tmp_path / "run")
     (tmp_path / "evil.yaml").write_text(f"A: !!python/object/apply:os.mkdir ['{tmp_path / 'x'}']\n")
     config = run / "config.yaml"
@@ -177,7 +177,7 @@ def test_a_config_that_names_another_file_is_not_followed(make_run, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_a_script_runs_only_if_it_is_the_pages_own(tmp_path):
+def test_policy_allows_only_the_pages_own_script(tmp_path):
     (tmp_path / "metrics.json").write_text("")
     text = build_report([tmp_path], images=0)
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
@@ -186,7 +186,7 @@ def test_a_script_runs_only_if_it_is_the_pages_own(tmp_path):
     assert "default-src 'none'" in policy and f"script-src 'sha256-{digest}'" in policy
 
 
-def test_many_classes_are_a_table_and_a_folded_matrix(make_run, tmp_path):
+def test_matrix_of_many_classes_is_folded(make_run, tmp_path):
     run = make_run(tmp_path / "run")
     count = 133
     pixels = [[1000 if i == j else int(i + 1 == j) for j in range(count)] for i in range(count)]

@@ -1,4 +1,4 @@
-"""Reading a run's folder, also of one that failed or was killed."""
+"""Reading of a run's folder, including one that failed or was killed."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def write_metrics(folder, *rows):
     (folder / "metrics.json").write_text("\n".join(lines))
 
 
-def test_training_and_evaluation_rows_become_one_and_later_lines_count(folder):
+def test_rows_of_an_iteration_are_merged_and_later_lines_win(folder):
     write_metrics(
         folder,
         {"iteration": 1, "total_loss": 5.0, "lr": 1.0},
@@ -39,7 +39,7 @@ def test_training_and_evaluation_rows_become_one_and_later_lines_count(folder):
     assert run.setting("SEED") == 7 and run.setting("SEED.NONE", "x") == "x"
 
 
-def test_a_killed_run_keeps_what_was_written(folder):
+def test_killed_run_is_read_as_far_as_it_was_written(folder):
     write_metrics(folder, {"iteration": 0, "total_loss": 1.0}, "[1]", '{"iteration": true}', '{"it')
     run = read_run(folder, "a")
     assert run.status == "at iteration 1 of 3"
@@ -47,7 +47,7 @@ def test_a_killed_run_keeps_what_was_written(folder):
     assert run.results == {} and run.confusion is None and run.classes == {}
 
 
-def test_a_loss_that_diverged_is_noted(folder):
+def test_diverged_loss_is_noted(folder):
     write_metrics(
         folder, {"iteration": 0, "total_loss": 1.0}, {"iteration": 1, "total_loss": 1e999}
     )
@@ -56,7 +56,7 @@ def test_a_loss_that_diverged_is_noted(folder):
     assert "total_loss" not in run.metrics[1]
 
 
-def test_figures_of_a_run_without_results_are_the_last_evaluation(folder):
+def test_last_evaluation_stands_in_for_missing_results(folder):
     entries = [
         {"iteration": n, "results": {"sem_seg": {"mIoU": 10.0 * n, "IoU-car": None}}}
         for n in (2, 1)
@@ -69,7 +69,7 @@ def test_figures_of_a_run_without_results_are_the_last_evaluation(folder):
     assert run.classes == {"IoU": {"car": None}}
 
 
-def test_every_file_may_be_broken(folder):
+def test_broken_files_are_noted(folder):
     (folder / "inference").mkdir()
     names = ["metrics.json", "results.json", "evaluations.json", "run.json", "log.txt"]
     names += ["inference/panoptic_quality.json", "inference/sem_seg_confusion.json"]
@@ -91,7 +91,7 @@ JSON = st.recursive(
 
 
 @given(content=JSON)
-def test_no_content_of_a_json_stops_reading(content, tmp_path_factory):
+def test_any_json_content_can_be_read(content, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     (folder / "inference").mkdir()
     names = ["metrics", "results", "evaluations", "run"]
@@ -102,7 +102,7 @@ def test_no_content_of_a_json_stops_reading(content, tmp_path_factory):
     assert run.iterations == 0 and run.confusion is None
 
 
-def test_a_failure_is_read_from_the_log_until_the_run_is_started_again(folder):
+def test_failure_is_read_from_the_log_until_the_run_is_restarted(folder):
     begin = "[11/21 06:28:39] detectron2 INFO: Rank of current process: 0. World size: 1\n"
     failed = (
         begin + "[11/21 06:28:40] d2 ERROR: Exception during training:\nTraceback:\n"
@@ -116,7 +116,7 @@ def test_a_failure_is_read_from_the_log_until_the_run_is_started_again(folder):
     assert read_run(folder, "a").error == ""
 
 
-def test_environment_is_of_run_json_or_of_the_log(folder):
+def test_environment_is_read_from_run_json_or_else_the_log(folder):
     log = "x INFO: Environment info:\n------  ----\nnumpy   2.0\nPython  3.11 [GCC]\n------  ----\n"
     (folder / "log.txt").write_text(log)
     assert read_run(folder, "a").environment == {"numpy": "2.0", "Python": "3.11 [GCC]"}
@@ -124,7 +124,7 @@ def test_environment_is_of_run_json_or_of_the_log(folder):
     assert read_run(folder, "a").environment == {"torch": "2.1"}
 
 
-def test_start_is_of_run_json_then_of_the_events_then_of_the_config(folder):
+def test_start_is_read_from_run_json_or_else_the_events_or_the_config(folder):
     os.utime(folder / "config.yaml", (3e8, 3e8))
     assert read_run(folder, "a").started.timestamp() == 3e8
     for seconds in 200000002, 200000001:
@@ -134,7 +134,7 @@ def test_start_is_of_run_json_then_of_the_events_then_of_the_config(folder):
     assert read_run(folder, "a").started == datetime(2001, 2, 3, 4, 5, 6, tzinfo=timezone.utc)
 
 
-def test_a_config_with_python_tags_is_not_executed(folder):
+def test_python_tags_of_a_config_are_not_executed(folder):
     mark = folder / "mark"
     (folder / "config.yaml").write_text(f"A: !!python/object/apply:os.mkdir ['{mark}']\n")
     run = read_run(folder, "a")
@@ -142,14 +142,14 @@ def test_a_config_with_python_tags_is_not_executed(folder):
     assert any("config.yaml cannot be read" in note for note in run.notes)
 
 
-def test_what_is_no_run_is_refused(tmp_path):
+def test_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         read_run(tmp_path / "none", "a")
     with pytest.raises(ValueError, match="is not the OUTPUT_DIR of a run"):
         read_run(tmp_path, "a")
 
 
-def test_labels_are_short_and_tell_runs_apart(tmp_path):
+def test_labels_are_short_and_unique(tmp_path):
     assert run_labels([tmp_path / "a", tmp_path / "b"]) == ["a", "b"]
     assert run_labels([tmp_path / "x/s1", tmp_path / "y/s1"]) == ["x/s1", "y/s1"]
     with pytest.raises(ValueError, match="twice"):

@@ -1,4 +1,4 @@
-"""Samples for looking at a data set: what the mapper gives, and no other."""
+"""Samples of a data set, exactly as the mapper gives them."""
 
 import shutil
 
@@ -24,7 +24,7 @@ def cfg(root, scenes):
     )
 
 
-def test_samples_are_augmented_chosen_by_the_seed_and_complete(cfg):
+def test_samples_are_complete_augmented_and_chosen_by_the_seed(cfg):
     found = draw_samples(cfg, TRAIN, 5, seed=1)
     assert len(found.samples) == len(found.rows) == 5
     assert len({sample.title for sample in found.samples}) == 5
@@ -39,7 +39,7 @@ def test_samples_are_augmented_chosen_by_the_seed_and_complete(cfg):
     assert [s.title for s in other.samples] != [s.title for s in found.samples]
 
 
-def test_without_augmentation_images_are_as_in_their_files(cfg):
+def test_images_keep_their_size_without_augmentation(cfg):
     found = draw_samples(cfg, TRAIN, 99, augment=False)
     assert len(found.samples) == 12 and not found.augmentations
     assert all("128x64 pixels of 128x64" in sample.facts[0] for sample in found.samples)
@@ -47,13 +47,13 @@ def test_without_augmentation_images_are_as_in_their_files(cfg):
     assert by_name["road"].samples == 12 and by_name["train"].samples == 0
 
 
-def test_semantic_models_have_no_instances(cfg):
+def test_samples_for_semantic_models_have_no_instances(cfg):
     cfg.MODEL.MASK_ON = False
     (sample,) = draw_samples(cfg, TRAIN, 1).samples
     assert [panel.caption for panel in sample.panels] == ["image", "semantic labels"]
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_is_shown(cfg, scenes, tmp_path):
+def test_unreadable_image_is_reported_and_the_rest_is_shown(cfg, scenes, tmp_path):
     folder = scenes / "street_scenes/coco"
     images = tmp_path / "images"
     shutil.copytree(folder / "train2017", images)
@@ -79,14 +79,14 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_shown(cfg, scenes, tmp_path
     assert str(broken) in problem
 
 
-def test_other_data_sets_are_refused(cfg):
+def test_unregistered_or_missing_data_set_is_refused(cfg):
     with pytest.raises(ValueError, match="not registered"):
         draw_samples(cfg, "no_such_data_set", 1)
     with pytest.raises(FileNotFoundError, match="is not there"):
         draw_samples(cfg, "coco_2017_val", 1)
 
 
-def test_targets_become_one_panoptic_map():
+def test_targets_are_merged_into_one_panoptic_map():
     space = LabelSpace(("road", "car", "sky"), (0, 1, 2), (1,))
     labels = np.array([[0, 1, 1, 1], [0, 1, 2, 255]])
     instances = Instances((2, 4))
@@ -101,7 +101,7 @@ def test_targets_become_one_panoptic_map():
     assert [is_thing for _, is_thing in classes.values()] == [False, True, False, True, True]
 
 
-def test_things_that_are_one_semantic_class_are_shown_by_their_instances():
+def test_things_of_a_single_semantic_class_are_shown_as_instances():
     space = LabelSpace(("road", "car"), (0, 1), (1,), 255, "stuff_and_things")
     instances = Instances((1, 3))
     instances.gt_masks = BitMasks(torch.tensor([[[False, True, False]]]))

@@ -1,4 +1,4 @@
-"""Rendered scenes: exact labels, every promised class, and context that decides."""
+"""Rendered scenes: exact labels, every class, and surfaces that only context tells apart."""
 
 import json
 from functools import lru_cache
@@ -29,7 +29,7 @@ def scenes():
     return _scenes(0)
 
 
-def _rasterise(scene):
+def _rasterize(scene):
     annotation = Annotation()
     annotation.fromJsonText(
         json.dumps(
@@ -46,14 +46,14 @@ def _rasterise(scene):
 
 
 @pytest.mark.parametrize("label", LABELS.values(), ids=LABELS)
-def test_the_tables_are_those_of_cityscapes(label):
+def test_label_tables_match_cityscapes(label):
     theirs = name2label[label.name]
     assert (label in CATEGORIES) == (not theirs.ignoreInEval)
     assert tuple(color_table()[label.id]) == theirs.color
     assert train_id_table()[label.id] == theirs.trainId
 
 
-def test_same_seed_same_scene_and_another_seed_another():
+def test_scene_is_determined_by_its_seed():
     first, again, other = (render_scene(seed, 96, 160) for seed in (5, 5, 6))
     assert np.array_equal(first.image, again.image)
     assert np.array_equal(first.instance_ids, again.instance_ids)
@@ -63,7 +63,7 @@ def test_same_seed_same_scene_and_another_seed_another():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.integers(64, 300), st.integers(64, 400))
-def test_any_size_gives_consistent_maps(seed, height, width):
+def test_scenes_of_any_size_have_consistent_maps(seed, height, width):
     scene = render_scene(seed, height, width)
     assert scene.image.shape == (height, width, 3) and scene.image.dtype == np.uint8
     assert scene.label_ids.dtype == np.uint8 and scene.instance_ids.dtype == np.uint16
@@ -81,13 +81,13 @@ def test_any_size_gives_consistent_maps(seed, height, width):
 
 
 @pytest.mark.parametrize("size", [(64, 128), (128, 256), (301, 517)])
-def test_polygons_painted_by_cityscapesscripts_give_the_labels(size):
+def test_polygons_drawn_by_cityscapesscripts_give_the_labels(size):
     for scene in _scenes(3, 4, size):
-        assert (_rasterise(scene) == scene.label_ids).mean() > 0.999
+        assert (_rasterize(scene) == scene.label_ids).mean() > 0.999
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_every_class_void_crowds_and_empty_scenes_occur_in_forty(seed):
+def test_forty_scenes_hold_every_class_void_crowds_and_scenes_without_things(seed):
     scenes = _scenes(seed)
     seen = np.stack([np.bincount(s.label_ids.ravel(), minlength=34) > 0 for s in scenes])
     for label in LABELS.values():
@@ -109,7 +109,7 @@ def test_things_have_many_sizes(scenes):
     assert (areas < 40).any() and (areas > 3000).any()
 
 
-def test_void_is_a_small_part(scenes):
+def test_void_covers_a_small_part(scenes):
     shares = [np.isin(s.label_ids, [0, 1, 3, 4, 5]).mean() for s in scenes]
     assert 0 < np.mean(shares) < 0.08
 
@@ -120,17 +120,17 @@ def _touch(one, other):
     return (near & other).any()
 
 
-def test_riders_sit_on_bicycles(scenes):
+def test_riders_touch_bicycles(scenes):
     touching = []
     for scene in scenes:
         bicycles = scene.label_ids == LABELS["bicycle"].id
         for number in np.unique(scene.instance_ids[scene.label_ids == LABELS["rider"].id]):
             touching.append(_touch(scene.instance_ids == number, bicycles))
     assert len(touching) > 10
-    assert np.mean(touching) > 0.9  # a pole may stand between the two
+    assert np.mean(touching) > 0.9  # a pole may hide where they touch
 
 
-def test_a_figure_looks_the_same_on_foot_and_on_a_bicycle():
+def test_figure_keeps_its_shape_wherever_it_stands():
     figure = sample_human(np.random.default_rng(0))
     low = human_parts(figure, np.array([40.0, 90.0]), 30.0)
     high = human_parts(figure, np.array([40.0, 80.0]), 30.0)
@@ -149,6 +149,6 @@ def test_road_and_sidewalk_often_share_their_paving():
         assert {s.materials[label] for s in streets} == {"asphalt", "concrete", "pavers", "cobbles"}
 
 
-def test_the_same_place_in_the_image_is_road_or_sidewalk():
+def test_same_pixel_is_road_in_some_scenes_and_sidewalk_in_others():
     bottom = [scene.label_ids[100, 128] for scene in _scenes(0) + _scenes(1)]
     assert {LABELS["road"].id, LABELS["sidewalk"].id} <= set(bottom)

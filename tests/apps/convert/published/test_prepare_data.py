@@ -1,4 +1,4 @@
-"""Cityscapes' derived files are those of cityscapesscripts; COCO's files are checked."""
+"""Derived files of Cityscapes, compared with cityscapesscripts, and checks of COCO's files."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from eseg_d2.apps.convert.published import check_coco, cityscapes, prepare_citys
 
 @pytest.fixture
 def downloaded(scenes, tmp_path):
-    """Cityscapes as it is downloaded: nothing derived."""
+    """Write Cityscapes as it is downloaded, without derived files."""
     root = tmp_path / "cityscapes"
     shutil.copytree(scenes / "street_scenes" / "cityscapes", root)
     for path in root.rglob("*_labelTrainIds.png"):
@@ -30,7 +30,7 @@ def files_of(root):
 
 
 def derived_of(root):
-    """All files; jsons as content, since cityscapesscripts indents them."""
+    """Return all files; JSON files as parsed content, since cityscapesscripts indents them."""
     return {
         name: json.loads(data) if name.endswith(".json") else data
         for name, data in files_of(root / "gtFine").items()
@@ -38,7 +38,7 @@ def derived_of(root):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_equals_cityscapesscripts(downloaded, tmp_path, workers):
+def test_derived_files_equal_those_of_cityscapesscripts(downloaded, tmp_path, workers):
     from cityscapesscripts.preparation.createPanopticImgs import convert2panoptic
     from cityscapesscripts.preparation.json2labelImg import json2labelImg
 
@@ -52,7 +52,7 @@ def test_equals_cityscapesscripts(downloaded, tmp_path, workers):
     assert derived_of(downloaded) == derived_of(tmp_path / "theirs")
 
 
-def test_what_is_there_is_left_alone(downloaded):
+def test_existing_files_are_left_alone(downloaded):
     prepare_cityscapes(downloaded, ["val"], workers=1)
     assert not (downloaded / "gtFine" / "cityscapes_panoptic_train.json").exists()
     before = {p: p.stat().st_mtime_ns for p in downloaded.rglob("*")}
@@ -60,7 +60,7 @@ def test_what_is_there_is_left_alone(downloaded):
     assert before == {p: p.stat().st_mtime_ns for p in downloaded.rglob("*")}
 
 
-def test_an_interrupted_run_goes_on(downloaded, monkeypatch, tmp_path):
+def test_interrupted_run_is_continued(downloaded, monkeypatch, tmp_path):
     shutil.copytree(downloaded, tmp_path / "whole")
     prepare_cityscapes(tmp_path / "whole", ["train"], workers=1)
     done = []
@@ -86,7 +86,7 @@ def test_an_interrupted_run_goes_on(downloaded, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("left", ["{", "[]", '{"annotations": []}'])
-def test_half_a_json_is_made_anew(downloaded, left):
+def test_incomplete_json_is_made_again(downloaded, left):
     prepare_cityscapes(downloaded, ["val"], workers=1)
     before = files_of(downloaded)
     (downloaded / "gtFine" / "cityscapes_panoptic_val.json").write_text(left)
@@ -94,7 +94,7 @@ def test_half_a_json_is_made_anew(downloaded, left):
     assert files_of(downloaded) == before
 
 
-def test_a_png_that_is_gone_is_made_again(downloaded):
+def test_missing_png_is_made_again(downloaded):
     prepare_cityscapes(downloaded, ["val"], workers=1)
     before = files_of(downloaded)
     next((downloaded / "gtFine" / "cityscapes_panoptic_val").iterdir()).unlink()
@@ -103,7 +103,7 @@ def test_a_png_that_is_gone_is_made_again(downloaded):
     assert files_of(downloaded) == before
 
 
-def test_missing_downloads_are_named(downloaded):
+def test_missing_download_is_named(downloaded):
     def fails(message):
         with pytest.raises(FileNotFoundError, match=message):
             prepare_cityscapes(downloaded, ["val"], workers=1)
@@ -117,14 +117,14 @@ def test_missing_downloads_are_named(downloaded):
     fails("leftImg8bit.val. Download leftImg8bit_trainvaltest.zip")
 
 
-def test_a_missing_image_is_named(downloaded):
+def test_missing_image_is_named(downloaded):
     image = next((downloaded / "leftImg8bit" / "val").rglob("*.png"))
     image.unlink()
     with pytest.raises(FileNotFoundError, match=f"leftImg8bit_trainvaltest.zip(.|\n)*{image.name}"):
         prepare_cityscapes(downloaded, ["val"], workers=1)
 
 
-def test_damaged_downloads_are_named(downloaded):
+def test_damaged_download_is_named(downloaded):
     instances = next((downloaded / "gtFine" / "val").rglob("*_instanceIds.png"))
     content = instances.read_bytes()
     Image.fromarray(np.full((64, 128), 77, np.uint16)).save(instances)
@@ -153,13 +153,13 @@ def coco(scenes, tmp_path):
     return tmp_path / "coco"
 
 
-def test_a_part_of_coco_passes(coco):
+def test_subset_of_coco_passes(coco):
     found = check_coco(coco, "train")
     assert (found.images, found.published, found.problems) == (12, 118_287, ())
     assert check_coco(coco, "val").published == 5_000
 
 
-def test_what_coco_lacks_is_named(coco):
+def test_missing_and_misplaced_files_of_coco_are_named(coco):
     def problem(message):
         (text,) = check_coco(coco, "val").problems
         for part in message:
@@ -187,7 +187,7 @@ def test_what_coco_lacks_is_named(coco):
     problem(["there is no", "panoptic_annotations_trainval2017.zip"])
 
 
-def test_a_json_that_does_not_annotate_all_is_named(coco):
+def test_json_that_does_not_annotate_every_image_is_named(coco):
     path = coco / "annotations" / "panoptic_val2017.json"
     content = json.loads(path.read_text())
     png = content["annotations"].pop()["file_name"]
