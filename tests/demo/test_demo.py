@@ -112,7 +112,7 @@ def test_output_file_is_written_and_never_an_input(main, semantic_model, folder,
     assert (folder / "a.png").read_bytes() == before
 
 
-def test_selected_frames_give_every_kind_of_result(demo, panoptic_model, video, tmp_path, capsys):
+def test_selected_frames_give_every_kind_of_result(main, panoptic_model, video, tmp_path, capsys):
     out = tmp_path / "out"
     save = "overlay,side_by_side,labels,json"
     frames = ("--start", 1, "--stop", 8, "--stride", 3, "--batch-size", 2)
