@@ -5,14 +5,14 @@ import os
 
 import pytest
 
-from eseg_d2.apps.doctor import check_datasets, files, sources_from_config
+from eseg_d2.apps.doctor import check_datasets, image_files, sources_from_config
 
 
 @pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="workers inherit the broken check"
 )
 def test_failing_and_dying_checks_become_findings(tiny, monkeypatch):
-    check = files._check
+    check = image_files._check
 
     def broken_check(record, by_id):
         if record.image_id == 12:
@@ -21,7 +21,7 @@ def test_failing_and_dying_checks_become_findings(tiny, monkeypatch):
             os._exit(7)
         return check(record, by_id)
 
-    monkeypatch.setattr(files, "_check", broken_check)
+    monkeypatch.setattr(image_files, "_check", broken_check)
     report = check_datasets(sources_from_config(tiny.config()), workers=2)
     failed, died = report.findings
     assert (failed.code, failed.id, failed.file) == ("internal", 12, str(tiny.train.png(1)))
