@@ -97,6 +97,9 @@ def test_every_parameter_has_an_effect(norm):
         assert parameter.grad.abs().max() > 1e-10, name
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.6."), reason="fake tensors on cuda ask for a real GPU"
+)
 @pytest.mark.parametrize("compile, device", [(True, "cuda"), (True, "cpu"), (False, "cuda")])
 def test_relation_is_compiled_only_on_a_gpu_and_if_configured(compile, device, monkeypatch):
     calls = []
