@@ -18,13 +18,15 @@ AT = 3  # the iteration of the kill
 
 def make_trainer(root, output, *overrides):
     options = [*SMALL_MODEL, *TINY, "DATALOADER.NUM_WORKERS", "2", "OUTPUT_DIR", str(output)]
-    options += ["SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "1"]
+    options += ["SOLVER.MAX_ITER", "200", "SOLVER.CHECKPOINT_PERIOD", "1"]
     options += ["DATALOADER.PREFETCH", "1", *overrides]
-    return Trainer(load_config(str(root / "configs/scenes/rsp_semantic_R50.yaml"), options))
+    trainer = Trainer(load_config(str(root / "configs/scenes/rsp_semantic_R50.yaml"), options))
+    trainer.others = multiprocessing.active_children()  # which an earlier test may have left
+    return trainer
 
 
-def kill_a_worker():
-    worker = multiprocessing.active_children()[0]
+def kill_a_worker(trainer):
+    worker = next(c for c in multiprocessing.active_children() if c not in trainer.others)
     os.kill(worker.pid, signal.SIGKILL)
     wait([worker.sentinel])
     worker.join()
@@ -46,7 +48,7 @@ class KilledAt:
 def kill_in_forward(trainer, monkeypatch):
     def hook(module, given):
         if trainer.iter == AT:
-            kill_a_worker()
+            kill_a_worker(trainer)
 
     trainer.model.register_forward_pre_hook(hook)
 
@@ -54,7 +56,7 @@ def kill_in_forward(trainer, monkeypatch):
 def kill_in_backward(trainer, monkeypatch):
     def hook(gradient):
         if trainer.iter == AT:
-            kill_a_worker()
+            kill_a_worker(trainer)
 
     trainer.model.sem_seg_head.predictor.weight.register_hook(hook)
 
@@ -64,7 +66,7 @@ def kill_while_a_checkpoint_is_written(trainer, monkeypatch):
 
     def killing(content, file):
         if trainer.iter == AT:
-            kill_a_worker()
+            kill_a_worker(trainer)
         save(content, file)
 
     monkeypatch.setattr(torch, "save", killing)
