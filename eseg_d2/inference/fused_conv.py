@@ -13,7 +13,11 @@ __all__ = ["FusedConv2d", "fuse_conv_activation"]
 
 # What PyTorch's compiler puts in the place of such a pair. It is no public function: if it goes,
 # the modules are called one after the other.
-_OPERATION: Callable | None = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+_OPERATION: Callable | None = (
+    getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+    if torch.backends.mkldnn.is_available()
+    else None
+)
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
