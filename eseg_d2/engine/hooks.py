@@ -6,8 +6,7 @@ import math
 import os
 import resource
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -22,6 +21,7 @@ from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_f
 
 from eseg_d2.data.datasets.panoptic_format import dataset_dicts, is_panoptic
 from eseg_d2.data.mapper import PanopticMapper
+from eseg_d2.data.train_loader import TrainLoader
 from eseg_d2.engine.checkpoint import SafeCheckpointer, find_checkpoints
 from eseg_d2.engine.output_dir import plain_results, read_record
 from eseg_d2.engine.provenance import RUN_FILE
@@ -99,29 +99,29 @@ class PreciseBNHook(HookBase):
 
     def __init__(
         self,
-        build_loader: Callable[[], Iterable[list[dict]]],
+        loader: TrainLoader,
         model: nn.Module,
         period: int,
         num_iter: int,
     ):
         """
         Args:
-            build_loader: makes a loader of training batches that begins anew.
+            loader: loader of training batches, for this hook alone.
             model: has batch norms in training mode, whose running statistics are set.
             period: number of iterations between two evaluations; 0: only at the end.
             num_iter: number of batches that are averaged over.
         """
-        self._build_loader, self._model = build_loader, model
-        self._period, self._num_iter = period, num_iter
+        self._loader, self._first = loader, loader.state_dict()
+        self._model, self._period, self._num_iter = model, period, num_iter
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        is_period = self._period > 0 and done % self._period == 0
-        if not is_period and done != self.trainer.max_iter:
+        if done != self.trainer.max_iter and not _is_due(done, self._period):
             return
         logger.info("Statistics of the batch norms are estimated from %d batches", self._num_iter)
+        self._loader.load_state_dict(self._first)
         with EventStorage():  # the losses of these batches are of no interest
-            update_bn_stats(self._model, self._build_loader(), self._num_iter)
+            update_bn_stats(self._model, self._loader, self._num_iter)
 
 
 class ThroughputHook(HookBase):
@@ -193,7 +193,7 @@ class CheckpointHook(HookBase):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         self._is_saved = False
-        if done >= self.trainer.max_iter or (self._period > 0 and done % self._period == 0):
+        if done >= self.trainer.max_iter or _is_due(done, self._period):
             self.save()
 
     def save(self) -> None:
@@ -271,7 +271,7 @@ class EvaluationHook(HookBase):
         found = comm.all_gather(found)[0] or []
         self._history = [entry for entry in found if entry["iteration"] < start]
         last = self._history[-1] if self._history else {"iteration": -1}
-        if start and (self._is_due(start) or start >= self.trainer.max_iter):
+        if start and (_is_due(start, self._period) or start >= self.trainer.max_iter):
             self.trainer.storage.iter = start - 1
             if last["iteration"] != start - 1:
                 logger.info("Running the evaluation that iteration %d did not finish", start - 1)
@@ -282,16 +282,14 @@ class EvaluationHook(HookBase):
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        if self._is_due(done) and done < self.trainer.max_iter and not self.trainer.stop_signal:
+        due = _is_due(done, self._period) and done < self.trainer.max_iter
+        if due and not self.trainer.stop_signal:
             self._run(self.trainer.iter)
 
     def after_train(self) -> None:
         # not after an exception
         if self.trainer.iter >= self.trainer.max_iter > self.trainer.start_iter:
             self._run(self.trainer.max_iter - 1)
-
-    def _is_due(self, done: int) -> bool:
-        return self._period > 0 and done % self._period == 0
 
     def _run(self, iteration: int) -> None:
         with preserved_random_state():
@@ -321,6 +319,11 @@ class EvaluationHook(HookBase):
                 name = f"model_best_{metric.replace('/', '_')}"
                 logger.info("Best %s so far: %.4g", metric, value)
                 self._checkpointer.save_weights(name, iteration=iteration, best={metric: value})
+
+
+def _is_due(done: int, period: int) -> bool:
+    """Return whether a period ends after so many iterations; a period of 0 or less never does."""
+    return period > 0 and done % period == 0
 
 
 def _is_history(content) -> bool:
@@ -365,7 +368,7 @@ class ValidationLossHook(HookBase):
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        if done == self.trainer.max_iter or (self._period > 0 and done % self._period == 0):
+        if done == self.trainer.max_iter or _is_due(done, self._period):
             with preserved_random_state():
                 losses = self._losses()
             if comm.is_main_process():
@@ -457,8 +460,8 @@ def _precise_bn(trainer) -> HookBase | None:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = 0  # the loader is rarely used
-    build_loader = partial(trainer.build_train_loader, cfg)
-    return PreciseBNHook(build_loader, model, cfg.TEST.EVAL_PERIOD, cfg.TEST.PRECISE_BN.NUM_ITER)
+    loader = trainer.build_train_loader(cfg)
+    return PreciseBNHook(loader, model, cfg.TEST.EVAL_PERIOD, cfg.TEST.PRECISE_BN.NUM_ITER)
 
 
 def _validation_loss(trainer) -> HookBase | None:

@@ -1,6 +1,7 @@
 """On a CPU: convolutions that pad and apply the activation behind them without further passes."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from timm.layers import Conv2dSame
@@ -73,11 +74,12 @@ def fuse_conv_activation(model: nn.Module) -> None:
             changed in place.
     """
     for module in list(model.modules()):
-        children = list(module.named_children())
-        for (name, conv), (next_name, following) in zip(children, children[1:], strict=False):
-            activation = following[0] if isinstance(following, FoldedNorm) else following
-            if activation is following and type(module) is not nn.Sequential:
-                continue
+        for (name, conv), (next_name, following) in pairwise(list(module.named_children())):
+            activation = None
+            if isinstance(following, FoldedNorm):
+                activation = following[0]
+            elif type(module) is nn.Sequential:
+                activation = following
             if _fits(conv) and type(activation) in _ACTIVATIONS:
                 setattr(module, name, FusedConv2d(conv, activation))  # type: ignore[arg-type]
                 setattr(module, next_name, nn.Identity())

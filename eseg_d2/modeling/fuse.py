@@ -1,6 +1,7 @@
 """Folding what inference knows beforehand: batch norms into convolutions, weights of fusions."""
 
 import copy
+from itertools import pairwise
 
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
@@ -76,8 +77,7 @@ def _fold_factors(node: FusionNode) -> None:
 
 def _fuse_neighbours(module: nn.Module) -> None:
     """timm's blocks: of a norm with an activation the activation stays."""
-    children = list(module.named_children())
-    for (_, conv), (name, norm) in zip(children, children[1:], strict=False):
+    for (_, conv), (name, norm) in pairwise(list(module.named_children())):
         is_norm_act = hasattr(norm, "act") and hasattr(norm, "drop")
         if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm) and is_norm_act:
             _fold(conv, norm)

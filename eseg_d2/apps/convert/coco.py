@@ -12,7 +12,7 @@ from eseg_d2.data.datasets.json_entries import (
     IMAGE_KEYS,
     SEGMENT_KEYS,
     Rule,
-    wrong_in,
+    check_entries,
 )
 from eseg_d2.utils.errors import listing
 from eseg_d2.utils.json_yaml import read_json
@@ -163,10 +163,7 @@ def _read_coco(path: Path) -> dict:
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in keys):
         raise ValueError(f"{path} is not a COCO json: it needs the lists {', '.join(keys)}")
     for key, rules in ("images", IMAGE_KEYS), ("annotations", _ANNOTATION_KEYS):
-        for index, entry in enumerate(content[key]):
-            wrong = wrong_in(entry, rules)
-            if wrong:
-                raise ValueError(f"{path}: {key}[{index}] {wrong}")
+        check_entries(content, key, rules, path)
     if not content["images"]:
         raise ValueError(f"{path} lists no images")
     return content

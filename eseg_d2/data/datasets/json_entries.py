@@ -16,6 +16,7 @@ __all__ = [
     "LARGEST_SEGMENT_ID",
     "SEGMENT_KEYS",
     "Rule",
+    "check_entries",
     "is_flag",
     "is_id",
     "is_inside",
@@ -126,6 +127,24 @@ def wrong_in(entry: Any, keys: dict[str, Rule]) -> str:
         elif not is_right(entry[key]):
             return f"has {key} {entry[key]!r}, expected {expected}"
     return ""
+
+
+def check_entries(content: dict, name: str, keys: dict[str, Rule], path: str | os.PathLike) -> None:
+    """Check all entries of a list in a json.
+
+    Args:
+        content: of the json.
+        name: key of the list.
+        keys: rules of its entries, such as :data:`IMAGE_KEYS`.
+        path: of the json, for the message.
+
+    Raises:
+        ValueError: an entry is wrong.
+    """
+    for index, entry in enumerate(content[name]):
+        wrong = wrong_in(entry, keys)
+        if wrong:
+            raise ValueError(f"{path}: {name}[{index}] {wrong}")
 
 
 def leaves_folder(path: str) -> bool:

@@ -12,6 +12,7 @@ from eseg_d2.data.datasets.json_entries import (
     CATEGORY_KEYS,
     IMAGE_KEYS,
     SEGMENT_KEYS,
+    check_entries,
     join_inside,
     wrong_in,
 )
@@ -115,10 +116,7 @@ def _read(panoptic_json: str) -> tuple[dict, list]:
             raise ValueError(
                 f"{panoptic_json} is not in the COCO panoptic format: it lacks {name!r}, a list"
             )
-        for index, entry in enumerate(content[name]):
-            wrong = wrong_in(entry, keys)
-            if wrong:
-                raise ValueError(f"{panoptic_json}: {name}[{index}] {wrong}")
+        check_entries(content, name, keys, panoptic_json)
     if not content["annotations"]:
         raise ValueError(f"{panoptic_json} annotates no images")
     return {image["id"]: image for image in content["images"]}, content["annotations"]

@@ -66,6 +66,16 @@ def tree(tmp_path):
     return folder, content
 
 
+def own_entry(name, folder):
+    """Return the entry of DATASETS.PANOPTIC for the data set of :func:`tree`."""
+    return {
+        "name": name,
+        "images": str(folder / "images"),
+        "panoptic_png": str(folder / "panoptic"),
+        "panoptic_json": str(folder / "panoptic.json"),
+    }
+
+
 def load(folder, content):
     (folder / "panoptic.json").write_text(
         content if isinstance(content, str) else json.dumps(content)
@@ -98,12 +108,7 @@ def test_records_have_contiguous_ids(tree):
 def test_registering_again_replaces_everything(tree):
     """In a notebook, a cell may be run again after the categories have changed."""
     folder, content = tree
-    entry = {
-        "name": "test_again",
-        "images": str(folder / "images"),
-        "panoptic_png": str(folder / "panoptic"),
-        "panoptic_json": str(folder / "panoptic.json"),
-    }
+    entry = own_entry("test_again", folder)
     try:
         for names in ("tree", "cat"), ("shrub", "dog", "sky"):
             content["categories"] = [
@@ -366,12 +371,7 @@ def test_broken_jsons_are_named_or_harmless(tree, data):
             assert os.path.normpath(record[key]).startswith(str(folder / root))
         assert record["height"] > 0 and record["width"] > 0
         assert all(0 < s["id"] <= 0xFFFFFF for s in record["segments_info"])
-    entry = {
-        "name": "test_tree",
-        "images": str(folder / "images"),
-        "panoptic_png": str(folder / "panoptic"),
-        "panoptic_json": str(folder / "panoptic.json"),
-    }
+    entry = own_entry("test_tree", folder)
     try:
         register_own([entry])
         LabelSpace.from_metadata(MetadataCatalog.get("test_tree"))
