@@ -18,6 +18,7 @@ from eseg_d2.data.panoptic_png import (
     rgb_to_segment_id,
     segment_id_to_rgb,
 )
+from eseg_d2.data.resize import build_augmentation
 from eseg_d2.structures.label_space import LabelSpace
 from eseg_d2.utils.errors import BadSampleError
 
@@ -77,7 +78,7 @@ class PanopticMapper:
     def for_validation(cls, cfg: CfgNode, dataset_name: str) -> "PanopticMapper":
         """Return a mapper to training targets, for whole images at test size."""
         arguments = cls.from_config(cfg, dataset_name)
-        arguments["augmentations"] = detection_utils.build_augmentation(cfg, is_train=False)
+        arguments["augmentations"] = build_augmentation(cfg, is_train=False)
         return cls(**arguments)
 
     def __call__(self, dataset_dict: dict) -> dict:
@@ -151,7 +152,7 @@ class PanopticMapper:
 
 
 def _resize_and_crop(cfg: CfgNode) -> list:
-    augmentations = detection_utils.build_augmentation(cfg, is_train=True)
+    augmentations = build_augmentation(cfg, is_train=True)
     if cfg.INPUT.CROP.ENABLED:
         # crop after resizing, as Detectron2's segmentation projects do: the model gets SIZE
         augmentations.insert(1, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
@@ -241,7 +242,7 @@ class EvaluationMapper:
         Args:
             cfg: INPUT is read.
         """
-        augmentations = detection_utils.build_augmentation(cfg, is_train=False)
+        augmentations = build_augmentation(cfg, is_train=False)
         self._augmentations = T.AugmentationList(augmentations)
         self._image_format = cfg.INPUT.FORMAT
 

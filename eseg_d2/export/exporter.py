@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data.transforms import ResizeShortestEdge
-from PIL import Image
+from detectron2.data import transforms as T
 from torch import nn
 from tqdm import tqdm
 
 from eseg_d2.data.datasets.builtin import require_datasets
 from eseg_d2.data.datasets.panoptic_format import is_panoptic
 from eseg_d2.data.images import IMAGE_SUFFIXES, read_image
+from eseg_d2.data.resize import FastResize, build_augmentation
 from eseg_d2.engine import load_trained
 from eseg_d2.evaluation.ground_truth import GroundTruth
 from eseg_d2.export.formats import export_graph, load_exported, load_onnx
@@ -82,10 +82,8 @@ def export_model(
         step = graph.divisibility
         sizes += [(size[0] + step + 1, size[1] - step // 2), (2 * step, 3 * step)]
     images = [_random_image(s) for s in sizes]
-    images += [
-        _photo(file, cfg.INPUT.FORMAT, _stretch(None if dynamic else size))
-        for file in image_files or []
-    ]
+    resizing = [] if dynamic else [FastResize(T.Resize(size))]
+    images += [_photo(file, cfg.INPUT.FORMAT, resizing) for file in image_files or []]
     # a trace keeps the branches that its example takes: use an image that may contain things
     path = export_graph(graph, folder, kind, images[-1][None], dynamic=dynamic)
     info = {
@@ -126,18 +124,10 @@ def _random_image(size: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 255, (3, *size)).astype(np.float32)
 
 
-def _stretch(size: tuple[int, int] | None) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that resizes (H, W, 3) uint8 images, or does nothing without a size."""
-    if size is None:
-        return lambda image: image
-    return lambda image: np.asarray(
-        Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
-    )
-
-
-def _photo(file: str, channels: str, resize: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    image = resize(read_image(file, channels))
-    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+def _photo(file: str, channels: str, augmentations: list[T.Augmentation]) -> np.ndarray:
+    image = T.AugInput(read_image(file, channels))
+    T.AugmentationList(augmentations)(image)
+    return np.ascontiguousarray(image.image.transpose(2, 0, 1), dtype=np.float32)
 
 
 def export_int8(
@@ -191,11 +181,10 @@ def export_int8(
         image_files=image_files,
     )
     if dynamic:
-        edge = ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
-        resize: Callable[[np.ndarray], np.ndarray] = partial(_apply, edge)
+        resizing = build_augmentation(cfg, is_train=False)
     else:
-        resize = _stretch(info["input"]["shape"][2:])
-    load = partial(_photo, channels=cfg.INPUT.FORMAT, resize=resize)
+        resizing = [FastResize(T.Resize(tuple(info["input"]["shape"][2:])))]
+    load = partial(_photo, channels=cfg.INPUT.FORMAT, augmentations=resizing)
     quantizer = Quantizer(fp32_path, map(load, files), len(files))
     content = quantizer.quantize(keep)
     runs = {"fp32": load_exported(fp32_path), "int8": load_onnx(content)}
@@ -226,10 +215,6 @@ def export_int8(
     }
     write_json(folder / "model.json", info, indent=1, sort_keys=False)
     return path, info
-
-
-def _apply(augmentation: ResizeShortestEdge, image: np.ndarray) -> np.ndarray:
-    return augmentation.get_transform(image).apply_image(image)
 
 
 def _labels(run: Callable, images: list[np.ndarray]) -> list[np.ndarray]:

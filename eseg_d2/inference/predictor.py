@@ -16,6 +16,7 @@ from detectron2.structures import ImageList
 
 from eseg_d2.config import load_config, pretrained_config
 from eseg_d2.data.images import read_image
+from eseg_d2.data.resize import build_augmentation
 from eseg_d2.engine import load_trained
 from eseg_d2.inference.classes import VOID_CLASS, ClassTable
 from eseg_d2.inference.convert import to_prediction
@@ -172,9 +173,7 @@ class Predictor:
     ) -> None:
         self.cfg = cfg
         self.classes = ClassTable.of_config(cfg)
-        self.aug = T.ResizeShortestEdge(
-            [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
-        )
+        (self.aug,) = build_augmentation(cfg, is_train=False)
         self._autocast = autocast
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self._device = model.pixel_mean.device
@@ -233,15 +232,14 @@ class Predictor:
         if self.cfg.INPUT.FORMAT == "RGB":
             image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         transform = self.aug.get_transform(image)
-        if min(transform.new_h, transform.new_w) < 1:
+        resizes = isinstance(transform, T.ResizeTransform)
+        if resizes and min(transform.new_h, transform.new_w) < 1:
             raise ValueError(
                 f"an image of {width} x {height} pixels is too long and thin: scaled to "
                 f"INPUT.MAX_SIZE_TEST {self.cfg.INPUT.MAX_SIZE_TEST} nothing of its short side "
                 "is left. Cut it into pieces."
             )
-        if (transform.new_h, transform.new_w) == (height, width):
-            return image
-        return transform.apply_image(np.ascontiguousarray(image))
+        return transform.apply_image(image)
 
     def _normalise(self, image: np.ndarray) -> np.ndarray:
         """Look up (value - mean) / std, which takes a tenth of the time of computing it."""
