@@ -10,6 +10,7 @@ python tools/benchmark.py model --config-file configs/rsp_panoptic_R50.yaml \\
     --vs detectron2:COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml
 python tools/benchmark.py training --config-file configs/rsp_panoptic_R50.yaml \\
     --vs detectron2:COCO-PanopticSegmentation/panoptic_fpn_R_50_3x.yaml
+python tools/benchmark.py images --config-file configs/cityscapes/eseg_lite_s.yaml
 """
 
 import argparse
@@ -120,6 +121,21 @@ def add_model_parsers(commands):
 
 
 def add_data_parsers(commands):
+    images = commands.add_parser(
+        "images",
+        help="compare reading, resizing, normalising and labelling images with Detectron2's way",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    images.set_defaults(run=run_images)
+    images.add_argument("--config-file", required=True, metavar="FILE", help="a semantic model")
+    images.add_argument(
+        "--photo", type=image_size, default=(1024, 2048), metavar="HxW", help="as stored"
+    )
+    images.add_argument(
+        "--size", type=image_size, default=(512, 1024), metavar="HxW", help="for the network"
+    )
+    images.add_argument("--repeats", type=int, default=15, help="timed rounds")
+    images.add_argument("--threads", type=int, default=1, help="CPU threads")
     quality = commands.add_parser(
         "panoptic-quality",
         help="compare panoptic quality with cityscapesscripts' pq_compute on the same pngs",
@@ -262,6 +278,21 @@ def run_training(args):
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
+def run_images(args):
+    import torch
+
+    from eseg_d2.apps.benchmarks.image_benchmark import benchmark_images, format_images
+
+    torch.set_num_threads(args.threads)
+    try:
+        result = benchmark_images(args.config_file, args.photo, args.size, repeats=args.repeats)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"benchmark.py: {error}")
+    print(f"torch {torch.__version__}, {args.threads} CPU threads, an image of")
+    print("{}x{} for a network that sees {}x{}".format(*args.photo, *args.size))
+    print(format_images(result))
+
+
 def run_panoptic_quality(args):
     from eseg_d2.apps.benchmarks.panoptic_quality_benchmark import benchmark_panoptic_quality
 
@@ -284,7 +315,7 @@ def run_loader(args):
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"benchmark.py: {error}")
     for name, seconds in result["seconds"].items():
-        rates = (args.images / seconds[key] for key in ("median", "max", "min"))
+        rates = (result["images"] / seconds[key] for key in ("median", "max", "min"))
         print("{}: {:.1f} images/s ({:.1f} - {:.1f})".format(name, *rates))
     for name, ratio in result["ratios"].items():
         print(f"ours is {ratio:.2f}x as fast as {name}")

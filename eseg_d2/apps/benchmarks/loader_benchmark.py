@@ -34,8 +34,11 @@ def benchmark_loader(config_file: str, *, images: int, repeats: int) -> dict:
         repeats: timed rounds, after one to warm up.
 
     Returns:
-        {"seconds": {name: {"median", "min", "max"}} for all images, "ratios": {name: how many times
-        as fast our mapper is}}.
+        {"images": how many there were, "seconds": {name: {"median", "min", "max"}} for all of them,
+        "ratios": {name: how many times as fast our mapper is}}.
+
+    Raises:
+        ValueError: no image has things.
     """
     cfg = load_config(config_file, [])
     name = cfg.DATASETS.TRAIN[0]
@@ -43,6 +46,11 @@ def benchmark_loader(config_file: str, *, images: int, repeats: int) -> dict:
     # Detectron2 skips images without instances
     usable = (r for r in dataset_dicts(name) if any(s["isthing"] for s in r["segments_info"]))
     records = list(itertools.islice(usable, images))
+    if not records:
+        raise ValueError(
+            f"no image of {name} has things, which Detectron2's mapper needs; choose the config of "
+            "a panoptic data set"
+        )
     with tempfile.TemporaryDirectory() as folder:
         ours = PanopticMapper(cfg, name)
         calls = {"ours": _caller(ours, records)}
@@ -56,7 +64,7 @@ def benchmark_loader(config_file: str, *, images: int, repeats: int) -> dict:
         seconds = take_turns(calls, repeats, "cpu")
     own = seconds["ours"]["median"]
     ratios = {key: value["median"] / own for key, value in seconds.items() if key != "ours"}
-    return {"seconds": seconds, "ratios": ratios}
+    return {"images": len(records), "seconds": seconds, "ratios": ratios}
 
 
 def _caller(mapper, records: list[dict]):
