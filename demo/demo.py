@@ -152,7 +152,7 @@ def run_video(predictor, frames, paths, window, args, *, fps, total: int | None)
     """Predict and write or show the frames of one video or camera."""
     from tqdm import tqdm
 
-    from eseg_d2.inference.frame_outputs import FrameOutputs
+    from eseg_d2.inference.outputs import FrameOutputs
     from eseg_d2.inference.predict_files import predict_frames
     from eseg_d2.visualization.window import WindowClosed
 
@@ -189,7 +189,7 @@ def run_video_file(predictor, source, plan, window, args) -> list[str]:
 def run_webcam(predictor, number: int, paths, window, args) -> None:
     from itertools import islice
 
-    from eseg_d2.inference.camera import Camera
+    from eseg_d2.inference.video import Camera
 
     with Camera(number) as camera:
         frames = islice(camera.frames(), args.stop)

@@ -220,7 +220,7 @@ def run_model(args):
         format_models,
         format_profile,
     )
-    from eseg_d2.utils.tables import short_names
+    from eseg_d2.utils.markup import short_names
 
     torch.set_num_threads(args.threads)
     options = {
@@ -259,7 +259,7 @@ def run_training(args):
     import torch
 
     from eseg_d2.apps.benchmarks.training_benchmark import benchmark_training, format_training
-    from eseg_d2.utils.tables import short_names
+    from eseg_d2.utils.markup import short_names
 
     torch.set_num_threads(args.threads)
     sources = {name: source for source, name in short_names([*args.config_file, *args.vs]).items()}

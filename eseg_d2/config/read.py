@@ -1,8 +1,9 @@
-"""Reads a config from a YAML file and overrides, without a look at data sets."""
+"""Find and read configs: a YAML file and overrides, without a look at data sets."""
 
 import difflib
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
@@ -10,12 +11,34 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.config import BASE_KEY
 
 from eseg_d2.config.defaults import add_eseg_config
-from eseg_d2.config.shipped import find_config
 from eseg_d2.utils.json_yaml import load_yaml
 
-__all__ = ["all_keys", "merge_config", "read_config", "value_of"]
+__all__ = ["all_keys", "find_config", "merge_config", "read_config", "value_of"]
 
+_PACKAGE = Path(__file__).resolve().parent.parent
 _MAX_FILES = 50
+
+
+def find_config(path: str) -> str:
+    """Return where a config file lies.
+
+    Args:
+        path: of a YAML file. If there is no such file and the path begins with ``configs/``, it
+            is looked for among the configurations that come with the package, so that
+            ``configs/rsp_panoptic_R50.yaml`` works in any folder once the package is installed.
+
+    Raises:
+        FileNotFoundError: the file is in neither place.
+    """
+    if Path(path).is_file():
+        return path
+    shipped = _PACKAGE / path
+    if Path(path).parts[:1] == ("configs",) and shipped.is_file():
+        return str(shipped)
+    raise FileNotFoundError(
+        f"no config file {path!r} in {Path.cwd()}; see configs/ in the checkout, or "
+        f"{_PACKAGE / 'configs'}, for those that come with eseg_d2"
+    )
 
 
 def merge_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:

@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader
 
 from eseg_d2.data.datasets.panoptic_format import dataset_dicts, is_panoptic
 from eseg_d2.data.mapper import EvaluationMapper, LabelCheckedMapper, PanopticMapper
-from eseg_d2.data.train_loader import TrainLoader
-from eseg_d2.data.workers import explained
+from eseg_d2.data.train_loader import TrainLoader, explained
 from eseg_d2.utils.errors import RunError
 
 __all__ = ["TestLoader", "build_test_loader", "build_train_loader"]

@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog, detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, Instances
 
-from eseg_d2.data.images import read_image
+from eseg_d2.data.images import build_augmentation, read_image
 from eseg_d2.data.panoptic_png import (
     find_runs,
     look_up_segments,
@@ -18,7 +18,6 @@ from eseg_d2.data.panoptic_png import (
     rgb_to_segment_id,
     segment_id_to_rgb,
 )
-from eseg_d2.data.resize import build_augmentation
 from eseg_d2.structures.label_space import LabelSpace
 from eseg_d2.utils.errors import BadSampleError
 

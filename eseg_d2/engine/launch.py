@@ -20,13 +20,14 @@ from torch import multiprocessing as torch_multiprocessing
 
 from eseg_d2.data.datasets.panoptic_format import register_own
 from eseg_d2.engine.rendezvous import (
+    GRACE,
     ProcessRank,
+    Watchdog,
     rank_from_environment,
     rendezvous,
     run_fingerprint,
 )
 from eseg_d2.engine.signals import Stopped, requested, stop_signals
-from eseg_d2.engine.watchdog import GRACE, Watchdog
 from eseg_d2.utils.errors import RunError
 
 __all__ = ["launch"]

@@ -34,10 +34,16 @@ from eseg_d2.engine.checkpoint import TRAINING_MODEL, SafeCheckpointer, what_is_
 from eseg_d2.engine.hooks import CheckpointHook, EMAHook, build_hooks
 from eseg_d2.engine.output_dir import RECORDS, lock_output_dir, set_aside, write_results
 from eseg_d2.engine.provenance import changed_keys, plain_config, record_start
+from eseg_d2.engine.rendezvous import is_connection_error
 from eseg_d2.engine.signals import StoppableEvaluator, Stopped, finish_iterations
-from eseg_d2.engine.solver import ConfiguredRates, build_clipping, build_optimizer
-from eseg_d2.engine.train_step import NotFiniteError, NotFiniteGuard, TrainStep
-from eseg_d2.engine.watchdog import is_connection_error
+from eseg_d2.engine.train_step import (
+    ConfiguredRates,
+    NotFiniteError,
+    NotFiniteGuard,
+    TrainStep,
+    build_clipping,
+    build_optimizer,
+)
 from eseg_d2.engine.writers import build_writers
 from eseg_d2.evaluation.build import build_evaluator
 from eseg_d2.modeling.gpu import checkpoint_gradients, set_precision

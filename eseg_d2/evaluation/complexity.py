@@ -16,7 +16,7 @@ from torch.utils.flop_counter import flop_registry
 
 from eseg_d2.config import load_config
 from eseg_d2.layers.relation import PixelToRegionRelation
-from eseg_d2.utils.tables import markdown_table
+from eseg_d2.utils.markup import markdown_table
 
 __all__ = ["analyze_config", "count_multiply_adds", "format_table"]
 

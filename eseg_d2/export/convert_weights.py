@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from eseg_d2.config import load_config
 from eseg_d2.data.datasets.panoptic_format import is_panoptic
 from eseg_d2.engine.weights import fetch_weights, in_detectron2_form
-from eseg_d2.modeling.backbone.timm_weights import in_zoo_form
+from eseg_d2.modeling.backbone.efficientnet import in_zoo_form
 from eseg_d2.structures.label_space import LabelSpace
 from eseg_d2.utils.files import write_atomically
 from eseg_d2.utils.json_yaml import read_json_or_none

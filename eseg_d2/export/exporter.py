@@ -15,15 +15,12 @@ from tqdm import tqdm
 
 from eseg_d2.data.datasets.builtin import require_datasets
 from eseg_d2.data.datasets.panoptic_format import is_panoptic
-from eseg_d2.data.images import IMAGE_SUFFIXES, read_image
-from eseg_d2.data.resize import FastResize, build_augmentation
+from eseg_d2.data.images import IMAGE_SUFFIXES, FastResize, build_augmentation, read_image
 from eseg_d2.engine import load_trained
 from eseg_d2.evaluation.ground_truth import GroundTruth
 from eseg_d2.export.formats import export_graph, load_exported, load_onnx
-from eseg_d2.export.image_graph import ImageGraph
+from eseg_d2.export.graphs import ImageGraph, PanopticGraph, SemanticGraph, merge_settings
 from eseg_d2.export.int8 import Quantizer
-from eseg_d2.export.panoptic_graph import PanopticGraph, merge_settings
-from eseg_d2.export.semantic import SemanticGraph
 from eseg_d2.export.verify import (
     compare_labels,
     compare_outputs,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from eseg_d2.export.image_graph import ImageGraph
+from eseg_d2.export.graphs import ImageGraph
 
 __all__ = ["FORMATS", "export_graph", "load_exported", "load_onnx", "onnx_session"]
 

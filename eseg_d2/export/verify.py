@@ -71,7 +71,7 @@ def compare_panoptic(
         model: a PanopticRCNN in evaluation mode, on the CPU.
         exported: function from :func:`~eseg_d2.export.formats.load_exported`.
         output_names: names of its outputs.
-        settings: settings from :func:`~eseg_d2.export.panoptic_graph.merge_settings`.
+        settings: settings from :func:`~eseg_d2.export.graphs.merge_settings`.
         images: each (3, H, W) float32, 0 .. 255.
 
     Returns:

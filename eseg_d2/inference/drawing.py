@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from eseg_d2.inference.classes import ClassTable
-from eseg_d2.inference.prediction import Prediction
+from eseg_d2.inference.prediction import ClassTable, Prediction
 from eseg_d2.visualization.overlay import Color
 from eseg_d2.visualization.panels import (
     draw_instances,

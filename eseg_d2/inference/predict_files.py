@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from eseg_d2.data.images import MAX_PIXELS, read_image
-from eseg_d2.inference.frame_outputs import FrameOutputs
+from eseg_d2.inference.outputs import FrameOutputs
 from eseg_d2.inference.prediction import Prediction
 from eseg_d2.inference.predictor import Predictor
 

@@ -15,15 +15,12 @@ from detectron2.modeling import GeneralizedRCNN, RetinaNet, SemanticSegmentor
 from detectron2.structures import ImageList
 
 from eseg_d2.config import load_config, pretrained_config
-from eseg_d2.data.images import read_image
-from eseg_d2.data.resize import build_augmentation
+from eseg_d2.data.images import build_augmentation, read_image
 from eseg_d2.engine import load_trained
-from eseg_d2.inference.classes import VOID_CLASS, ClassTable
 from eseg_d2.inference.convert import to_prediction
-from eseg_d2.inference.fused_conv import fuse_conv_activation
-from eseg_d2.inference.prediction import Prediction
+from eseg_d2.inference.prediction import VOID_CLASS, ClassTable, Prediction
 from eseg_d2.layers.label_map import label_map
-from eseg_d2.modeling.fuse import fuse_conv_norm
+from eseg_d2.modeling.folding import fuse_conv_activation, fuse_conv_norm
 from eseg_d2.modeling.meta_arch.panoptic_rcnn import (
     PanopticRCNN,
     detect,

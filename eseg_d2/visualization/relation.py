@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eseg_d2.modeling.sem_seg.rsp_head import RSPHead
+from eseg_d2.modeling.sem_seg.rsp import RSPHead
 
 __all__ = [
     "context_maps",

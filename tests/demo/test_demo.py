@@ -178,7 +178,7 @@ def test_wrong_usage_is_reported(main, semantic_model, options, message, capsys)
 def test_missing_camera_is_reported_without_opencvs_output(capfd):
     import cv2
 
-    from eseg_d2.inference.camera import Camera
+    from eseg_d2.inference.video import Camera
 
     level = cv2.utils.logging.getLogLevel()
     with pytest.raises(ValueError, match="camera 87 cannot be opened"):

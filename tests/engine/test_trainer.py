@@ -311,7 +311,7 @@ def test_new_run_takes_loaded_weights(root, scenes, tmp_path):
 def test_backbone_weights_are_loaded_if_the_normalisation_matches(root, scenes, tmp_path):
     import timm
 
-    from eseg_d2.modeling.backbone.timm_weights import in_zoo_form
+    from eseg_d2.modeling.backbone.efficientnet import in_zoo_form
 
     source = timm.create_model("efficientnet_b0")
     weights = tmp_path / "b0.pth"

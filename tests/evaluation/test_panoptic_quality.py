@@ -16,8 +16,12 @@ from PIL import Image
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.data.datasets.panoptic_format import metadata_from_categories, register_panoptic
 from eseg_d2.evaluation.ground_truth import GroundTruth
-from eseg_d2.evaluation.panoptic_quality import PanopticQualityEvaluator
-from eseg_d2.evaluation.panoptic_statistics import PanopticStatistics, count_pairs, summarize
+from eseg_d2.evaluation.panoptic_quality import (
+    PanopticQualityEvaluator,
+    PanopticStatistics,
+    count_pairs,
+    summarize,
+)
 from eseg_d2.structures.label_space import LabelSpace
 
 CATEGORIES = [

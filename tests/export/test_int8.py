@@ -152,7 +152,7 @@ def test_relation_stays_in_fp32(root, tmp_path):
     from detectron2.modeling import build_model
 
     from eseg_d2.export.formats import export_graph
-    from eseg_d2.export.semantic import SemanticGraph
+    from eseg_d2.export.graphs import SemanticGraph
 
     path = str(root / "configs/scenes/rsp_semantic_R50.yaml")
     model = build_model(load_config(path, ["MODEL.DEVICE", "cpu"])).eval()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eseg_d2.inference.classes import ClassTable
 from eseg_d2.inference.outputs import RESULTS, plan_outputs, write_label_map
+from eseg_d2.inference.prediction import ClassTable
 from eseg_d2.inference.sources import find_sources
 
 

@@ -165,7 +165,7 @@ def test_roi_classes_are_mapped_to_contiguous_ids(root, instance_model, scene):
     index = overrides.index("MODEL.ROI_HEADS.NUM_CLASSES")
     cfg = load_config(path, [*overrides[:index], *overrides[index + 2 :], *data])
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 8
-    from eseg_d2.inference.classes import ClassTable
+    from eseg_d2.inference.prediction import ClassTable
 
     classes = ClassTable.of_config(cfg)
     assert [classes.names[c] for c in classes.from_roi][:3] == ["person", "rider", "car"]
@@ -174,7 +174,7 @@ def test_roi_classes_are_mapped_to_contiguous_ids(root, instance_model, scene):
 
 def test_semantic_class_of_all_things_is_mapped_to_void(root):
     cfg = load_config(str(root / "configs/scenes/rsp_panoptic_R18_coco.yaml"), [])
-    from eseg_d2.inference.classes import VOID_CLASS, ClassTable
+    from eseg_d2.inference.prediction import VOID_CLASS, ClassTable
 
     classes = ClassTable.of_config(cfg)
     assert classes.from_semantic[0] == VOID_CLASS

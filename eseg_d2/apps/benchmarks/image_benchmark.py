@@ -16,12 +16,11 @@ from torch.nn.functional import interpolate
 
 from eseg_d2.apps.benchmarks.measure import take_turns
 from eseg_d2.apps.benchmarks.model_benchmark import build_predictor
-from eseg_d2.data.images import read_image
-from eseg_d2.data.resize import resize_bilinear
+from eseg_d2.data.images import read_image, resize_image
 from eseg_d2.inference import Predictor
 from eseg_d2.layers.label_map import label_map
 from eseg_d2.modeling.sem_seg.head import logits_stride
-from eseg_d2.utils.tables import markdown_table
+from eseg_d2.utils.markup import markdown_table
 
 __all__ = ["benchmark_images", "format_images", "image_steps"]
 
@@ -96,7 +95,7 @@ def _around(predictor: Predictor, photo: Size, size: Size) -> Calls:
 
     labelled = partial(label_map, logits, stride=stride, image_size=size, output_size=photo)
     return {
-        "resizing": (partial(resize_bilinear, image, size), partial(transform.apply_image, image)),
+        "resizing": (partial(resize_image, image, size), partial(transform.apply_image, image)),
         "normalising": (partial(predictor.preprocess, [seen]), normalise),
         "labelling": (labelled, label),
     }

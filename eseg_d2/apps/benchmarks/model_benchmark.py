@@ -16,7 +16,7 @@ from eseg_d2.engine import load_config
 from eseg_d2.export.formats import onnx_session
 from eseg_d2.inference import Predictor
 from eseg_d2.modeling.meta_arch.panoptic_rcnn import run_trunk
-from eseg_d2.utils.tables import markdown_table
+from eseg_d2.utils.markup import markdown_table
 
 __all__ = [
     "STEPS",

@@ -10,7 +10,7 @@ import numpy as np
 
 from eseg_d2.apps.benchmarks.measure import take_turns
 from eseg_d2.data.panoptic_png import count_segments, read_panoptic_png, rgb_to_segment_id
-from eseg_d2.evaluation.panoptic_statistics import PanopticStatistics, count_pairs, summarize
+from eseg_d2.evaluation.panoptic_quality import PanopticStatistics, count_pairs, summarize
 from eseg_d2.structures.label_space import LabelSpace
 from eseg_d2.utils.files import write_image
 

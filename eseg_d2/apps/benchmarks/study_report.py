@@ -11,7 +11,7 @@ from eseg_d2.data.datasets.panoptic_format import dataset_dicts
 from eseg_d2.engine import load_config
 from eseg_d2.evaluation.complexity import analyze_config
 from eseg_d2.utils.json_yaml import write_json
-from eseg_d2.utils.tables import markdown_table
+from eseg_d2.utils.markup import markdown_table
 
 __all__ = ["paired_difference", "report"]
 

@@ -10,7 +10,7 @@ from detectron2.utils.events import EventStorage
 
 from eseg_d2.apps.benchmarks.measure import peak_memory, take_turns
 from eseg_d2.apps.benchmarks.model_benchmark import panoptic_config
-from eseg_d2.utils.tables import markdown_table
+from eseg_d2.utils.markup import markdown_table
 
 __all__ = ["benchmark_training", "format_training"]
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eseg_d2.inference.classes import ClassTable
 from eseg_d2.inference.outputs import plan_outputs, save_prediction
-from eseg_d2.inference.prediction import Prediction
+from eseg_d2.inference.prediction import ClassTable, Prediction
 from eseg_d2.inference.sources import Source
 from eseg_d2.visualization import relation
 from eseg_d2.visualization.panels import resize

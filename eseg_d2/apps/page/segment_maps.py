@@ -7,8 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from eseg_d2.inference.classes import ClassTable
-from eseg_d2.inference.prediction import Prediction
+from eseg_d2.inference.prediction import ClassTable, Prediction
 
 __all__ = ["make_views"]
 

@@ -23,10 +23,10 @@ from eseg_d2.apps.page.results import (
 )
 from eseg_d2.apps.page.segment_maps import make_views
 from eseg_d2.data.images import read_image
+from eseg_d2.inference.convert import raise_threshold
 from eseg_d2.inference.prediction import Prediction
 from eseg_d2.inference.predictor import Predictor
 from eseg_d2.inference.sources import find_sources
-from eseg_d2.inference.threshold import raise_threshold
 from eseg_d2.structures.mask_crops import MaskCrops
 from eseg_d2.visualization import relation
 from eseg_d2.visualization.panels import data_uri

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Sequence
 
 from eseg_d2.apps.report.samples import SampleSet
-from eseg_d2.utils.html import page_environment
+from eseg_d2.utils.markup import page_environment
 
 __all__ = ["MAX_BYTES", "dataset_page", "render"]
 

@@ -18,7 +18,7 @@ from eseg_d2.data.datasets.panoptic_format import is_panoptic
 from eseg_d2.data.panoptic_png import read_panoptic_png, segment_id_to_rgb, segment_index
 from eseg_d2.engine import load_trained
 from eseg_d2.evaluation.ground_truth import GroundTruth, as_numpy
-from eseg_d2.evaluation.panoptic_statistics import PanopticStatistics, count_pairs, summarize
+from eseg_d2.evaluation.panoptic_quality import PanopticStatistics, count_pairs, summarize
 from eseg_d2.evaluation.semantic import iou_results
 from eseg_d2.utils.files import write_image
 from eseg_d2.utils.json_yaml import write_json

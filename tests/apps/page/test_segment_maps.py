@@ -9,7 +9,7 @@ import torch
 
 from eseg_d2.apps.page.segment_maps import make_views
 from eseg_d2.inference import InstanceResults, Prediction
-from eseg_d2.inference.classes import ClassTable
+from eseg_d2.inference.prediction import ClassTable
 from eseg_d2.structures.mask_crops import MaskCrops
 
 CLASSES = ClassTable(("road", "car"), ((128, 64, 128), (0, 0, 142)))

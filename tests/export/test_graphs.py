@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from eseg_d2.engine import load_config, load_trained
 from eseg_d2.export.formats import export_graph, load_exported
+from eseg_d2.export.graphs import PanopticGraph, merge_settings
 from eseg_d2.export.merge import merge_panoptic, paste_mask
-from eseg_d2.export.panoptic_graph import PanopticGraph, merge_settings
 from eseg_d2.export.verify import compare_panoptic
 from eseg_d2.modeling.meta_arch.merge import merge_panoptic as merge_on_tensors
 from eseg_d2.structures.label_space import LabelSpace

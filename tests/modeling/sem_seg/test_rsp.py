@@ -10,8 +10,7 @@ from detectron2.layers import ShapeSpec
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from eseg_d2.modeling.sem_seg import rsp
-from eseg_d2.modeling.sem_seg.rsp import RSE
-from eseg_d2.modeling.sem_seg.rsp_head import RSPHead
+from eseg_d2.modeling.sem_seg.rsp import RSE, RSPHead
 
 
 def features(levels, channels, height, width, batch=2, seed=0):

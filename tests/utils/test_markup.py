@@ -1,6 +1,6 @@
 """Markdown tables, and short names for their rows."""
 
-from eseg_d2.utils.tables import markdown_table, short_names
+from eseg_d2.utils.markup import markdown_table, short_names
 
 
 def test_markdown_table_has_a_line_per_row():

@@ -1,9 +1,11 @@
-"""Tables in Markdown, and short names for what stands in them."""
+"""Tables in Markdown, names for what stands in them, and pages by Jinja2."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["markdown_table", "short_names"]
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+__all__ = ["markdown_table", "page_environment", "short_names"]
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -28,3 +30,18 @@ def short_names(sources: Sequence[str | Path]) -> dict[str, str]:
         name: stem if stems.count(stem) == 1 else name
         for name, stem in zip(names, stems, strict=True)
     }
+
+
+def page_environment(package: str) -> Environment:
+    """Return an environment of a package's templates that escapes everything that is filled in.
+
+    Args:
+        package: name of a package with a folder ``templates``.
+    """
+    return Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -7,9 +7,8 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from eseg_d2.inference.classes import VOID_CLASS, ClassTable
-from eseg_d2.inference.convert import to_prediction
-from eseg_d2.inference.threshold import raise_threshold
+from eseg_d2.inference.convert import raise_threshold, to_prediction
+from eseg_d2.inference.prediction import VOID_CLASS, ClassTable
 from eseg_d2.modeling.meta_arch.merge import merge_panoptic
 from eseg_d2.structures.label_space import SEMANTIC_CLASSES, LabelSpace
 
