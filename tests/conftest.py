@@ -1,6 +1,7 @@
 """Settings for all tests, and the small street scenes that they share."""
 
 import fcntl
+import logging
 import os
 import shutil
 import sys
@@ -54,6 +55,13 @@ def scenes() -> Path:
                     folder, format=kind, num_train=12, num_val=4, size=(64, 128), seed=3, workers=2
                 )
     return DATASETS
+
+
+@pytest.fixture
+def package_log(caplog, monkeypatch):
+    """Return ``caplog``, which also gets what the package logs to files and console of its own."""
+    monkeypatch.setattr(logging.getLogger("eseg_d2"), "propagate", True)
+    return caplog
 
 
 def pytest_sessionfinish():

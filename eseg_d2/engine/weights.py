@@ -88,7 +88,7 @@ def _tensors_in(weights, path: str, but: str | None = None) -> dict:
         is_array = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
         if not (isinstance(name, str) and (is_array or isinstance(value, torch.Tensor))):
             raise UnreadableWeightsError(
-                f"{path} holds no weights: {name!r} is a {type(value).__name__}, not a tensor"
+                f"{path} holds no weights: {name!r} is of type {type(value).__name__}, not a tensor"
             )
     return {k: v for k, v in weights.items() if not (but and k.endswith(but))}
 

@@ -16,10 +16,9 @@ SEMANTIC, ROI = "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "MODEL.ROI_HEADS.NUM_CLASSES"
 
 
 @pytest.fixture(autouse=True)
-def in_checkout(root, monkeypatch, caplog):
+def in_checkout(root, monkeypatch, package_log):
     monkeypatch.chdir(root)
-    caplog.set_level(logging.INFO, "eseg_d2")
-    logging.getLogger("eseg_d2").propagate = True
+    package_log.set_level(logging.INFO, "eseg_d2")
 
 
 def resolved(config, *overrides, **options):

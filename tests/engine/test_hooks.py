@@ -29,16 +29,15 @@ def lines(output):
     return [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
 
 
-def test_metrics_are_logged_to_console_and_files(root, scenes, tmp_path, caplog):
-    logging.getLogger("eseg_d2").propagate = True
-    caplog.set_level(logging.INFO)
+def test_metrics_are_logged_to_console_and_files(root, scenes, tmp_path, package_log):
+    package_log.set_level(logging.INFO)
     make_trainer(root, tmp_path, "SOLVER.MAX_ITER", 6, "LOGGING.PERIOD", 3).train()
     first, second = lines(tmp_path)[:2]
     assert (first["iteration"], second["iteration"]) == (2, 5)
     assert second["images_per_second"] == pytest.approx(2 / second["time"], rel=0.5)
     assert 0 <= second["data_share"] <= 1 and second["max_mem"] > 10 and second["grad_norm"] > 0
     assert list(tmp_path.glob("events.out.tfevents.*"))
-    console = [r.getMessage() for r in caplog.records if r.getMessage().startswith("iter ")]
+    console = [r.getMessage() for r in package_log.records if r.getMessage().startswith("iter ")]
     assert [line.split()[1] for line in console] == ["3/6", "6/6"]
     for word in "eta", "total_loss", "loss_sem_seg", "lr", "s/iter", "images/s", "MiB":
         assert word in console[1], word
@@ -158,13 +157,14 @@ def test_steps_that_are_not_finite_are_skipped_up_to_the_limit(root, scenes, tmp
         trainer.train()
 
 
-def test_finished_run_trains_no_more_but_completes_its_evaluation(root, scenes, tmp_path, caplog):
-    logging.getLogger("eseg_d2").propagate = True
+def test_finished_run_trains_no_more_but_completes_its_evaluation(
+    root, scenes, tmp_path, package_log
+):
     make_trainer(root, tmp_path, "SOLVER.MAX_ITER", 3, *VAL).train()
     history = (tmp_path / "evaluations.json").read_text()
     final = (tmp_path / "model_final.pth").read_bytes()
     make_trainer(root, tmp_path, "SOLVER.MAX_ITER", 3, *VAL, resume=True).train()
-    assert "Nothing to train: the checkpoint has done 3 iterations" in caplog.text
+    assert "Nothing to train: the checkpoint has done 3 iterations" in package_log.text
     assert (tmp_path / "evaluations.json").read_text() == history
     assert (tmp_path / "model_final.pth").read_bytes() == final
     (tmp_path / "evaluations.json").unlink()  # as if killed during the evaluation

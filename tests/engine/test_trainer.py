@@ -2,7 +2,6 @@
 
 import copy
 import json
-import logging
 import re
 import shutil
 from types import SimpleNamespace
@@ -184,14 +183,13 @@ def test_average_continues_after_resuming(root, scenes, tmp_path):
     torch.testing.assert_close(weight_of(resumed.ema.model), expected)
 
 
-def test_average_can_start_in_a_resumed_run(root, scenes, tmp_path, caplog):
-    logging.getLogger("eseg_d2").propagate = True
+def test_average_can_start_in_a_resumed_run(root, scenes, tmp_path, package_log):
     plain = ema_trainer(root, tmp_path, "MODEL_EMA.ENABLED", "False")
     plain.resume_or_load(resume=False)
     plain.train()
     resumed = ema_trainer(root, tmp_path)
     resumed.resume_or_load(resume=True)
-    assert "MODEL_EMA.ENABLED False, but it is True now" in caplog.text
+    assert "MODEL_EMA.ENABLED False, but it is True now" in package_log.text
     before = weight_of(plain.model)
     for model in resumed.model, resumed.ema.model:
         assert torch.equal(weight_of(model), before)
@@ -202,15 +200,14 @@ def test_average_can_start_in_a_resumed_run(root, scenes, tmp_path, caplog):
 
 
 def test_resuming_without_the_average_continues_with_the_trained_weights(
-    root, scenes, tmp_path, caplog
+    root, scenes, tmp_path, package_log
 ):
-    logging.getLogger("eseg_d2").propagate = True
     averaged = ema_trainer(root, tmp_path)
     averaged.resume_or_load(resume=False)
     averaged.train()
     resumed = ema_trainer(root, tmp_path, "MODEL_EMA.ENABLED", "False")
     resumed.resume_or_load(resume=True)
-    assert "MODEL_EMA.ENABLED True, but it is False now" in caplog.text
+    assert "MODEL_EMA.ENABLED True, but it is False now" in package_log.text
     assert torch.equal(weight_of(resumed.model), weight_of(averaged.model))
     assert not torch.equal(weight_of(resumed.model), weight_of(averaged.ema.model))
 

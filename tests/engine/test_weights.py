@@ -236,13 +236,13 @@ def test_pycls_weights_are_loaded(tmp_path):
         ([torch.ones(2)], "holds a list; expected a dict"),
         (torch.ones(2), "holds a Tensor; expected a dict"),
         ({}, "holds no weights"),
-        ({"weight": "text"}, "'weight' is a str, not a tensor"),
-        ({"model": {"weight": [1.0, 2.0]}}, "'weight' is a list, not a tensor"),
+        ({"weight": "text"}, "'weight' is of type str, not a tensor"),
+        ({"model": {"weight": [1.0, 2.0]}}, "'weight' is of type list, not a tensor"),
         ({"model": 3}, "holds no weights: int"),
         ({"model": None}, "holds no weights"),
         ({"model": {3: torch.ones(2)}}, "3 is a Tensor|holds no weights"),
-        ({"epoch": 3, "state_dict": {"weight": torch.ones(2)}}, "'epoch' is a int"),
-        ({"model": {"weight": np.float32(3)}}, "'weight' is a float32"),
+        ({"epoch": 3, "state_dict": {"weight": torch.ones(2)}}, "'epoch' is of type int"),
+        ({"model": {"weight": np.float32(3)}}, "'weight' is of type float32"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".pyth"])

@@ -1,6 +1,5 @@
 """A killed data worker ends the run with one sentence, whatever the run was doing."""
 
-import logging
 import multiprocessing
 import os
 import signal
@@ -82,9 +81,8 @@ def kill_while_loading(trainer, monkeypatch):
     [kill_in_forward, kill_in_backward, kill_while_a_checkpoint_is_written, kill_while_loading],
 )
 def test_killed_worker_ends_the_run_with_one_sentence(
-    root, scenes, tmp_path, caplog, monkeypatch, kill
+    root, scenes, tmp_path, package_log, monkeypatch, kill
 ):
-    logging.getLogger("eseg_d2").propagate = True
     trainer = make_trainer(root, tmp_path)
     trainer.resume_or_load(resume=False)
     kill(trainer, monkeypatch)
@@ -93,7 +91,7 @@ def test_killed_worker_ends_the_run_with_one_sentence(
     message = str(error.value)
     assert "was killed by SIGKILL" in message and "--resume" in message
     assert "DATALOADER.NUM_WORKERS (now 2" in message and "shm" in message
-    assert "disk" not in message and "Exception during training" not in caplog.text
+    assert "disk" not in message and "Exception during training" not in package_log.text
     # the current update is completed and saved
     expected = trainer.iter - 1
     assert expected >= AT or kill is kill_while_loading

@@ -39,7 +39,7 @@ def read_content(source: Source) -> tuple[dict | None, list[Finding]]:
     except (ValueError, OSError) as e:
         return None, [Finding("json-invalid", source.name, path, None, str(e))]
     if not isinstance(content, dict):
-        wrong = [f"it is a {type(content).__name__}, expected an object"]
+        wrong = [f"it is of type {type(content).__name__}, expected an object"]
     else:
         wrong = [
             f"{key!r} is {_kind(content, key)}, expected a list"

@@ -119,7 +119,7 @@ def wrong_in(entry: Any, keys: dict[str, Rule]) -> str:
         keys: its rules, such as :data:`IMAGE_KEYS`.
     """
     if not isinstance(entry, dict):
-        return f"is a {type(entry).__name__}, expected an object"
+        return f"is of type {type(entry).__name__}, expected an object"
     for key, (is_right, expected, is_required) in keys.items():
         if key not in entry:
             if is_required:

@@ -32,7 +32,8 @@ def test_run_is_packed_into_weights_and_a_card(root, scenes, tmp_path):
     assert card["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
     assert card["data"] == {"scenes_cityscapes_panoptic_train": 12}
     assert card["recipe"]["iterations"] == 2 and ".../run" in card["recipe"]["command"]
-    assert 0 <= card["metrics"]["sem_seg"]["mIoU"] <= 100
+    trained = json.loads((run / "results.json").read_text())["sem_seg"]["mIoU"]
+    assert card["metrics"]["sem_seg"]["mIoU"] == pytest.approx(trained, abs=0.5)
     weights = safetensors.torch.load_file(target)
     kinds = {(tensor.ndim > 1, tensor.dtype) for tensor in weights.values()}
     assert kinds >= {(True, torch.float16), (False, torch.float32)}

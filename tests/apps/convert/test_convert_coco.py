@@ -296,7 +296,11 @@ def change(content, key, **values):
         (lambda c: c.pop("images"), ValueError, "needs the lists images"),
         (lambda c: c["images"].clear(), ValueError, "lists no images"),
         (lambda c: c["images"][0].pop("width"), ValueError, r"images\[0\] lacks width"),
-        (lambda c: c["annotations"].append(5), ValueError, r"annotations\[1\] is a int, expected"),
+        (
+            lambda c: c["annotations"].append(5),
+            ValueError,
+            r"annotations\[1\] is of type int",
+        ),
         (lambda c: change(c, "annotations", category_id=92), ValueError, "annotation 100(.|\n)*92"),
         (lambda c: change(c, "annotations", category_id=[1]), ValueError, r"category_id \[1\]"),
         (lambda c: change(c, "annotations", segmentation=None), ValueError, "segmentation None"),

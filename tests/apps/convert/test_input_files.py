@@ -154,7 +154,7 @@ def test_categories_are_read_from_yaml_and_json(tmp_path):
         ("[]", "expected a list"),
         ("a: 1", "expected a list"),
         ("", "is empty"),
-        ("[1]", "is a int, expected an object"),
+        ("[1]", "is of type int, expected an object"),
         ("[{id: 1, name: a}]", "lacks isthing"),
         ("[{id: -1, name: a, isthing: 0}]", "a negative id"),
         ("[{id: '1', name: a, isthing: 0}]", "has id '1', expected an integer"),

@@ -226,15 +226,14 @@ def test_weights_are_not_loaded_with_another_normalisation():
 
 
 @pytest.mark.parametrize("squeeze_excite", [True, False])
-def test_unused_weights_are_reported(caplog, squeeze_excite):
+def test_unused_weights_are_reported(package_log, squeeze_excite):
     weights = "timm://efficientnet_b0.ra_in1k"
     backbone = EfficientNet("efficientnet_b0", out_features=["res5"], squeeze_excite=squeeze_excite)
-    logging.getLogger("eseg_d2").propagate = True
-    with caplog.at_level(logging.INFO):
+    with package_log.at_level(logging.INFO):
         summary = summary_of(backbone, weights)
     summary.require_similar_model()
     assert_loaded(backbone, read_weights_file(fetch_weights(weights))["model"])
-    (record,) = [r for r in caplog.records if "Weights of" in r.getMessage()]
+    (record,) = [r for r in package_log.records if "Weights of" in r.getMessage()]
     assert record.levelname == ("INFO" if squeeze_excite else "WARNING")
     tops = {name.split(".")[0] for name in summary.unexpected}
     assert tops == {"bn2", "classifier", "conv_head"} | (set() if squeeze_excite else {"blocks"})
@@ -243,14 +242,13 @@ def test_unused_weights_are_reported(caplog, squeeze_excite):
 
 
 @pytest.mark.parametrize("size", "sml")
-def test_lite_models_use_all_weights_and_equal_timm(root, caplog, size):
+def test_lite_models_use_all_weights_and_equal_timm(root, package_log, size):
     """No weight of the blocks is left out, and no warning is logged."""
     cfg = load_config(str(root / f"configs/cityscapes/eseg_lite_{size}.yaml"), [])
     backbone = build_backbone(cfg).bottom_up.eval()
-    logging.getLogger("eseg_d2").propagate = True
-    with caplog.at_level(logging.WARNING):
+    with package_log.at_level(logging.WARNING):
         summary_of(backbone, cfg.MODEL.WEIGHTS).require_similar_model()
-    assert not [r for r in caplog.records if r.name.startswith("eseg_d2.engine")]
+    assert not [r for r in package_log.records if r.name.startswith("eseg_d2.engine")]
     source = timm.create_model(cfg.MODEL.EFFICIENTNET.NAME).eval()
     source.load_state_dict(read_weights_file(fetch_weights(cfg.MODEL.WEIGHTS))["model"])
     x = 4 * torch.randn(1, 3, 64, 96)  # large enough to exceed the bound of ReLU6
