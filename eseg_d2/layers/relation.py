@@ -20,6 +20,7 @@ import functools
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 __all__ = ["PixelToRegionRelation"]
 
@@ -61,12 +62,13 @@ class PixelToRegionRelation(nn.Module):
         Returns:
             The context, ``(B, Cv, H, W)``.
         """
-        operands = self._operands(query, key, value)
+        q, k, v, *position = self._operands(query, key, value)
         as_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
         if query.device.type == "cpu" and not as_graph:
-            context = self._relate_in_strips(*operands)
+            context = _InStrips.apply(self, torch.is_grad_enabled(), q, k, v, *position)
         else:
-            context = self._relate(*operands)
+            context = self._mix(self._weigh(q, k, *position), v)
+        context = _ungroup(context.flatten(1, 2), query).to(query.dtype)
         last = query.is_contiguous(memory_format=torch.channels_last) and not query.is_contiguous()
         layout = torch.channels_last if last else torch.contiguous_format
         return context.contiguous(memory_format=layout)
@@ -77,32 +79,20 @@ class PixelToRegionRelation(nn.Module):
         Returns:
             ``(B, num_heads, k * k, H, W)``, cells row by row, summing to 1 over dimension 2.
         """
-        query, key, _, border, *position = self._operands(query, key, key)
-        weights = torch.stack(self._weigh(query, key, border, *position), 2)
+        q, k, _, *position = self._operands(query, key, key)
+        weights = torch.stack(self._weigh(q, k, *position), 2)
         return _ungroup(weights.flatten(1, 2), query).unflatten(1, (self.num_heads, -1))
 
     # The four pixels over a cell share its region. They are put side by side (``_group``), and the
     # k * k neighbours are shifts of the small map: nothing is upsampled and nothing unfolded.
 
-    def _relate(
-        self, query: Tensor, key: Tensor, value: Tensor, border: Tensor, *position: Tensor
-    ) -> Tensor:
-        weights = [weight.unsqueeze(2) for weight in self._weigh(query, key, border, *position)]
-        cells = self._shifts(value.unflatten(1, (self.num_heads, -1)).unsqueeze(3), query)
-        context = weights[0] * cells[0]
-        for weight, cell in zip(weights[1:], cells[1:], strict=True):
-            context.addcmul_(weight, cell)
-        return _ungroup(context.flatten(1, 2), query).to(query.dtype)
-
     def _weigh(
         self, query: Tensor, key: Tensor, border: Tensor, embedding: Tensor, bias: Tensor
     ) -> list[Tensor]:
         """Weights of each of the k * k cells of all pixels' regions: ``(B, heads, 4, h, w)``."""
-        cells = self._shifts(key.unflatten(1, (self.num_heads, -1)).unsqueeze(3), query)
-        borders = self._shifts(border, query)
-        query = _group(query.to(key.dtype)).unflatten(1, (self.num_heads, -1))
         logits = []
-        for n, (cell, outside) in enumerate(zip(cells, borders, strict=True)):
+        cells = zip(self._shifts(key), self._shifts(border), strict=True)
+        for n, (cell, outside) in enumerate(cells):
             dot = (query * (cell + embedding[:, :, n, None, None, None])).sum(2)
             logits.append(torch.add(bias[:, :, n, None, None] + outside, dot, alpha=self.scale))
         # The softmax over a list: of a stack, torch.compile computes it anew for every channel
@@ -111,36 +101,103 @@ class PixelToRegionRelation(nn.Module):
         total = functools.reduce(torch.add, weights)
         return [x / total for x in weights]
 
+    def _mix(self, weights: list[Tensor], value: Tensor) -> Tensor:
+        """The weighted sum of the regions' values: ``(B, heads, d, 4, h, w)``."""
+        cells = self._shifts(value)
+        context = weights[0].unsqueeze(2) * cells[0]
+        for weight, cell in zip(weights[1:], cells[1:], strict=True):
+            context.addcmul_(weight.unsqueeze(2), cell)
+        return context
+
     def _operands(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        """Query, padded key and value, the border (0 inside the map, -inf outside), e and b."""
+        """Query, padded key and value, the border (0 inside the map, -inf outside), e and b.
+
+        The query is ``(B, heads, d, 4, h, w)``; key and value have 1 in place of 4.
+        """
         if not torch.jit.is_tracing():  # there sizes are tensors, and a check of them a constant
             _check_shapes(query, key, value, self.channels, self.num_heads)
         k, padding = self.region_size, 4 * (self.region_size // 2,)
         dtype = torch.promote_types(query.dtype, torch.float32)
         border = F.pad(key.new_zeros(key.shape[-2:], dtype=dtype), padding, value=float("-inf"))
+        query = _group(query.to(dtype)).unflatten(1, (self.num_heads, -1))
         key, value = (F.pad(x.to(dtype), padding).contiguous() for x in (key, value))
+        # not unflatten, behind which the sizes are constants in a trace
+        batch, _, h, w = key.shape
+        key, value = (x.reshape(batch, self.num_heads, -1, 1, h, w) for x in (key, value))
         rows = self.row_embedding.repeat_interleave(k, 2)
         embedding = torch.cat([rows, self.column_embedding.repeat(1, 1, k)], 1).to(dtype)
         return query, key, value, border, embedding, self.position_bias.to(dtype)
 
-    def _shifts(self, padded: Tensor, query: Tensor) -> list[Tensor]:
-        """The k * k neighbours of every cell under the query, row by row, as views."""
-        h, w, k = (query.shape[-2] + 1) // 2, (query.shape[-1] + 1) // 2, self.region_size
+    def _shifts(self, padded: Tensor) -> list[Tensor]:
+        """The k * k neighbours of every cell, row by row, as views."""
+        k = self.region_size
+        h, w = padded.shape[-2] - k + 1, padded.shape[-1] - k + 1
         return [padded[..., i : i + h, j : j + w] for i in range(k) for j in range(k)]
 
-    def _relate_in_strips(
-        self, query: Tensor, key: Tensor, value: Tensor, border: Tensor, *position: Tensor
-    ) -> Tensor:
-        """``_relate``, as many rows at a time as fit in the cache; the strips of cells overlap."""
-        margin = self.region_size - 1
-        h, w = border.shape[0] - margin, border.shape[1] - margin
-        row_elements = 4 * w * query.shape[0] * max(query.shape[1], value.shape[1])
-        rows = min(max(STRIP_ELEMENTS // max(row_elements, 1), 1), h)
-        parts = [query.split(2 * rows, 2)]
-        for x in (key, value, border):
-            x = F.pad(x, (0, 0, 0, -h % rows)).unfold(-2, rows + margin, rows)
-            parts.append(x.transpose(-1, -2).unbind(-3))
-        return torch.cat([self._relate(*strip, *position) for strip in zip(*parts, strict=True)], 2)
+
+class _InStrips(torch.autograd.Function):
+    """The relation on a CPU, as many rows at a time as fit in its cache.
+
+    Autograd alone takes half as long again: it keeps all products, and for the gradient of each
+    shift it fills a whole map and adds it.
+    """
+
+    @staticmethod
+    def forward(ctx, relation, with_grad, query, key, value, *position):
+        border, embedding, bias = position
+        context = query.new_empty((*query.shape[:2], value.shape[2], *query.shape[3:]))
+        kept = []
+        for rows, cells in _strips(relation, query, value):
+            operands = query[..., rows, :], key[..., cells, :], border[cells], embedding, bias
+            weights = relation._weigh(*operands)
+            context[..., rows, :] = relation._mix(weights, value[..., cells, :])
+            if with_grad:
+                kept.append(torch.stack(weights))
+        ctx.relation = relation
+        ctx.save_for_backward(query, key, value, embedding, *kept)
+        return context
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        query, key, value, embedding, *kept = ctx.saved_tensors
+        relation = ctx.relation
+        d_query, d_key, d_value, d_embedding = map(torch.zeros_like, (query, key, value, embedding))
+        d_bias = torch.zeros_like(relation.position_bias, dtype=query.dtype)
+        for (rows, cells), weights in zip(_strips(relation, query, value), kept, strict=True):
+            q, g, d_q = (x[..., rows, :] for x in (query, gradient, d_query))
+            maps = (x[..., cells, :] for x in (key, value, d_key, d_value))
+            keys, values, d_keys, d_values = map(relation._shifts, maps)
+            d_weights = torch.stack([(g * v).sum(2) for v in values])
+            d_logits = weights * (d_weights - (weights * d_weights).sum(0))
+            d_bias += d_logits.sum((1, 4, 5)).permute(1, 2, 0)
+            d_logits *= relation.scale
+            for n, (weight, d_logit) in enumerate(zip(weights, d_logits, strict=True)):
+                d_q.addcmul_(d_logit.unsqueeze(2), keys[n] + embedding[:, :, n, None, None, None])
+                d_cell = _sum_over_pixels(d_logit, q)
+                d_embedding[:, :, n] += d_cell.sum((0, 3, 4, 5))
+                d_keys[n].add_(d_cell)
+                d_values[n].add_(_sum_over_pixels(weight, g))
+        return None, None, d_query, d_key, d_value, None, d_embedding, d_bias
+
+
+def _strips(
+    relation: PixelToRegionRelation, query: Tensor, value: Tensor
+) -> list[tuple[slice, slice]]:
+    """Strips of rows, and of the padded cells' rows that they look at, which overlap."""
+    batch, heads, d, pixels, h, w = query.shape
+    row_elements = pixels * w * batch * heads * max(d, value.shape[2])
+    rows = max(STRIP_ELEMENTS // max(row_elements, 1), 1)
+    ends = [(top, min(top + rows, h)) for top in range(0, h, rows)]
+    return [(slice(a, b), slice(a, b + relation.region_size - 1)) for a, b in ends]
+
+
+def _sum_over_pixels(weight: Tensor, x: Tensor) -> Tensor:
+    """The sum of ``weight * x`` over the 4 pixels over a cell: ``(B, heads, d, 1, h, w)``."""
+    total = weight[:, :, None, :1] * x[:, :, :, :1]
+    for n in range(1, 4):
+        total.addcmul_(weight[:, :, None, n : n + 1], x[:, :, :, n : n + 1])
+    return total
 
 
 def _group(x: Tensor) -> Tensor:
