@@ -104,7 +104,7 @@ test-all: install ## run all tests, with the slow ones (many processes, kills, w
 coverage: install ## run the tests but the slow ones, and print which of the core's lines they run
 	$(PYTEST) $(NOT_SLOW) --cov --cov-report=term
 
-lint: install ## check style, format, types, and which room imports which
+lint: install ## check style, format, types, and which subpackage imports which
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports

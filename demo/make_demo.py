@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Street scenes to panoptic pictures: make scenes, train on them, evaluate, draw.
 
-The training goes on from weights/scenes_rsp_panoptic, for minutes. Each step is one command that
-could be typed by hand; it is printed. What is there already (the scenes, a trained model) is used
-again: delete the output folder to train anew. To start from random weights, which takes an hour:
+The training continues from weights/scenes_rsp_panoptic for some minutes. Each step is one command
+that could be typed by hand; it is printed. What is there already (the scenes, a trained model) is
+used again: delete the output folder to train anew. To start from random weights, which takes an
+hour:
 
 python demo/make_demo.py MODEL.WEIGHTS "" SOLVER.BASE_LR 0.03 SOLVER.MAX_ITER 2050
 """

@@ -24,7 +24,7 @@ def parse_args(argv=None):
     parser.add_argument(
         "source",
         metavar="FILE",
-        help="a .pth, .pkl, .pyth or .safetensors file, or timm://NAME.TAG",
+        help="a file by torch.save (.pth, .pyth, .bin), a .pkl or .safetensors, or timm://NAME.TAG",
     )
     parser.add_argument("--output", default="", metavar="FILE", help="default: beside FILE")
     parser.add_argument(

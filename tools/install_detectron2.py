@@ -1,7 +1,7 @@
 """Install Detectron2 0.6 from PyPI into the environment of the Python that runs this.
 
     pip install torch torchvision                    # first; any CPU or CUDA build
-    python tools/install_detectron2.py               # leaves a Detectron2 that works alone
+    python tools/install_detectron2.py               # does not touch a Detectron2 that works
     python tools/install_detectron2.py --wheel-dir DIR     # only builds the wheel, into DIR
 
 Detectron2 is not on PyPI under its own name. `pb1-detectron2` is its 0.6 release there, as an

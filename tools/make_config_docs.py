@@ -19,7 +19,8 @@ _HEAD = """# Configuration keys
 Made from the comments in [eseg_d2/config/defaults.py](../eseg_d2/config/defaults.py) by `python
 tools/make_config_docs.py`. These keys are added to [Detectron2's
 own](https://detectron2.readthedocs.io/en/latest/modules/config.html#config-references), which keep
-their names, meanings and defaults. Set them in a YAML or as `KEY VALUE` at the end of a command.
+their names, meanings and defaults. The keys of Detectron2's DeepLab project are added as well and
+not listed here. Set keys in a YAML or as `KEY VALUE` at the end of a command.
 """
 _TITLES = {
     "add_eseg_config": "Semantic loss",

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make a file of weights/ and its card of a finished run.
+"""Turn a finished run into a file of weights/ and its card.
 
 python tools/pack_weights.py --run output/camvid --name camvid_eseg_lite_s \\
     --config-file configs/camvid/eseg_lite_s.yaml --test-set camvid_test \\

@@ -45,7 +45,7 @@ def _add_memory_format(cfg: CN) -> None:
 
 def _add_gpu(cfg: CN) -> None:
     # True: GPUs compute float32 in TF32 (10 bits of mantissa), several times as fast since Ampere.
-    # (Detectron2's CUDNN_BENCHMARK is True in the semantic configs, whose crops have one size.)
+    # (Detectron2's CUDNN_BENCHMARK is True in the configs that are built on a Base-Semantic.yaml.)
     cfg.MODEL.TF32 = True
     # True: of the backbone's blocks only the inputs are kept in training, and the rest is computed
     # again in the backward pass: less memory for larger batches or images, about a quarter more

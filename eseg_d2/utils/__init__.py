@@ -1,1 +1,1 @@
-"""What every room uses: files, processes, checks of arguments, messages."""
+"""What every subpackage uses: files, processes, checks of arguments, messages."""
