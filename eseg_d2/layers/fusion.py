@@ -85,6 +85,11 @@ class WeightedFusion(nn.Module):
             return [None] * self.num_inputs
         return self.normalized_weights().unbind()
 
+    def used(self) -> list[bool]:
+        """Return which inputs count: not those that :meth:`freeze` found to be switched off."""
+        used = [factor != 0 for factor in self.constants or ()]
+        return used if any(used) else [True] * self.num_inputs
+
     def freeze(self) -> None:
         """Make the factors constants, for inference; their parameter is removed."""
         if self.weight is not None:
@@ -96,7 +101,8 @@ class WeightedFusion(nn.Module):
             raise ValueError(
                 f"WeightedFusion got {len(inputs)} maps; it was made for {self.num_inputs}"
             )
-        return sum_maps(map(scale_map, inputs, self.factors()))
+        weighed = zip(inputs, self.factors(), self.used(), strict=True)
+        return sum_maps(scale_map(x, factor) for x, factor, used in weighed if used)
 
 
 def sum_maps(maps: Iterable[Tensor]) -> Tensor:
@@ -157,8 +163,8 @@ class FusionNode(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         size = inputs[0].shape[-2:]
-        weighed = zip(self.edges, inputs, self.fusion.factors(), strict=True)
-        total = sum_maps(edge(x, size, factor) for edge, x, factor in weighed)
+        weighed = zip(self.edges, inputs, self.fusion.factors(), self.fusion.used(), strict=True)
+        total = sum_maps(edge(x, size, factor) for edge, x, factor, used in weighed if used)
         return self.conv(self.activation(total))
 
 

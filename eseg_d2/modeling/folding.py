@@ -41,7 +41,7 @@ def fuse_conv_norm(model: nn.Module) -> nn.Module:
 
     It knows Detectron2's ``Conv2d`` with a norm, our ``ConvNorm``, and timm's blocks, which list a
     norm directly after its convolution. Other norms stay. The normalised weights of fusions become
-    constants, and go into a 1x1 convolution where the edge has one.
+    constants, and go into a 1x1 convolution where the edge has one; edges of weight 0 are left out.
 
     Args:
         model: in evaluation mode; not changed.
@@ -84,7 +84,7 @@ def _fold_factors(node: FusionNode) -> None:
     """Scale the 1x1 convolutions of edges: maxima and copies commute with a factor >= 0."""
     for i, (edge, factor) in enumerate(zip(node.edges, node.fusion.factors(), strict=True)):
         lateral = edge.lateral
-        if factor is None or not isinstance(lateral, ConvNorm):
+        if not factor or not isinstance(lateral, ConvNorm):
             continue
         if isinstance(lateral.norm, nn.Identity) and node.fusion.constants:
             for parameter in lateral.conv.parameters():

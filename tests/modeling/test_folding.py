@@ -78,6 +78,29 @@ def test_group_norms_and_sums_are_kept():
         torch.testing.assert_close(fuse_conv_norm(node)(maps), node(maps))
 
 
+@pytest.mark.parametrize(("weights", "left"), [([1, -1], [0]), ([-1, 1], [1]), ([-1, 0], [0, 1])])
+def test_edges_that_are_switched_off_are_left_out(weights, left):
+    node = FusionNode(
+        edges=[(8, 0), (8, 1)],
+        out_channels=4,
+        norm=torch.nn.BatchNorm2d,
+        fusion="fast_normalized",
+        activation="relu",
+        separable=True,
+        downsample="max_pool",
+    ).eval()
+    disturb_norms(node)
+    node.fusion.weight.data = torch.tensor(weights, dtype=torch.float32)
+    fused = fuse_conv_norm(node)
+    computed = []
+    for i, edge in enumerate(fused.edges):
+        edge.register_forward_hook(lambda *_, i=i: computed.append(i))
+    maps = torch.randn(1, 8, 6, 8), torch.randn(1, 8, 3, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(fused(maps), node(maps))
+    assert computed == left  # all of them where all are off: something has to be summed up
+
+
 def test_training_mode_is_refused():
     conv = Conv2d(2, 2, 1, norm=torch.nn.BatchNorm2d(2))
     with pytest.raises(ValueError, match="training mode"):

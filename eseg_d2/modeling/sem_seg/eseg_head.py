@@ -70,8 +70,13 @@ class ESegHead(SemanticHead):
     def layers(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits at the lowest level: (B, num_classes, h, w)."""
         maps = [features[name] for name in self.in_features]
-        # weighed first, where the map is small: resizing is linear
-        lowest, *higher = map(scale_map, maps, self.fuse.factors())
-        size = lowest.shape[-2:]
-        resized = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in higher]
-        return self.predictor(self.activation(self.conv(sum_maps([lowest, *resized]))))
+        size = maps[0].shape[-2:]
+        weighed = zip(maps, self.fuse.factors(), self.fuse.used(), strict=True)
+        resized = []
+        for level, (x, factor, used) in enumerate(weighed):
+            if used:
+                x = scale_map(x, factor)  # before it is enlarged: resizing is linear
+                if level:
+                    x = F.interpolate(x, size, mode="bilinear", align_corners=False)
+                resized.append(x)
+        return self.predictor(self.activation(self.conv(sum_maps(resized))))
