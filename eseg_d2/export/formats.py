@@ -93,30 +93,64 @@ def _export_onnx(
 def _argmax_over_last_axis(path: Path) -> None:
     """Resize the logits and take the argmax channels last, twice as fast in onnxruntime.
 
-    Nothing changes where the resized logits are also used otherwise.
+    Nothing changes where the resized logits are also used otherwise, or are not a convolution's.
     """
     import onnx
 
     model = onnx.load(path)
-    nodes = model.graph.node
-    users = collections.Counter(name for node in nodes for name in node.input)
-    makers = {name: node for node in nodes for name in node.output}
-    for argmax in [node for node in nodes if node.op_type == "ArgMax"]:
+    graph = model.graph
+    users = collections.Counter(name for node in graph.node for name in node.input)
+    makers = {name: node for node in graph.node for name in node.output}
+    dims = {tensor.name: tensor.dims for tensor in graph.initializer}
+    for argmax in [node for node in graph.node if node.op_type == "ArgMax"]:
         resize = makers[argmax.input[0]]
         if resize.op_type != "Resize" or users[resize.output[0]] > 1:
             continue
+        predictor = makers[resize.input[0]]
+        if predictor.op_type != "Conv" or predictor.input[1] not in dims:
+            continue
         constant = makers[resize.input[2]]
-        scales = onnx.numpy_helper.to_array(constant.attribute[0].t)[[0, 2, 3, 1]]
-        names = [f"{resize.name}/{name}" for name in ("channels_last", "scales")]
-        model.graph.initializer.append(onnx.numpy_helper.from_array(scales, names[1]))
-        transpose = onnx.helper.make_node(
-            "Transpose", [resize.input[0]], names[:1], f"{resize.name}/Transpose", perm=[0, 2, 3, 1]
-        )
-        resize.input[0], resize.input[2] = names
+        scales = onnx.numpy_helper.to_array(constant.attribute[0].t)
+        channels = dims[predictor.input[1]][0]
+        nodes = _resize_channels_last(resize, scales, channels, graph.initializer)
+        argmax.input[0] = nodes[-1].output[0]
         next(a for a in argmax.attribute if a.name == "axis").i = 3
-        nodes.insert(list(nodes).index(resize), transpose)
-        nodes.remove(constant)
+        place = list(graph.node).index(resize)
+        for node in reversed(nodes):
+            graph.node.insert(place, node)
+        graph.node.remove(resize)
+        graph.node.remove(constant)
     onnx.save(model, path)
+
+
+def _resize_channels_last(resize, scales: np.ndarray, channels: int, initializer) -> list:
+    """Return nodes that resize (1, C, h, w) to (1, H, W, C); their constants are appended.
+
+    One axis is enlarged after the other, each time with all that lies behind it as channels: this
+    saves most of the time that onnxruntime spends on each pixel.
+    """
+    from onnx import helper, numpy_helper
+
+    options = {a.name: helper.get_attribute_value(a) for a in resize.attribute}
+    steps: list[tuple[str, np.ndarray | None, dict]] = []
+    # to (1, w, C, h) and (1, W, C, h), then to (1, h, W, C) and (1, H, W, C)
+    for scale, shape in ((scales[3], [0, 0, channels, -1]), (scales[2], [0, 0, -1, channels])):
+        steps += [
+            ("Transpose", None, {"perm": [0, 3, 1, 2]}),
+            ("Reshape", np.array([0, 0, 1, -1]), {}),
+            ("Resize", np.array([1, scale, 1, 1], np.float32), options),
+            ("Reshape", np.array(shape), {}),
+        ]
+    nodes, last = [], resize.input[0]
+    for i, (kind, constant, attributes) in enumerate(steps):
+        name = f"{resize.name}/{kind}_{i}"
+        inputs = [last]
+        if constant is not None:
+            initializer.append(numpy_helper.from_array(constant, f"{name}/constant"))
+            inputs += ["", f"{name}/constant"] if kind == "Resize" else [f"{name}/constant"]
+        nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
+        last = name
+    return nodes
 
 
 def onnx_session(module: nn.Module, example: torch.Tensor):
