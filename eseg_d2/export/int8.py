@@ -57,9 +57,13 @@ class Quantizer:
             self._model = onnx.load(prepared)
         nodes = self._model.graph.node
         self.layers = [node.name for node in nodes if node.op_type == "Conv"]
-        # the resize of the logits also stays in fp32: small differences decide between classes
-        last_resize = [node.name for node in nodes if node.op_type == "Resize"][-1:]
-        self._fp32 = [node.name for node in nodes if _RELATION in node.name] + last_resize
+        last_conv = max(i for i, node in enumerate(nodes) if node.op_type == "Conv")
+        self._fp32 = [
+            *(node.name for node in nodes if _RELATION in node.name),
+            # the resize of the logits: small differences decide between classes, and onnxruntime
+            # takes longer to resize integers
+            *(node.name for node in list(nodes)[last_conv + 1 :] if node.op_type == "Resize"),
+        ]
 
     def quantize(self, keep: Sequence[str] = ()) -> bytes:
         """Return the quantised model as the content of an ONNX file.
