@@ -17,6 +17,7 @@ from eseg_d2.utils.json_yaml import write_json
 __all__ = ["PanopticQualityEvaluator", "PanopticStatistics", "count_pairs", "summarize"]
 
 IOU_UNITS = 2**40  # leaves room for 2**22 true positives of a class
+logger = logging.getLogger(__name__)
 
 
 class PanopticStatistics:
@@ -156,9 +157,6 @@ def summarize(
 
 def _column(segments: list[dict], key: str) -> np.ndarray:
     return np.array([s[key] for s in segments], dtype=np.int64)
-
-
-logger = logging.getLogger(__name__)
 
 
 class PanopticQualityEvaluator(DatasetEvaluator):

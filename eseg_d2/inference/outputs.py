@@ -48,8 +48,6 @@ _FILE_SUFFIXES = {
         "json": (".jsonl",),
     },
 }
-
-
 _SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES | {".json", ".jsonl"}
 
 
