@@ -240,6 +240,14 @@ def test_errors_in_drawing_and_saving_are_named(semantic_model, scene, tmp_path)
         replace(prediction, image=None).draw()
 
 
+def test_images_are_not_resized_for_a_size_of_zero(semantic_model, scene):
+    path, overrides, weights = semantic_model
+    predictor = make((path, [*overrides, "INPUT.MIN_SIZE_TEST", "0"], weights))
+    image = read_image(scene)[:50, :70]
+    assert predictor.preprocess([image]).image_sizes == [(50, 70)]
+    assert predictor(image).size == (50, 70)
+
+
 def test_confidence_threshold_removes_instances(panoptic_model, scene):
     assert len(make(panoptic_model, confidence_threshold=1.0)(scene).instances.scores) == 0
     assert len(make(panoptic_model, confidence_threshold=0.0)(scene).instances.scores) > 0
