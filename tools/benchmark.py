@@ -29,12 +29,12 @@ def parse_args(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    relation = commands.add_parser(
+    relation = _command(
+        commands,
         "relation",
-        help="compare the pixel-to-region relation with upsampling and unfolding keys and values",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        run_relation,
+        "compare the pixel-to-region relation with upsampling and unfolding keys and values",
     )
-    relation.set_defaults(run=run_relation)
     relation.add_argument("--channels", type=int, nargs="+", default=[64, 128], metavar="C")
     relation.add_argument(
         "--sizes",
@@ -61,19 +61,23 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
+def _command(commands, name, run, help):
+    defaults = argparse.ArgumentDefaultsHelpFormatter
+    parser = commands.add_parser(name, help=help, formatter_class=defaults)
+    parser.set_defaults(run=run)
+    return parser
+
+
 def add_model_parsers(commands):
-    model = commands.add_parser(
-        "model",
-        help="compare semantic or panoptic models, from image to results",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    model = _command(
+        commands, "model", run_model, "compare semantic or panoptic models, from image to results"
     )
-    model.set_defaults(run=run_model)
-    training = commands.add_parser(
+    training = _command(
+        commands,
         "training",
-        help="compare a training iteration of panoptic models on one image",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        run_training,
+        "compare a training iteration of panoptic models on one image",
     )
-    training.set_defaults(run=run_training)
     for parser, others in (
         (model, "torchvision:NAME, detectron2:NAME"),
         (training, "detectron2:NAME"),
@@ -121,12 +125,12 @@ def add_model_parsers(commands):
 
 
 def add_data_parsers(commands):
-    images = commands.add_parser(
+    images = _command(
+        commands,
         "images",
-        help="compare reading, resizing, normalising and labelling images with Detectron2's way",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        run_images,
+        "compare reading, resizing, normalising and labelling images with Detectron2's way",
     )
-    images.set_defaults(run=run_images)
     images.add_argument("--config-file", required=True, metavar="FILE", help="a semantic model")
     images.add_argument(
         "--photo", type=image_size, default=(1024, 2048), metavar="HxW", help="as stored"
@@ -136,22 +140,22 @@ def add_data_parsers(commands):
     )
     images.add_argument("--repeats", type=int, default=15, help="timed rounds")
     images.add_argument("--threads", type=int, default=1, help="CPU threads")
-    quality = commands.add_parser(
+    quality = _command(
+        commands,
         "panoptic-quality",
-        help="compare panoptic quality with cityscapesscripts' pq_compute on the same pngs",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        run_panoptic_quality,
+        "compare panoptic quality with cityscapesscripts' pq_compute on the same pngs",
     )
-    quality.set_defaults(run=run_panoptic_quality)
     quality.add_argument("--images", type=int, default=20, metavar="N")
     quality.add_argument("--size", type=image_size, default=(480, 640), metavar="HxW")
     quality.add_argument("--segments", type=int, default=20, metavar="N", help="of each image")
     quality.add_argument("--repeats", type=int, default=7, help="timed rounds")
-    loader = commands.add_parser(
+    loader = _command(
+        commands,
         "loader",
-        help="compare loading and augmenting with Detectron2's mapper on separate annotations",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        run_loader,
+        "compare loading and augmenting with Detectron2's mapper on separate annotations",
     )
-    loader.set_defaults(run=run_loader)
     loader.add_argument("--config-file", required=True, metavar="FILE", help="augmentations, data")
     loader.add_argument("--images", type=int, default=40, metavar="N", help="the first N")
     loader.add_argument("--repeats", type=int, default=5, help="timed rounds")

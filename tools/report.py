@@ -2,8 +2,8 @@
 """Write one HTML file about a run, or comparing several: curves, metrics, classes, images, cost.
 
 The page needs no network and no other file. Predictions are kept in the run's folder, in
-report_images, and used again. Checkpoints are read without executing
-anything in them. --images 0 leaves the pictures out.
+report_images, and used again. Checkpoints are read without executing anything
+in them. --images 0 leaves the pictures out.
 
 python tools/report.py --run output/scenes_cityscapes
 python tools/report.py --run output/a --run output/b --images 100 --output comparison.html

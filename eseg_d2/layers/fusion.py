@@ -1,7 +1,7 @@
 """Fusing feature maps: the weighted sum, a node of a BiFPN around it, and a repeat of nodes."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -11,7 +11,7 @@ from eseg_d2.layers.resample import Resample, scale_map
 from eseg_d2.layers.separable_conv import ConvNorm, SeparableConv2d, init_conv
 from eseg_d2.utils.errors import check_choice
 
-__all__ = ["BiFPNLayer", "FusionNode", "WeightedFusion", "make_activation", "sum_maps"]
+__all__ = ["BiFPNLayer", "FusionNode", "WeightedFusion", "make_activation"]
 
 _MODES = ("fast_normalized", "sum")
 # In place a SiLU would keep a copy of its input for its gradient; a ReLU's comes from its output.
@@ -85,29 +85,32 @@ class WeightedFusion(nn.Module):
             return [None] * self.num_inputs
         return self.normalized_weights().unbind()
 
-    def used(self) -> list[bool]:
-        """Return which inputs count: not those that :meth:`freeze` found to be switched off."""
-        used = [factor != 0 for factor in self.constants or ()]
-        return used if any(used) else [True] * self.num_inputs
-
     def freeze(self) -> None:
         """Make the factors constants, for inference; their parameter is removed."""
         if self.weight is not None:
             self.constants = self.normalized_weights().tolist()
             self.weight = None
 
-    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+    def combine(self, inputs: Sequence[Callable[[Tensor | float | None], Tensor]]) -> Tensor:
+        """Return the weighted sum of inputs that are computed when they are needed.
+
+        What :meth:`freeze` found to be switched off is not; if all are off, they all are computed.
+
+        Args:
+            inputs: map a factor, see :meth:`factors`, to the input times the factor, all of one
+                shape.
+        """
         if len(inputs) != self.num_inputs:
             raise ValueError(
                 f"WeightedFusion got {len(inputs)} maps; it was made for {self.num_inputs}"
             )
-        weighed = zip(inputs, self.factors(), self.used(), strict=True)
-        return sum_maps(scale_map(x, factor) for x, factor, used in weighed if used)
+        weighed = [*zip(inputs, self.factors(), strict=True)]
+        if self.constants is not None:
+            weighed = [pair for pair in weighed if pair[1] != 0] or weighed
+        return functools.reduce(torch.add, [weigh(factor) for weigh, factor in weighed])
 
-
-def sum_maps(maps: Iterable[Tensor]) -> Tensor:
-    """Return the sum of one or more maps of one shape."""
-    return functools.reduce(torch.add, maps)
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return self.combine([functools.partial(scale_map, x) for x in inputs])
 
 
 class FusionNode(nn.Module):
@@ -163,8 +166,8 @@ class FusionNode(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         size = inputs[0].shape[-2:]
-        weighed = zip(self.edges, inputs, self.fusion.factors(), self.fusion.used(), strict=True)
-        total = sum_maps(edge(x, size, factor) for edge, x, factor, used in weighed if used)
+        edges = zip(self.edges, inputs, strict=True)
+        total = self.fusion.combine([functools.partial(edge, x, size) for edge, x in edges])
         return self.conv(self.activation(total))
 
 

@@ -58,21 +58,19 @@ def test_folded_model_has_no_norms_and_equals_the_model(root, name):
     assert any(p.requires_grad for p in model.parameters())
 
 
+def fusion_node(edges, **options):
+    options |= {"norm": torch.nn.BatchNorm2d, "separable": True, "downsample": "max_pool"}
+    node = FusionNode(edges=edges, out_channels=4, **options).eval()
+    disturb_norms(node)
+    return node
+
+
 def test_group_norms_and_sums_are_kept():
     rsp = RSP(RSE(32), channels=32, norm="GN").eval()
     low, high = torch.randn(1, 32, 6, 8), torch.randn(1, 32, 3, 4)
     with torch.no_grad():
         torch.testing.assert_close(fuse_conv_norm(rsp)(low, high), rsp(low, high))
-    node = FusionNode(
-        edges=[(4, 0), (8, 1)],
-        out_channels=4,
-        norm=torch.nn.BatchNorm2d,
-        fusion="sum",
-        activation="swish",
-        separable=True,
-        downsample="max_pool",
-    ).eval()
-    disturb_norms(node)
+    node = fusion_node([(4, 0), (8, 1)], fusion="sum", activation="swish")
     maps = torch.randn(1, 4, 6, 8), torch.randn(1, 8, 3, 4)
     with torch.no_grad():
         torch.testing.assert_close(fuse_conv_norm(node)(maps), node(maps))
@@ -80,16 +78,7 @@ def test_group_norms_and_sums_are_kept():
 
 @pytest.mark.parametrize(("weights", "left"), [([1, -1], [0]), ([-1, 1], [1]), ([-1, 0], [0, 1])])
 def test_edges_that_are_switched_off_are_left_out(weights, left):
-    node = FusionNode(
-        edges=[(8, 0), (8, 1)],
-        out_channels=4,
-        norm=torch.nn.BatchNorm2d,
-        fusion="fast_normalized",
-        activation="relu",
-        separable=True,
-        downsample="max_pool",
-    ).eval()
-    disturb_norms(node)
+    node = fusion_node([(8, 0), (8, 1)], fusion="fast_normalized", activation="relu")
     node.fusion.weight.data = torch.tensor(weights, dtype=torch.float32)
     fused = fuse_conv_norm(node)
     computed = []

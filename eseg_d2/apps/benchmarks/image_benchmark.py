@@ -39,8 +39,13 @@ def benchmark_images(config_file: str, photo: Size, size: Size, *, repeats: int)
 
     Returns:
         {step: {"ours", "detectron2": {"median", "min", "max"}, in seconds}}.
+
+    Raises:
+        ValueError: the config is wrong, or it is a model of torchvision or Detectron2.
     """
     predictor = build_predictor(config_file, size, "cpu")
+    if not isinstance(predictor, Predictor):
+        raise ValueError(f"{config_file} is a peer's model; expected a config of a semantic model")
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         steps = image_steps(predictor, Path(folder), photo, size)
         calls = {(step, i): call for step, pair in steps.items() for i, call in enumerate(pair)}

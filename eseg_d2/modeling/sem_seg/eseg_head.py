@@ -1,5 +1,7 @@
 """The ESeg head: all levels brought to the lowest one, weighed, and classified."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
@@ -7,7 +9,7 @@ from detectron2.layers import ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
 
-from eseg_d2.layers.fusion import WeightedFusion, make_activation, sum_maps
+from eseg_d2.layers.fusion import WeightedFusion, make_activation
 from eseg_d2.layers.resample import scale_map
 from eseg_d2.layers.separable_conv import ConvNorm, SeparableConv2d
 from eseg_d2.modeling.sem_seg.head import SemanticHead
@@ -69,14 +71,12 @@ class ESegHead(SemanticHead):
 
     def layers(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits at the lowest level: (B, num_classes, h, w)."""
-        maps = [features[name] for name in self.in_features]
-        size = maps[0].shape[-2:]
-        weighed = zip(maps, self.fuse.factors(), self.fuse.used(), strict=True)
-        resized = []
-        for level, (x, factor, used) in enumerate(weighed):
-            if used:
-                x = scale_map(x, factor)  # before it is enlarged: resizing is linear
-                if level:
-                    x = F.interpolate(x, size, mode="bilinear", align_corners=False)
-                resized.append(x)
-        return self.predictor(self.activation(self.conv(sum_maps(resized))))
+        lowest, *higher = (features[name] for name in self.in_features)
+        size = lowest.shape[-2:]
+        maps = [partial(scale_map, lowest), *(partial(_enlarge, x, size) for x in higher)]
+        return self.predictor(self.activation(self.conv(self.fuse.combine(maps))))
+
+
+def _enlarge(x: torch.Tensor, size, factor) -> torch.Tensor:
+    """Resize (bilinear), and multiply before that, where the map is small: resizing is linear."""
+    return F.interpolate(scale_map(x, factor), size, mode="bilinear", align_corners=False)

@@ -37,6 +37,11 @@ def test_both_ways_around_the_network_give_the_same(root, tmp_path):
     assert (ours[0] == theirs).float().mean() > 0.99
 
 
+def test_steps_around_a_network_of_torchvision_are_refused():
+    with pytest.raises(ValueError, match="lraspp_mobilenet_v3_large is a peer's model; expected"):
+        benchmark_images("torchvision:lraspp_mobilenet_v3_large", (64, 64), (32, 32), repeats=1)
+
+
 def test_steps_around_the_network_are_printed_with_their_ratio(root):
     config = str(root / "configs/cityscapes/eseg_lite_s.yaml")
     result = benchmark_images(config, (64, 64), (32, 32), repeats=1)
