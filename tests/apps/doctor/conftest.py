@@ -1,6 +1,9 @@
 """A tiny valid panoptic data set, for tests to break."""
 
+import copy
 import json
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
@@ -34,15 +37,10 @@ def segments_info() -> list[dict]:
     ids, segments = segment_map(), []
     for id_, category in (1, 7), (300, 3), (70000, 90), (70001, 90), (70002, 90):
         y, x = np.nonzero(ids == id_)
-        box = [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]
+        box = [int(edge) for edge in (x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1)]
+        crowd = int(id_ == 70002)
         segments.append(
-            {
-                "id": id_,
-                "category_id": category,
-                "area": len(x),
-                "bbox": [int(edge) for edge in box],
-                "iscrowd": int(id_ == 70002),
-            }
+            {"id": id_, "category_id": category, "area": len(x), "bbox": box, "iscrowd": crowd}
         )
     return segments
 
@@ -53,35 +51,28 @@ class TinySplit:
     def __init__(self, root: Path, name: str, first_id: int, count: int):
         self.name, self.root = name, root / name
         self.json = self.root / "panoptic.json"
-        self.content = {"images": [], "annotations": [], "categories": CATEGORIES}
+        self.images, self.annotations = [], []
+        self.categories = copy.deepcopy(CATEGORIES)
+        self.content = {
+            "images": self.images,
+            "annotations": self.annotations,
+            "categories": self.categories,
+        }
         for folder in "images", "pngs":
             (self.root / folder).mkdir(parents=True)
         for id_ in range(first_id, first_id + count):
             self._add(id_)
-        self.content = json.loads(json.dumps(self.content))
 
     def _add(self, id_: int) -> None:
         pixels = np.random.default_rng(id_).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-        image = {"id": id_, "file_name": f"{id_}.jpg", "width": WIDTH, "height": HEIGHT}
-        annotation = {"image_id": id_, "file_name": f"{id_}.png", "segments_info": segments_info()}
-        Image.fromarray(pixels).save(self.root / "images" / image["file_name"])
-        Image.fromarray(segment_id_to_rgb(segment_map())).save(
-            self.root / "pngs" / annotation["file_name"]
+        Image.fromarray(pixels).save(self.root / f"images/{id_}.jpg")
+        Image.fromarray(segment_id_to_rgb(segment_map())).save(self.root / f"pngs/{id_}.png")
+        size = {"width": WIDTH, "height": HEIGHT}
+        self.images.append({"id": id_, "file_name": f"{id_}.jpg", **size})
+        segments = segments_info()
+        self.annotations.append(
+            {"image_id": id_, "file_name": f"{id_}.png", "segments_info": segments}
         )
-        self.content["images"].append(image)
-        self.content["annotations"].append(annotation)
-
-    @property
-    def images(self) -> list[dict]:
-        return self.content["images"]
-
-    @property
-    def annotations(self) -> list[dict]:
-        return self.content["annotations"]
-
-    @property
-    def categories(self) -> list[dict]:
-        return self.content["categories"]
 
     def segments(self, index: int = 0) -> list[dict]:
         return self.annotations[index]["segments_info"]
@@ -91,6 +82,23 @@ class TinySplit:
 
     def png(self, index: int = 0) -> Path:
         return self.root / "pngs" / f"{self.images[index]['id']}.png"
+
+    def put(self, path: str, value) -> None:
+        """Set the value at a path in the JSON such as "images/0/width"; ... removes it."""
+        *parents, last = [int(key) if key.isdecimal() else key for key in path.split("/")]
+        place = reduce(getitem, parents, self.content)
+        if value is ...:
+            del place[last]
+        else:
+            place[last] = value
+
+    def edit_image(self, change, **options) -> None:
+        """Apply ``change`` to the first image, and save it with the options of PIL."""
+        change(Image.open(self.image())).save(self.image(), **options)
+
+    def edit_png(self, change, index: int = 0, **options) -> None:
+        """Apply ``change`` to an image with the colours of a PNG, and save it as ``edit_image``."""
+        change(Image.open(self.png(index))).save(self.png(index), **options)
 
     def redraw(self, change, index: int = 0) -> None:
         """Apply ``change`` to an array of the segment ids of a PNG, and write them back."""
@@ -128,11 +136,11 @@ class Tiny:
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (self.train.name,), (self.val.name,)
         return cfg
 
-    def check(self):
-        """Return the doctor's report."""
+    def check(self, cfg: CfgNode | None = None):
+        """Return the doctor's report on the data sets of a config, by default :meth:`config`."""
         from eseg_d2.apps.doctor import check_datasets, sources_from_config
 
-        return check_datasets(sources_from_config(self.config()), workers=1)
+        return check_datasets(sources_from_config(cfg or self.config()), workers=1)
 
 
 @pytest.fixture
