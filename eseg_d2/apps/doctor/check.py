@@ -33,12 +33,7 @@ _SHOWN = 5
 
 @dataclass
 class Report:
-    """The result of checking data sets.
-
-    Attributes:
-        findings: what is wrong, the worst first.
-        datasets: statistics of each data set.
-    """
+    """What is wrong with data sets, the worst first, and statistics of each data set."""
 
     findings: list[Finding]
     datasets: list[DatasetStatistics]
@@ -66,14 +61,7 @@ class Report:
 
 @dataclass
 class _JsonCheck:
-    """The result of checking the json of one data set.
-
-    Attributes:
-        findings: what is wrong.
-        records: the annotated images.
-        statistics: statistics of the classes.
-        image_files: paths of all images, annotated or not.
-    """
+    """The result of checking one json; ``image_files`` also has the images without annotation."""
 
     findings: list[Finding]
     records: list[Record]
@@ -146,13 +134,7 @@ def _classes_of(jsons: Sequence[_JsonCheck]) -> dict[str, dict[int, Category]]:
 def _make_report(
     jsons: Sequence[_JsonCheck], records: Sequence[Record], results: Sequence[FileCheck]
 ) -> Report:
-    """Combine the results of the jsons and of the files.
-
-    Args:
-        jsons: one for each data set.
-        records: those whose files were checked.
-        results: one for each record.
-    """
+    """Combine the results of the jsons with one result for each record that was checked."""
     datasets = {check.statistics.source.name: check.statistics for check in jsons}
     findings = [finding for check in jsons for finding in check.findings]
     for record, result in zip(records, results, strict=True):

@@ -4,6 +4,8 @@ import hashlib
 import io
 import os
 import traceback
+from collections.abc import Sequence
+from operator import ne
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ from PIL import Image
 
 from eseg_d2.apps.doctor.findings import Finding
 from eseg_d2.apps.doctor.json_file import Record
-from eseg_d2.apps.doctor.segments import Category, SegmentCheck, is_box, is_number
+from eseg_d2.apps.doctor.segments import Category, is_box, is_number
 from eseg_d2.data.images import oriented_size, upright_rgb
 from eseg_d2.data.panoptic_png import (
     HEADER_BYTES,
@@ -37,14 +39,6 @@ _BOX_TOLERANCE = 1
 """In pixels: some tools count a box's last column and row, some do not."""
 
 
-class ClassPixels(NamedTuple):
-    """Number of pixels and of tiny things of one class (a dataset id) in one image."""
-
-    category_id: int
-    pixels: int
-    tiny: int
-
-
 class FileCheck(NamedTuple):
     """The result of checking the files of one image.
 
@@ -52,14 +46,15 @@ class FileCheck(NamedTuple):
         findings: what is wrong.
         digest: digest of the image's bytes; empty if it cannot be read.
         pixels, void: number of pixels of the png, and of those in no segment.
-        classes: counts for each class.
+        segments: of each segment, its class (a dataset id), its pixels and whether it is a tiny
+            thing.
     """
 
     findings: list[Finding]
     digest: bytes = b""
     pixels: int = 0
     void: int = 0
-    classes: list[ClassPixels] = []  # noqa: RUF012, never changed
+    segments: Sequence[tuple[int, int, bool]] = ()
 
 
 class _Problem(Exception):
@@ -69,9 +64,7 @@ class _Problem(Exception):
 def check_files(record: Record, classes: dict[str, dict[int, Category]]) -> FileCheck:
     """Check the image and the png of one record. Whatever goes wrong becomes a finding.
 
-    Args:
-        record: an annotated image.
-        classes: categories by data set and dataset id.
+    ``classes`` holds the categories by data set and dataset id.
     """
     try:
         return _check(record, classes[record.dataset])
@@ -115,15 +108,20 @@ def _check(record: Record, by_id: dict[int, Category]) -> FileCheck:
     if segment_map is None or (others and png_size not in others):
         return FileCheck(findings, digest)
     found = count_segments(segment_map)
-    png = record.png_file
-    findings += _compare_segments(found, record.segments, record.dataset, png, record.image_id)
-    void = sum(found[id_].area for id_ in _void_ids(record) if id_ in found)
-    pixels = _class_pixels(found, record.segments.usable, by_id)
-    return FileCheck(findings, digest, segment_map.size, void, pixels)
+    findings += _compare_segments(found, record)
+    void_ids = found.keys() & {VOID, PADDING} - set(record.segments.listed)
+    void = sum(found[id_].area for id_ in void_ids)
+    segments = [
+        (s["category_id"], area, area < TINY_AREA and _is_single_thing(s, by_id))
+        for s in record.segments.usable
+        if s["id"] in found
+        for area in [found[s["id"]].area]
+    ]
+    return FileCheck(findings, digest, segment_map.size, void, segments)
 
 
-def _void_ids(record: Record) -> set[int]:
-    return {VOID, PADDING} - set(record.segments.listed)
+def _is_single_thing(segment: dict, by_id: dict[int, Category]) -> bool:
+    return by_id[segment["category_id"]].is_thing and segment.get("iscrowd", 0) == 0
 
 
 def _compare_sizes(
@@ -192,22 +190,12 @@ def _read_png(path: str) -> np.ndarray:
     return rgb_to_segment_id(np.asarray(image)[..., :3])
 
 
-def _compare_segments(
-    found: dict[int, SegmentPixels], expected: SegmentCheck, dataset: str, path: str, image_id
-) -> list[Finding]:
-    """Compare a png with its segments_info.
-
-    Args:
-        found: the segments in the png, from :func:`count_segments`.
-        expected: the sound part of segments_info.
-        dataset, path, image_id: what the findings refer to.
-
-    Returns:
-        What is wrong: at most one finding of each kind.
-    """
+def _compare_segments(found: dict[int, SegmentPixels], record: Record) -> list[Finding]:
+    """Return what is wrong with the segments of a png: at most one finding of each kind."""
+    expected, path, image_id = record.segments, record.png_file, record.image_id
 
     def report(code: str, id_, message: str) -> Finding:
-        return Finding(code, dataset, path, id_, f"{path}: {message}")
+        return Finding(code, record.dataset, path, id_, f"{path}: {message}")
 
     listed = set(expected.listed)
     drawn = {id_ for id_ in found if id_ != VOID and (id_ != PADDING or id_ in listed)}
@@ -235,17 +223,23 @@ def _compare_segments(
     if empty:
         message = f"the segments {listing(empty, limit=5)} of segments_info have no pixel"
         findings.append(report("empty-segment", empty[0], message))
-    for code, key, wrong in (
-        ("wrong-area", "area", _wrong_areas(found, expected.usable)),
-        ("wrong-bbox", "bbox", _wrong_boxes(found, expected.usable)),
+    for code, key, is_valid, differs in (
+        ("wrong-area", "area", is_number, ne),
+        ("wrong-bbox", "bbox", is_box, _boxes_differ),
     ):
+        pairs = [
+            (s, getattr(found[s["id"]], key))
+            for s in expected.usable
+            if s["id"] in found and is_valid(s.get(key))
+        ]
+        wrong = [(s, right) for s, right in pairs if differs(s[key], right)]
         if wrong:
-            texts = [
+            texts = (
                 f"segment {s['id']} has the {key} {s[key]}, expected "
-                f"{_plain(getattr(found[s['id']], key))}"
-                for s in wrong
-            ]
-            findings.append(report(code, wrong[0]["id"], listing(texts)))
+                f"{list(right) if key == 'bbox' else right}"
+                for s, right in wrong
+            )
+            findings.append(report(code, wrong[0][0]["id"], listing(texts)))
     return findings
 
 
@@ -253,45 +247,6 @@ def _swapped(id_: int) -> int:
     return (id_ & 255) << 16 | id_ & 0xFF00 | id_ >> 16
 
 
-def _plain(value: int | tuple) -> str:
-    return str(list(value) if isinstance(value, tuple) else value)
-
-
-def _wrong_areas(found: dict[int, SegmentPixels], segments: list[dict]) -> list[dict]:
-    return [
-        s
-        for s in segments
-        if s["id"] in found and is_number(s.get("area")) and s["area"] != found[s["id"]].area
-    ]
-
-
-def _wrong_boxes(found: dict[int, SegmentPixels], segments: list[dict]) -> list[dict]:
-    wrong = []
-    for s in segments:
-        if s["id"] in found and is_box(s.get("bbox")):
-            pairs = zip(s["bbox"], found[s["id"]].bbox, strict=True)
-            if not all(abs(a - b) <= _BOX_TOLERANCE for a, b in pairs):
-                wrong.append(s)
-    return wrong
-
-
-def _class_pixels(
-    found: dict[int, SegmentPixels], segments: list[dict], by_id: dict[int, Category]
-) -> list[ClassPixels]:
-    """Return the pixels and the tiny things of each class in one image.
-
-    Args:
-        found: the segments in the png.
-        segments: the usable ones of segments_info.
-        by_id: categories by dataset id.
-    """
-    totals: dict[int, list[int]] = {}
-    for s in segments:
-        if s["id"] not in found:
-            continue
-        area = found[s["id"]].area
-        single = by_id[s["category_id"]].is_thing and s.get("iscrowd", 0) == 0
-        total = totals.setdefault(s["category_id"], [0, 0])
-        total[0] += area
-        total[1] += single and area < TINY_AREA
-    return [ClassPixels(id_, *total) for id_, total in totals.items()]
+def _boxes_differ(stated: Sequence, right: Sequence) -> bool:
+    pairs = zip(stated, right, strict=True)
+    return not all(abs(a - b) <= _BOX_TOLERANCE for a, b in pairs)  # true for NaN

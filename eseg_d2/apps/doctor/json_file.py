@@ -41,8 +41,9 @@ def read_content(source: Source) -> tuple[dict | None, list[Finding]]:
     if not isinstance(content, dict):
         wrong = [f"it is of type {type(content).__name__}, expected an object"]
     else:
+        kinds = {key: f"of type {type(value).__name__}" for key, value in content.items()}
         wrong = [
-            f"{key!r} is {_kind(content, key)}, expected a list"
+            f"{key!r} is {kinds.get(key, 'missing')}, expected a list"
             for key in _LISTS
             if not isinstance(content.get(key), list)
         ] or [f"{key!r} is empty" for key in _LISTS if not content[key]]
@@ -52,20 +53,8 @@ def read_content(source: Source) -> tuple[dict | None, list[Finding]]:
     return (None if wrong else content), findings
 
 
-def _kind(content: dict, key: str) -> str:
-    return f"of type {type(content[key]).__name__}" if key in content else "missing"
-
-
 def check_categories(source: Source, categories: list) -> tuple[Classes, list[Finding]]:
-    """Check the categories of a json.
-
-    Args:
-        source: the data set.
-        categories: the categories of its json.
-
-    Returns:
-        The classes, and what is wrong with them.
-    """
+    """Return the classes that the categories of a json define, and what is wrong with them."""
     findings, by_id, names = [], {}, {}
 
     def report(code: str, number: int | None, message: str) -> None:
@@ -147,12 +136,6 @@ class EntryCheck:
     """
 
     def __init__(self, source: Source, content: dict, classes: Classes):
-        """
-        Args:
-            source: the data set.
-            content: its json, from :func:`read_content`.
-            classes: its categories, from :func:`check_categories`.
-        """
         self.findings: list[Finding] = []
         self.records: list[Record] = []
         self.image_files: list[str] = []
@@ -166,9 +149,10 @@ class EntryCheck:
         self._check_images(content["images"])
         self._check_annotations(content["annotations"])
 
-    def _report(self, code: str, number: Any, message: str) -> None:
+    def _report(self, code: str, number: Any, message: str, *where: str) -> None:
         path = self._source.panoptic_json
-        self.findings.append(Finding(code, self._source.name, path, number, f"{path}: {message}"))
+        message = f"{', '.join([path, *where])}: {message}"
+        self.findings.append(Finding(code, self._source.name, path, number, message))
 
     def _has_folder(self, path: str) -> bool:
         found = os.path.isdir(path)
@@ -256,14 +240,9 @@ class EntryCheck:
     def _record(self, id_: int | str, annotation: dict, names: dict) -> Record:
         image = self._images.get(id_)
         name = annotation["file_name"]
-        segments, findings = check_segments(
-            annotation["segments_info"],
-            self._classes,
-            self._source.name,
-            self._source.panoptic_json,
-            name,
-        )
-        self.findings += findings
+        segments, flaws = check_segments(annotation["segments_info"], self._classes)
+        for code, number, texts in flaws:
+            self._report(code, number, texts, name)
         size = (image.get("width"), image.get("height")) if image else (None, None)
         return Record(
             self._source.name,

@@ -4,7 +4,6 @@ from collections import Counter
 from numbers import Real
 from typing import Any, NamedTuple
 
-from eseg_d2.apps.doctor.findings import Finding
 from eseg_d2.data.datasets.json_entries import (
     LARGEST_SEGMENT_ID,
     is_flag,
@@ -62,19 +61,13 @@ def is_box(value: Any) -> bool:
 
 
 def check_segments(
-    segments: list, classes: Classes, dataset: str, path: str, name: str
-) -> tuple[SegmentCheck, list[Finding]]:
-    """Check the entries of segments_info.
-
-    Args:
-        segments: segments_info of one annotation.
-        classes: classes of the data set.
-        dataset: name of the data set.
-        path: path of the json.
-        name: what messages call the annotation.
+    segments: list, classes: Classes
+) -> tuple[SegmentCheck, list[tuple[str, Any, str]]]:
+    """Check the entries of segments_info of one annotation.
 
     Returns:
-        What is sound, and what is wrong: at most one finding of each kind.
+        What is sound; and for each kind of flaw its code, the id of the first segment or category
+        that has it, and what is wrong.
     """
     broken = [i for i, s in enumerate(segments) if not _is_sound(s, classes.by_id)]
     if not broken:
@@ -88,11 +81,11 @@ def check_segments(
     listed = [s for i, s in enumerate(segments) if i not in wrong]
     usable = [s for s in listed if s["category_id"] in classes.by_id]
     flaws += _stuff_in_parts(usable, classes)
-    findings = [
-        _merge(code, [f[2:] for f in flaws if f[1] == code], dataset, path, name)
-        for code in dict.fromkeys(f[1] for f in flaws)
-    ]
-    return SegmentCheck(usable, [s["id"] for s in listed], not wrong), findings
+    merged: dict[str, tuple[Any, dict[str, None]]] = {}
+    for _, code, number, text in flaws:
+        merged.setdefault(code, (number, {}))[1][text] = None
+    found = [(code, number, listing(texts)) for code, (number, texts) in merged.items()]
+    return SegmentCheck(usable, [s["id"] for s in listed], not wrong), found
 
 
 _ABOUT_ID = ("segment-incomplete", "segment-id-range", "segment-duplicate-id")
@@ -180,8 +173,3 @@ def _stuff_in_parts(segments: list[dict], classes: Classes) -> list[tuple[int, s
         for id_, count in counts.items()
         if count > 1
     ]
-
-
-def _merge(code: str, flaws: list, dataset: str, path: str, name: str) -> Finding:
-    texts = dict.fromkeys(text for _, text in flaws)
-    return Finding(code, dataset, path, flaws[0][0], f"{path}, {name}: {listing(texts)}")

@@ -68,9 +68,9 @@ class DatasetStatistics:
         self.checked += check.pixels > 0
         self.all_pixels += check.pixels
         self.void_pixels += check.void
-        for id_, pixels, tiny in check.classes:
+        for id_, pixels, is_tiny in check.segments:
             self.pixels[id_] += pixels
-            self.tiny[id_] += tiny
+            self.tiny[id_] += is_tiny
 
     def as_dict(self) -> dict:
         """Return the statistics as a json can hold them; shares are of all pixels, or None."""
@@ -112,7 +112,7 @@ def compare_datasets(datasets: Iterable[DatasetStatistics]) -> list[Finding]:
         train = [d for d in group if d.source.role == "train"]
         val = [d for d in group if d.source.role == "val"]
         pairs = [(a, b) for a, b in product(train, val) if a.comparable and b.comparable]
-        different = [pair for pair in pairs if not _same_classes(*pair)]
+        different = [(a, b) for a, b in pairs if [*a.categories.items()] != [*b.categories.items()]]
         findings += [_categories_differ(*pair) for pair in different]
         if all(dataset.comparable and dataset.complete for dataset in group):
             if train and not different:
@@ -122,23 +122,16 @@ def compare_datasets(datasets: Iterable[DatasetStatistics]) -> list[Finding]:
     return findings
 
 
-def _same_classes(a: DatasetStatistics, b: DatasetStatistics) -> bool:
-    return list(a.categories.items()) == list(b.categories.items())
-
-
 def _categories_differ(train: DatasetStatistics, val: DatasetStatistics) -> Finding:
     ours, theirs = (
         [f"{id_} {name} ({'thing' if is_thing else 'stuff'})" for id_, (name, is_thing) in items]
         for items in (train.categories.items(), val.categories.items())
     )
-    texts = [
-        f"{d.source.name} alone has {listing(alone, limit=5)}"
-        for d, alone in (
-            (train, [c for c in ours if c not in theirs]),
-            (val, [c for c in theirs if c not in ours]),
-        )
-        if alone
-    ]
+    alone = {
+        train.source.name: [c for c in ours if c not in theirs],
+        val.source.name: [c for c in theirs if c not in ours],
+    }
+    texts = [f"{name} alone has {listing(c, limit=5)}" for name, c in alone.items() if c]
     names = f"{train.source.name} and {val.source.name}"
     message = f"the categories of {names} differ: {'; '.join(texts) or 'their order'}"
     path = val.source.panoptic_json
@@ -198,13 +191,11 @@ def find_duplicates(
     """Find images with identical bytes within a data set, and in both train and val.
 
     Args:
-        sources: the data sets.
-        records: the images.
+        sources, records: the data sets, and their images.
         digests: digest of each image's bytes; empty if it could not be read.
 
     Returns:
-        One finding for each image that repeats an earlier one; across data sets it is about the
-        one in val.
+        One finding for each image that repeats an earlier one, or that repeats one of train in val.
     """
     roles = {source.name: source.role for source in sources}
     first: dict[tuple[str, bytes], Record] = {}
@@ -235,12 +226,7 @@ def find_unlisted(
 ) -> list[Finding]:
     """Find images in the data sets' folders that none of the data sets lists.
 
-    Args:
-        image_files: the images that each data set lists.
-        findings: the findings so far; data sets whose images are unclear are skipped.
-
-    Returns:
-        At most one finding for each data set.
+    Data sets whose images are unclear, by the findings so far, are skipped.
     """
     unclear = {finding.dataset for finding in findings if finding.code in _ABOUT_IMAGES}
     listed = {os.path.normpath(path) for paths in image_files.values() for path in paths}
