@@ -12,7 +12,8 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
+def main(arguments: list[str] | None = None) -> int:
+    """Return the exit status: 0 made or already there, 1 an error, 130 interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", required=True, metavar="DIR", help="Cityscapes' or COCO's root")
     parser.add_argument("--format", required=True, choices=("cityscapes", "coco"))
@@ -22,12 +23,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
                         help="height x width in pixels (default: 128x256)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
     parser.add_argument("--workers", type=int, metavar="W", help="processes (default: all CPUs)")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Return the exit status: 0 made or already there, 1 an error, 130 interrupted."""
-    args = _parse(arguments)
     from eseg_d2.apps.scenes import generate_street_scenes
     from eseg_d2.utils.errors import exit_status
 

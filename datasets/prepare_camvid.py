@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
+def main(arguments: list[str] | None = None) -> int:
+    """Return the exit status: 0 everything is there, 1 an error, 130 interrupted."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -23,12 +24,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--splits", nargs="+", choices=("train", "val", "test"),
                         default=["train", "val", "test"], help="default: all three")  # fmt: skip
     parser.add_argument("--workers", type=int, metavar="W", help="processes (default: all CPUs)")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Return the exit status: 0 everything is there, 1 an error, 130 interrupted."""
-    args = _parse(arguments)
     from eseg_d2.apps.convert.published import prepare_camvid
     from eseg_d2.data.datasets.builtin import dataset_root
     from eseg_d2.utils.errors import exit_status

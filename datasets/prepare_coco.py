@@ -7,19 +7,16 @@ import sys
 from pathlib import Path
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
+def main(arguments: list[str] | None = None) -> int:
+    """Return the exit status: 0 everything is there, 1 something is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, metavar="DIR",
                         help="folder with annotations, train2017, ... (default: "
                         "$DETECTRON2_DATASETS/coco, else ./datasets/coco)")  # fmt: skip
     parser.add_argument("--splits", nargs="+", choices=("train", "val"), default=["train", "val"],
                         help="default: train val")  # fmt: skip
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Return the exit status: 0 everything is there, 1 something is missing."""
-    args = _parse(arguments)
     from eseg_d2.apps.convert.published import check_coco
     from eseg_d2.data.datasets.builtin import dataset_root
 

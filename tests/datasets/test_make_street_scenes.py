@@ -1,7 +1,6 @@
 """The command that makes street scenes."""
 
 import json
-import os
 import runpy
 
 import pytest
@@ -38,18 +37,10 @@ def test_malformed_size_is_a_usage_error(main, tmp_path, capsys, size):
     assert "expected HEIGHTxWIDTH such as 128x256" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"num-train": -1}, "error: num_train is -1, expected at least 1"),
-        ({"size": "8x8"}, "error: size is 8x8, expected"),
-        ({"seed": -3}, "error: seed is -3, expected 0 or more"),
-    ],
-)
-def test_out_of_range_value_is_a_one_line_error(main, tmp_path, capsys, changes, message):
-    assert main(_arguments(tmp_path / "out", **changes)) == 1
+def test_out_of_range_value_is_a_one_line_error(main, tmp_path, capsys):
+    assert main(_arguments(tmp_path / "out", size="8x8")) == 1
     error = capsys.readouterr().err
-    assert error.startswith(message) and error.count("\n") == 1
+    assert error.startswith("error: size is 8x8, expected") and error.count("\n") == 1
 
 
 def test_file_in_the_way_is_an_error(main, tmp_path, capsys):
@@ -57,10 +48,3 @@ def test_file_in_the_way_is_an_error(main, tmp_path, capsys):
     for output in (tmp_path / "file", tmp_path / "file" / "deeper"):
         assert main(_arguments(output)) == 1
         assert "file" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_unwritable_folder_is_an_error(main, tmp_path, capsys):
-    tmp_path.chmod(0o500)
-    assert main(_arguments(tmp_path / "out")) == 1
-    assert "Permission denied" in capsys.readouterr().err

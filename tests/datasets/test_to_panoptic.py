@@ -6,9 +6,11 @@ import runpy
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from panoptic_files import save
 
 from eseg_d2.apps import convert
+from eseg_d2.data.datasets.panoptic_format import register_own
 
 
 @pytest.fixture(scope="module")
@@ -19,60 +21,44 @@ def main(root):
 @pytest.fixture
 def folder(tmp_path):
     """Write one image of 4x6 with grass (1), a cat (2) and void."""
-    for name in "images", "labels", "instances", "stuff":
-        (tmp_path / name).mkdir()
     labels = np.ones((4, 6), np.uint8)
     labels[:2, :2] = 2
     labels[3] = 255
-    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "images" / "a.jpg")
-    Image.fromarray(labels).save(tmp_path / "labels" / "a.png")
-    Image.fromarray((labels == 2).astype(np.uint8)).save(tmp_path / "instances" / "a.png")
-    Image.fromarray(np.where(labels == 2, 255, labels)).save(tmp_path / "stuff" / "a.png")
+    save(tmp_path / "images" / "a.jpg", np.zeros((4, 6, 3), np.uint8))
+    save(tmp_path / "labels" / "a.png", labels)
+    save(tmp_path / "instances" / "a.png", (labels == 2).astype(np.uint8))
+    save(tmp_path / "stuff" / "a.png", np.where(labels == 2, 255, labels))
     grass, cat = {"id": 1, "name": "grass", "isthing": 0}, {"id": 2, "name": "cat", "isthing": 1}
     (tmp_path / "categories.yaml").write_text(yaml.safe_dump([grass, cat]))
     (tmp_path / "stuff.yaml").write_text(yaml.safe_dump([grass]))
+    square = [[0, 0, 2, 0, 2, 2, 0, 2]]
     content = {
         "images": [{"id": 5, "file_name": "a.jpg", "height": 4, "width": 6}],
-        "annotations": [
-            {"id": 1, "image_id": 5, "category_id": 2, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]}
-        ]
-        * 2,
+        "annotations": [{"id": 1, "image_id": 5, "category_id": 2, "segmentation": square}] * 2,
         "categories": [cat],
     }
     (tmp_path / "instances.json").write_text(json.dumps(content))
     return tmp_path
 
 
+def words(kind, folder, changes, **values):
+    values = {"images": folder / "images", "output": folder / "out", "workers": 1, **values}
+    values |= changes
+    return [kind, *(text for k, v in values.items() for text in (f"--{k}", str(v)))]
+
+
 def label_maps(folder, **changes):
-    values = {
-        "images": folder / "images",
-        "labels": folder / "labels",
-        "instances": folder / "instances",
-        "categories": folder / "categories.yaml",
-        "output": folder / "out",
-        "workers": 1,
-        **changes,
-    }
-    return ["label-maps", *(text for k, v in values.items() for text in (f"--{k}", str(v)))]
+    values = {"instances": folder / "instances", "categories": folder / "categories.yaml"}
+    return words("label-maps", folder, changes, labels=folder / "labels", **values)
 
 
 def coco(folder, **changes):
-    values = {
-        "images": folder / "images",
-        "instances": folder / "instances.json",
-        "stuff": folder / "stuff",
-        "stuff-categories": folder / "stuff.yaml",
-        "output": folder / "out",
-        "workers": 1,
-        **changes,
-    }
-    return ["coco", *(text for k, v in values.items() for text in (f"--{k}", str(v)))]
+    values = {"stuff": folder / "stuff", "stuff-categories": folder / "stuff.yaml"}
+    return words("coco", folder, changes, instances=folder / "instances.json", **values)
 
 
 @pytest.mark.parametrize("command", [label_maps, coco])
 def test_printed_configuration_can_be_pasted(main, folder, capsys, command):
-    from eseg_d2.data.datasets.panoptic_format import register_own
-
     assert main(command(folder, name="test_pasted")) == 0
     captured = capsys.readouterr()
     first, text = captured.out.split("For your configuration:")
@@ -80,8 +66,6 @@ def test_printed_configuration_can_be_pasted(main, folder, capsys, command):
     assert ("left out: 1 objects" in first) == (command is coco)
     assert "panoptic pngs" in captured.err
     (entry,) = yaml.safe_load(text)["DATASETS"]["PANOPTIC"]
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
     register_own([entry])
     try:
         (record,) = DatasetCatalog.get("test_pasted")
@@ -92,22 +76,7 @@ def test_printed_configuration_can_be_pasted(main, folder, capsys, command):
         MetadataCatalog.remove("test_pasted")
     assert main(command(folder)) == 0
     again = capsys.readouterr().out
-    assert "already made" in again
-    assert (
-        yaml.safe_load(again.split("configuration:")[1])["DATASETS"]["PANOPTIC"][0]["name"] == "out"
-    )
-
-
-def test_label_maps_and_coco_give_the_same_segments(main, folder):
-    assert main(label_maps(folder, output=folder / "maps")) == 0
-    assert main(coco(folder, output=folder / "coco")) == 0
-    found = [json.loads((folder / n / "panoptic.json").read_text()) for n in ("maps", "coco")]
-    kept = ("category_id", "area", "bbox", "iscrowd")
-    first, second = (
-        sorted([s[k] for k in kept] for s in content["annotations"][0]["segments_info"])
-        for content in found
-    )
-    assert first == second
+    assert "already made" in again and "- name: out\n" in again
 
 
 def test_ignore_takes_several_values_or_none(main, folder, capsys):
@@ -120,7 +89,7 @@ def test_ignore_takes_several_values_or_none(main, folder, capsys):
 
 
 def test_absent_classes_and_classes_with_crowds_only_are_reported(main, folder, capsys):
-    Image.fromarray(np.zeros((4, 6), np.uint8)).save(folder / "instances" / "a.png")
+    save(folder / "instances" / "a.png", np.zeros((4, 6), np.uint8))
     categories = yaml.safe_load((folder / "categories.yaml").read_text())
     categories.append({"id": 9, "name": "sky", "isthing": 0})
     (folder / "categories.yaml").write_text(yaml.safe_dump(categories))
@@ -133,9 +102,7 @@ def test_absent_classes_and_classes_with_crowds_only_are_reported(main, folder, 
 def test_fault_is_a_short_error(main, folder, capsys):
     for arguments, message in (
         (label_maps(folder, labels=folder / "nowhere"), "there is no folder"),
-        (label_maps(folder, workers=0), "workers is 0"),
         (coco(folder, instances=folder / "no.json"), "no such file"),
-        (label_maps(folder, output=folder / "labels" / "out"), "is inside"),
         (label_maps(folder, output=folder / "stuff.yaml"), "stuff.yaml"),
     ):
         assert main(arguments) == 1

@@ -89,15 +89,7 @@ def check_categories(
 
 
 def require_unique_categories(categories: list[dict], where: str) -> None:
-    """Check that no two categories share an id or a name.
-
-    Args:
-        categories: dicts with ``id`` and ``name``.
-        where: where they come from, for the error message.
-
-    Raises:
-        ValueError: two share an id or a name.
-    """
+    """Raise ValueError, which says ``where``, if two categories share an id or a name."""
     for key in "id", "name":
         shared = repeated(category[key] for category in categories)
         if shared:
@@ -108,16 +100,7 @@ def require_unique_categories(categories: list[dict], where: str) -> None:
 
 
 def check_ignored(ignore: tuple[int, ...], categories: list[dict], path: Path) -> None:
-    """Check the values of label pngs that are to be ignored.
-
-    Args:
-        ignore: the values.
-        categories: the categories of the pngs.
-        path: file of the categories, for the error message.
-
-    Raises:
-        ValueError: a value is out of range, or is the id of a category.
-    """
+    """Raise ValueError if an ignored value is out of range or the id of a category of ``path``."""
     outside = [value for value in ignore if not 0 <= value < _VALUES]
     if outside:
         raise ValueError(f"cannot ignore {listing(outside)}: pixels are 0 .. {_VALUES - 1}")
@@ -135,10 +118,8 @@ def category_index(
     """Return the category of each pixel.
 
     Args:
-        labels: (H, W) dataset ids, 0 .. 65535.
-        category_ids: dataset ids in any order.
-        ignore: labels of pixels without a class, 0 .. 65535.
-        path: file of the labels, for the error message.
+        labels: (H, W) dataset ids, 0 .. 65535, of the file ``path``.
+        category_ids, ignore: the known and the ignored dataset ids.
 
     Returns:
         (H, W) int64: index into ``category_ids``, -1 where ignored.

@@ -81,9 +81,7 @@ def convert_coco(
             and the fix.
         FileExistsError: ``output`` holds something else.
     """
-    content = _read_coco(instances)
-    categories = check_categories(content["categories"], instances, default_isthing=1)
-    annotations = content["annotations"]
+    records, annotations, categories = _read_coco(instances, default_isthing=1)
     has_pngs = stuff is not None and stuff.suffix != ".json"
     if has_pngs != (stuff_categories is not None):
         raise ValueError(
@@ -97,16 +95,15 @@ def convert_coco(
         others = read_categories(stuff_categories, default_isthing=0)
         check_ignored(ignore, others, stuff_categories)
     else:
-        others, more = _read_stuff(content, stuff, ignore or ())
+        others, more = _read_stuff(records, stuff, ignore or ())
         annotations = annotations + more
     _check_kinds(categories, others, instances, stuff_categories or stuff)
     classes = categories + others
     require_unique_categories(classes, f"{instances} and {stuff_categories or stuff} together")
-    _check_annotations(content["annotations"], categories, instances)
     check_output(output, [images, stuff] if has_pngs else [images])
     stuff_ids = [c["id"] for c in classes if not c["isthing"]]
     return write_dataset(
-        _items(content["images"], annotations, instances, images, stuff if has_pngs else None),
+        _items(records, annotations, instances, images, stuff if has_pngs else None),
         partial(_segments, stuff_ids=stuff_ids, ignore=ignore, json_path=instances),
         output=output,
         categories=classes,
@@ -138,26 +135,25 @@ def _check_kinds(
 
 
 def _read_stuff(
-    content: dict, path: Path, ignore: tuple[int, ...]
+    records: list[dict], path: Path, ignore: tuple[int, ...]
 ) -> tuple[list[dict], list[dict]]:
-    """Return the categories and annotations of a json of stuff, for the images of ``content``."""
-    others = _read_coco(path)
-    known = {image["id"] for image in others["images"]}
-    wanted = {image["id"]: image["file_name"] for image in content["images"]}
+    """Return the categories and annotations of a json of stuff, for the images ``records``."""
+    images, annotations, categories = _read_coco(path, default_isthing=0)
+    known = {image["id"] for image in images}
+    wanted = {image["id"]: image["file_name"] for image in records}
     alone = [name for id_, name in wanted.items() if id_ not in known]
     if alone:
         raise ValueError(f"{path} does not list the ids of the images {listing(alone)}")
-    categories = check_categories(others["categories"], path, default_isthing=0)
-    _check_annotations(others["annotations"], categories, path)
     annotations = [
         annotation
-        for annotation in others["annotations"]
+        for annotation in annotations
         if annotation["image_id"] in wanted and annotation["category_id"] not in ignore
     ]
     return [category for category in categories if category["id"] not in ignore], annotations
 
 
-def _read_coco(path: Path) -> dict:
+def _read_coco(path: Path, default_isthing: int) -> tuple[list[dict], list[dict], list[dict]]:
+    """Return the images, annotations and categories of a COCO json."""
     content = read_json(path)
     keys = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in keys):
@@ -166,7 +162,15 @@ def _read_coco(path: Path) -> dict:
         check_entries(content, key, rules, path)
     if not content["images"]:
         raise ValueError(f"{path} lists no images")
-    return content
+    categories = check_categories(content["categories"], path, default_isthing)
+    known = {category["id"] for category in categories}
+    for annotation in content["annotations"]:
+        if annotation["category_id"] not in known:
+            raise ValueError(
+                f"{path}: annotation {annotation.get('id')} has the category id "
+                f"{annotation['category_id']}, which its categories do not list"
+            )
+    return content["images"], content["annotations"], categories
 
 
 def _items(
@@ -211,16 +215,6 @@ def _items(
     ]
 
 
-def _check_annotations(annotations: list[dict], categories: list[dict], path: Path) -> None:
-    known = {category["id"] for category in categories}
-    for annotation in annotations:
-        if annotation["category_id"] not in known:
-            raise ValueError(
-                f"{path}: annotation {annotation.get('id')} has the category id "
-                f"{annotation['category_id']}, which its categories do not list"
-            )
-
-
 def _segments(
     item: Item, *, stuff_ids: list[int], ignore: tuple[int, ...], json_path: Path
 ) -> Segments:
@@ -228,33 +222,29 @@ def _segments(
     for annotation in item.annotations:
         where = f"{json_path}: annotation {annotation.get('id')} of {item.file_name}"
         rle = _to_rle(annotation["segmentation"], *item.stated_size, where)
-        masks.append((annotation["category_id"], annotation.get("iscrowd", 0), rle))
-    masks.sort(key=lambda mask: coco_mask.area(mask[2]), reverse=True)
+        category = annotation["category_id"]
+        iscrowd = int(category not in stuff_ids and annotation.get("iscrowd", 0))
+        order = 0 if category in stuff_ids else 2 - iscrowd  # stuff, crowds, objects
+        masks.append((order, -int(coco_mask.area(rle)), category, iscrowd, rle))
     if item.sources:
         segment_map = _stuff_of_png(item, stuff_ids, ignore, json_path)
     else:
         segment_map = np.zeros(item.stated_size, np.int64)
-        for category, _, rle in masks:
-            if category in stuff_ids:
-                segment_map[coco_mask.decode(rle) > 0] = stuff_ids.index(category) + 1
-    things = [mask for mask in masks if mask[0] not in stuff_ids]
     layers = [{"category_id": number, "iscrowd": 0} for number in stuff_ids]
-    numbers = {}
-    for category, iscrowd, rle in things:
-        if iscrowd:
-            if category not in numbers:
-                layers.append({"category_id": category, "iscrowd": 1})
-                numbers[category] = len(layers)
-            segment_map[coco_mask.decode(rle) > 0] = numbers[category]
-    objects = [(category, rle) for category, iscrowd, rle in things if not iscrowd]
-    for category, rle in objects:
-        layers.append({"category_id": category, "iscrowd": 0})
-        segment_map[coco_mask.decode(rle) > 0] = len(layers)
+    shared = {(number, 0): n for n, number in enumerate(stuff_ids, start=1)}
+    for _, _, category, iscrowd, rle in sorted(masks, key=lambda mask: mask[:2]):
+        number = shared.get((category, iscrowd))
+        if number is None:
+            layers.append({"category_id": category, "iscrowd": iscrowd})
+            number = len(layers)
+            if iscrowd:
+                shared[category, 1] = number
+        segment_map[coco_mask.decode(rle) > 0] = number
     visible = np.bincount(segment_map.ravel(), minlength=len(layers) + 1)[1:] > 0
     new_ids = np.append(0, np.where(visible, np.cumsum(visible), 0))
     kept = [layer for layer, seen in zip(layers, visible, strict=True) if seen]
-    hidden = len(objects) - visible[len(layers) - len(objects) :].sum()
-    return Segments(new_ids[segment_map], kept, int(hidden))
+    hidden = int((~visible[len(shared) :]).sum())  # objects are painted last
+    return Segments(new_ids[segment_map], kept, hidden)
 
 
 def _stuff_of_png(
@@ -272,16 +262,7 @@ def _stuff_of_png(
 
 
 def _to_rle(segmentation: list | dict, height: int, width: int, where: str) -> dict:
-    """Return the compressed RLE of polygons or of an RLE, checked before pycocotools sees it.
-
-    Args:
-        segmentation: the ``segmentation`` of a COCO annotation.
-        height, width: size of the image in pixels.
-        where: where it comes from, for the error message.
-
-    Raises:
-        ValueError: it is neither, or has another size.
-    """
+    """Return the compressed RLE of polygons or of an RLE, checked before pycocotools sees it."""
     if not isinstance(segmentation, dict):
         return _polygons(segmentation, height, width, where)
     size, counts = segmentation.get("size"), segmentation.get("counts")

@@ -33,9 +33,7 @@ class Item:
     """One image to convert.
 
     Attributes:
-        image_id: id in the json.
-        image: path of the image.
-        file_name: path in the folder of images; the panoptic png is named after it.
+        file_name: the image's path in the folder of images; the panoptic png is named after it.
         label: the file that defines the segments, for error messages.
         sources: the files from which the segments are made, besides the annotations.
         annotations: the annotations from which the segments are made.
@@ -103,15 +101,7 @@ class Conversion:
 
 
 def require_partners(have: dict[str, Path], need: dict[str, Path], folder: Path) -> None:
-    """Check that each file of ``have`` has a partner in ``need``.
-
-    Args:
-        have, need: files from :func:`~eseg_d2.apps.convert.input_files.find_files`.
-        folder: folder of the files of ``need``, for the error message.
-
-    Raises:
-        FileNotFoundError: some files have no partner; the message names them.
-    """
+    """Raise FileNotFoundError if a file of ``have`` has no partner in ``need``, from ``folder``."""
     alone = [have[key] for key in have if key not in need]
     if alone:
         raise FileNotFoundError(
@@ -121,11 +111,7 @@ def require_partners(have: dict[str, Path], need: dict[str, Path], folder: Path)
 
 
 def check_output(output: Path, inputs: list[Path]) -> None:
-    """Check that results will not be written among the inputs.
-
-    Raises:
-        ValueError: ``output`` is one of the folders ``inputs``, or inside one.
-    """
+    """Raise ValueError if results would be written to a folder of ``inputs``, or inside one."""
     for folder in inputs:
         if output.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"the output folder {output} is inside {folder}; choose another one")
@@ -146,12 +132,10 @@ def write_dataset(
     settings have changed since. The json is written last: if it exists, so does everything else.
 
     Args:
-        items: the images.
         convert: returns the segments of an image; must be picklable.
         output: folder; created if missing.
         categories: from :func:`~eseg_d2.apps.convert.categories.check_categories`.
         settings: everything else that the result depends on, as a json can hold it.
-        workers: number of processes; by default one for each CPU.
 
     Raises:
         ValueError: an image and its annotation differ in size, or ``convert`` raises it.
@@ -216,15 +200,11 @@ def _convert_one(
             f"{item.image} is {size[0]}x{size[1]} pixels (height x width), but {item.label} "
             f"has {height}x{width}; they must have the same size"
         )
+    image = {"id": item.image_id, "file_name": item.file_name, "height": height, "width": width}
     record = {
         "digest": digest,
         "hidden": found.hidden,
-        "image": {
-            "id": item.image_id,
-            "file_name": item.file_name,
-            "height": height,
-            "width": width,
-        },
+        "image": image,
         "annotation": {
             "image_id": item.image_id,
             "file_name": item.png,
@@ -246,12 +226,7 @@ def _segments_info(found: Segments, path: Path) -> list[dict]:
         raise ValueError(f"{path} has {count} segments; a panoptic png holds {_MAX_SEGMENTS}")
     pixels = count_segments(found.segment_map)
     return [
-        {
-            "id": number,
-            "area": pixels[number].area,
-            "bbox": list(pixels[number].bbox),
-            **segment,
-        }
+        {"id": number, "area": pixels[number].area, "bbox": list(pixels[number].bbox), **segment}
         for number, segment in enumerate(found.segments, start=1)
     ]
 

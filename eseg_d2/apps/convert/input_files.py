@@ -12,12 +12,7 @@ from eseg_d2.data.images import opened, oriented_size
 from eseg_d2.data.panoptic_png import GREY, HEADER_BYTES, PALETTE, png_header
 from eseg_d2.utils.files import require_file
 
-__all__ = [
-    "find_files",
-    "image_size",
-    "read_label_png",
-    "repeated",
-]
+__all__ = ["find_files", "image_size", "read_label_png", "repeated"]
 
 
 def repeated(values: Iterable) -> list:

@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from detectron2.config import CfgNode
 
 from eseg_d2.apps.doctor.findings import KINDS, SEVERITIES, Finding, sort_findings
 from eseg_d2.apps.doctor.image_files import FileCheck, check_files, internal
 from eseg_d2.apps.doctor.json_file import EntryCheck, Record, check_categories, read_content
-from eseg_d2.apps.doctor.segments import Category
 from eseg_d2.apps.doctor.sources import Source, sources_from_config
 from eseg_d2.apps.doctor.statistics import (
     DatasetStatistics,
@@ -112,9 +110,8 @@ def check_datasets(sources: Sequence[Source], *, workers: int | None = None) -> 
     workers = number_of_workers(workers)
     jsons = [_check_json(source) for source in sources]
     records = [record for check in jsons for record in check.records]
-    check = partial(check_files, classes=_classes_of(jsons))
     results = map_in_processes(
-        check,
+        check_files,
         records,
         workers,
         "checking",
@@ -124,11 +121,6 @@ def check_datasets(sources: Sequence[Source], *, workers: int | None = None) -> 
     files = {check.statistics.source: check.image_files for check in jsons}
     report.findings = sort_findings(report.findings + find_unlisted(files, report.findings))
     return report
-
-
-def _classes_of(jsons: Sequence[_JsonCheck]) -> dict[str, dict[int, Category]]:
-    """Return the categories of each data set, as :func:`check_files` takes them."""
-    return {check.statistics.source.name: check.statistics.categories for check in jsons}
 
 
 def _make_report(
@@ -160,8 +152,7 @@ def quick_check(cfg: CfgNode, *, eval_only: bool, sample: int = 16) -> None:
     """
     jsons = [_check_json(source) for source in sources_from_config(cfg, eval_only=eval_only)]
     records = [record for check in jsons for record in _spread(check.records, sample)]
-    classes = _classes_of(jsons)
-    report = _make_report(jsons, records, [check_files(record, classes) for record in records])
+    report = _make_report(jsons, records, [check_files(record) for record in records])
     texts = {severity: [] for severity in SEVERITIES}
     for code, findings in report.by_code().items():
         kind = KINDS[code]

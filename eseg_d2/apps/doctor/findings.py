@@ -93,7 +93,6 @@ class Finding:
 
     Attributes:
         code: one of :data:`KINDS`.
-        dataset: name of the data set.
         file: path of the file that is wrong, if it is a single file.
         id: id of the segment, category (dataset id) or image that the message is about.
         message: what was found, and what was expected.

@@ -14,7 +14,7 @@ from PIL import Image
 
 from eseg_d2.apps.doctor.findings import Finding
 from eseg_d2.apps.doctor.json_file import Record
-from eseg_d2.apps.doctor.segments import Category, is_box, is_number
+from eseg_d2.apps.doctor.segments import is_box, is_number
 from eseg_d2.data.images import oriented_size, upright_rgb
 from eseg_d2.data.panoptic_png import (
     HEADER_BYTES,
@@ -28,13 +28,10 @@ from eseg_d2.data.panoptic_png import (
 from eseg_d2.utils.errors import listing
 from eseg_d2.utils.files import read_file
 
-__all__ = ["TINY_AREA", "FileCheck", "check_files", "internal"]
+__all__ = ["FileCheck", "check_files", "internal"]
 
 Size = tuple[int, int]
 _RARE = ("I", "F")  # modes whose pixels may not be colours
-TINY_AREA = 16 * 16
-"""Things of fewer pixels are called tiny. COCO calls those below 32 x 32 small."""
-
 _BOX_TOLERANCE = 1
 """In pixels: some tools count a box's last column and row, some do not."""
 
@@ -46,8 +43,7 @@ class FileCheck(NamedTuple):
         findings: what is wrong.
         digest: digest of the image's bytes; empty if it cannot be read.
         pixels, void: number of pixels of the png, and of those in no segment.
-        segments: of each segment, its class (a dataset id), its pixels and whether it is a tiny
-            thing.
+        segments: of each segment, its class (a dataset id), its pixels and whether it is no crowd.
     """
 
     findings: list[Finding]
@@ -61,13 +57,10 @@ class _Problem(Exception):
     """A file cannot be used; the arguments are the end of the finding's code and the reason."""
 
 
-def check_files(record: Record, classes: dict[str, dict[int, Category]]) -> FileCheck:
-    """Check the image and the png of one record. Whatever goes wrong becomes a finding.
-
-    ``classes`` holds the categories by data set and dataset id.
-    """
+def check_files(record: Record) -> FileCheck:
+    """Check the image and the png of one record. Whatever goes wrong becomes a finding."""
     try:
-        return _check(record, classes[record.dataset])
+        return _check(record)
     except Exception as e:  # one odd file must not end the check of thousands
         last = traceback.extract_tb(e.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
@@ -81,7 +74,7 @@ def internal(record: Record, reason: str) -> Finding:
     return Finding("internal", record.dataset, path, record.image_id, message)
 
 
-def _check(record: Record, by_id: dict[int, Category]) -> FileCheck:
+def _check(record: Record) -> FileCheck:
     findings = []
 
     def report(code: str, path: str, message: str) -> None:
@@ -112,16 +105,11 @@ def _check(record: Record, by_id: dict[int, Category]) -> FileCheck:
     void_ids = found.keys() & {VOID, PADDING} - set(record.segments.listed)
     void = sum(found[id_].area for id_ in void_ids)
     segments = [
-        (s["category_id"], area, area < TINY_AREA and _is_single_thing(s, by_id))
+        (s["category_id"], found[s["id"]].area, s.get("iscrowd", 0) == 0)
         for s in record.segments.usable
         if s["id"] in found
-        for area in [found[s["id"]].area]
     ]
     return FileCheck(findings, digest, segment_map.size, void, segments)
-
-
-def _is_single_thing(segment: dict, by_id: dict[int, Category]) -> bool:
-    return by_id[segment["category_id"]].is_thing and segment.get("iscrowd", 0) == 0
 
 
 def _compare_sizes(

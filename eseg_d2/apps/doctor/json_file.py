@@ -1,6 +1,7 @@
 """Check a panoptic json that may be broken: its categories, images and annotations."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from eseg_d2.data.datasets.json_entries import (
     ANNOTATION_KEYS,
     CATEGORY_KEYS,
     IMAGE_KEYS,
+    Rule,
     is_id,
     is_inside,
     is_integer,
@@ -47,9 +49,7 @@ def read_content(source: Source) -> tuple[dict | None, list[Finding]]:
             for key in _LISTS
             if not isinstance(content.get(key), list)
         ] or [f"{key!r} is empty" for key in _LISTS if not content[key]]
-    findings = [
-        Finding("json-structure", source.name, path, None, f"{path}: {text}") for text in wrong
-    ]
+    findings = [source.finding("json-structure", None, text) for text in wrong]
     return (None if wrong else content), findings
 
 
@@ -58,8 +58,7 @@ def check_categories(source: Source, categories: list) -> tuple[Classes, list[Fi
     findings, by_id, names = [], {}, {}
 
     def report(code: str, number: int | None, message: str) -> None:
-        message = f"{source.panoptic_json}: {message}"
-        findings.append(Finding(code, source.name, source.panoptic_json, number, message))
+        findings.append(source.finding(code, number, message))
 
     complete = True
     for index, entry in enumerate(categories):
@@ -77,9 +76,8 @@ def check_categories(source: Source, categories: list) -> tuple[Classes, list[Fi
             name = entry["name"]
             if name in names:
                 both = f"{names[name]} and {number}"
-                report(
-                    "category-duplicate-name", number, f"the categories {both} are both {name!r}"
-                )
+                message = f"the categories {both} are both {name!r}"
+                report("category-duplicate-name", number, message)
             names.setdefault(name, number)
             by_id[number] = Category(name, bool(entry["isthing"]))
     sound = not findings
@@ -108,8 +106,6 @@ class Record(NamedTuple):
     """One annotated image, and what its files are checked against.
 
     Attributes:
-        dataset: name of the data set.
-        image_id: id in the json.
         image_file, png_file: paths; None if the json has a wrong one, or the folder is missing.
         json_size: (width, height) in pixels; None if the json lacks it.
         segments: the sound part of segments_info.
@@ -144,15 +140,13 @@ class EntryCheck:
         self._has_image_root = self._has_folder(source.image_root)
         self._has_png_root = self._has_folder(source.panoptic_root)
         self._images: dict[int | str, dict] = {}
-        self._all_images_known = True
+        self._without_id: set[str] = set()  # kinds of entries of which one has no id
         self._wrong_paths: set[int | str] = set()
         self._check_images(content["images"])
         self._check_annotations(content["annotations"])
 
-    def _report(self, code: str, number: Any, message: str, *where: str) -> None:
-        path = self._source.panoptic_json
-        message = f"{', '.join([path, *where])}: {message}"
-        self.findings.append(Finding(code, self._source.name, path, number, message))
+    def _report(self, code: str, number: Any, message: str) -> None:
+        self.findings.append(self._source.finding(code, number, message))
 
     def _has_folder(self, path: str) -> bool:
         found = os.path.isdir(path)
@@ -161,72 +155,80 @@ class EntryCheck:
             self.findings.append(Finding("folder-missing", self._source.name, path, None, message))
         return found
 
+    def _report_path(self, id_: int | str, owner: str, path: str) -> None:
+        message = f"{owner} is at {path}, which is not inside the data set's folder"
+        self._report("path-outside-root", id_, message)
+
+    def _known(
+        self, kind: str, entries: list, key: str, rules: dict[str, Rule]
+    ) -> Iterator[tuple[int | str, dict, bool]]:
+        """Yield the entries that have an id: their id, the entry and whether it is sound."""
+        for index, entry in enumerate(entries):
+            id_ = entry.get(key) if isinstance(entry, dict) else None
+            id_ = id_ if is_id(id_) else None
+            wrong = wrong_in(entry, rules)
+            if wrong:
+                which = f"{kind}s[{index}]" if id_ is None else f"the {kind} with {key} {id_!r}"
+                self._report(f"{kind}-incomplete", id_, f"{which} {wrong}")
+            if id_ is None:
+                self._without_id.add(kind)
+            else:
+                yield id_, entry, not wrong
+
+    def _is_right_path(self, kind: str, id_: int | str, name: str, names: dict) -> bool:
+        """Return whether a file is inside its folder and no other entry has it; report it if not.
+
+        ``names`` holds the id of the first entry with each name.
+        """
+        what = "image" if kind == "image" else "the png of image"
+        other = names.setdefault(name, id_)
+        if other != id_:
+            both = f"{what} {other!r} and {what} {id_!r} both have the file_name {name}"
+            self._report(f"{kind}-duplicate-file-name", id_, both)
+        elif leaves_folder(name):
+            self._report_path(id_, f"{what} {id_!r}", name)
+        else:
+            return True
+        return False
+
     def _check_images(self, images: list) -> None:
         names: dict[str, int | str] = {}
-        for index, image in enumerate(images):
-            id_ = _id_of(image, "id")
-            wrong = wrong_in(image, IMAGE_KEYS)
-            if wrong:
-                which = f"images[{index}]" if id_ is None else f"the image {id_!r}"
-                self._report("image-incomplete", id_, f"{which} {wrong}")
-            if id_ is None:
-                self._all_images_known = False
-                continue
+        for id_, image, is_sound in self._known("image", images, "id", IMAGE_KEYS):
             if id_ in self._images:
                 file_names = f"{self._images[id_].get('file_name')} and {image.get('file_name')}"
                 self._report("image-duplicate-id", id_, f"{file_names} both have the id {id_!r}")
                 continue
             self._images[id_] = image
-            if wrong:
-                continue
-            name = image["file_name"]
-            other = names.setdefault(name, id_)
-            if other != id_:
-                both = f"the images {other!r} and {id_!r} both have the file_name {name}"
-                self._report("image-duplicate-file-name", id_, both)
+            if is_sound and not self._is_right_path("image", id_, image["file_name"], names):
                 self._wrong_paths.add(id_)
-            if leaves_folder(name):
-                self._report_path(id_, f"the image {id_!r}", name)
-                self._wrong_paths.add(id_)
-
-    def _report_path(self, id_: int | str, owner: str, path: str) -> None:
-        message = f"{owner} is at {path}, which is not inside the data set's folder"
-        self._report("path-outside-root", id_, message)
 
     def _check_annotations(self, annotations: list) -> None:
         seen: dict[int | str, str] = {}
         names: dict[str, int | str] = {}
-        all_known = True
         by_text = {str(id_): id_ for id_ in self._images}
-        for index, annotation in enumerate(annotations):
-            id_ = _id_of(annotation, "image_id")
-            wrong = wrong_in(annotation, ANNOTATION_KEYS)
-            if wrong:
-                which = f"annotations[{index}]" if id_ is None else f"annotation of image {id_!r}"
-                self._report("annotation-incomplete", id_, f"{which} {wrong}")
-            if id_ is None:
-                all_known = False
-                continue
+        for id_, annotation, is_sound in self._known(
+            "annotation", annotations, "image_id", ANNOTATION_KEYS
+        ):
             if id_ in seen:
                 both = f"{seen[id_]} and {annotation.get('file_name')}"
                 message = f"image {id_!r} has two annotations: {both}"
                 self._report("annotation-duplicate", id_, message)
                 continue
             seen[id_] = annotation.get("file_name")
-            if id_ not in self._images and self._all_images_known:
+            if id_ not in self._images and "image" not in self._without_id:
                 message = f"{seen[id_]} belongs to image {id_!r}, which is not among the images"
                 if str(id_) in by_text:
                     other = by_text[str(id_)]
                     message += f"; {other!r} is, but a string is not an integer"
                     seen.setdefault(other, seen[id_])
                 self._report("annotation-without-image", id_, message)
-            if not wrong:
+            if is_sound:
                 self.records.append(self._record(id_, annotation, names))
         self._collect_image_files()
-        for id_ in self._images if all_known else ():
+        all_known = "annotation" not in self._without_id
+        for id_, image in self._images.items() if all_known else ():
             if id_ not in seen:
-                name = self._images[id_].get("file_name")
-                message = f"image {id_!r} ({name}) has no annotation"
+                message = f"image {id_!r} ({image.get('file_name')}) has no annotation"
                 self._report("image-without-annotation", id_, message)
 
     def _collect_image_files(self) -> None:
@@ -242,27 +244,19 @@ class EntryCheck:
         name = annotation["file_name"]
         segments, flaws = check_segments(annotation["segments_info"], self._classes)
         for code, number, texts in flaws:
-            self._report(code, number, texts, name)
+            self._report(code, number, f"in the annotation of {name}, {texts}")
         size = (image.get("width"), image.get("height")) if image else (None, None)
+        png_file = None
+        if self._is_right_path("annotation", id_, name, names) and self._has_png_root:
+            png_file = os.path.join(self._source.panoptic_root, name)
         return Record(
             self._source.name,
             id_,
             self._image_file(id_, image, annotation) if image else None,
-            self._png_file(id_, name, names),
+            png_file,
             size if all(map(is_length, size)) else None,
             segments,
         )
-
-    def _png_file(self, id_: int | str, name: str, names: dict) -> str | None:
-        other = names.setdefault(name, id_)
-        if other != id_:
-            both = f"the annotations of image {other!r} and {id_!r} both have the file_name {name}"
-            self._report("annotation-duplicate-file-name", id_, both)
-            return None
-        if leaves_folder(name):
-            self._report_path(id_, f"the png of image {id_!r}", name)
-            return None
-        return os.path.join(self._source.panoptic_root, name) if self._has_png_root else None
 
     def _image_file(self, id_: int | str, image: dict, annotation: dict) -> str | None:
         if id_ in self._wrong_paths:
@@ -273,17 +267,12 @@ class EntryCheck:
             if wrong_in(image, IMAGE_KEYS):
                 return None
             if isinstance(e, ValueError):
-                self._report_path(id_, f"the image {id_!r}", image["file_name"])
+                self._report_path(id_, f"image {id_!r}", image["file_name"])
             else:
                 message = f"the path of image {id_!r} is unknown: {type(e).__name__}: {e}"
                 self._report("path-unknown", id_, message)
             return None
         if not is_inside(path, self._source.image_root):
-            self._report_path(id_, f"the image {id_!r}", path)
+            self._report_path(id_, f"image {id_!r}", path)
             return None
         return path if self._has_image_root else None
-
-
-def _id_of(entry: Any, key: str) -> int | str | None:
-    value = entry.get(key) if isinstance(entry, dict) else None
-    return value if is_id(value) else None

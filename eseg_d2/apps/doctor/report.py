@@ -6,8 +6,7 @@ from tabulate import tabulate
 
 from eseg_d2.apps.doctor.check import Report
 from eseg_d2.apps.doctor.findings import KINDS, SEVERITIES
-from eseg_d2.apps.doctor.image_files import TINY_AREA
-from eseg_d2.apps.doctor.statistics import DatasetStatistics
+from eseg_d2.apps.doctor.statistics import TINY_AREA, DatasetStatistics
 from eseg_d2.utils.markup import page_environment
 
 __all__ = ["format_page", "format_report"]

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 
+from eseg_d2.apps.doctor.findings import Finding
 from eseg_d2.data.datasets.builtin import require_datasets
 from eseg_d2.data.datasets.panoptic_format import check_own, image_path, is_panoptic
 from eseg_d2.structures.label_space import LabelSpace
@@ -22,10 +23,8 @@ class Source:
     """One data set to check.
 
     Attributes:
-        name: name of the data set.
         role: ``"train"``, ``"val"`` or ``""``.
         group: data sets of one group are used together for training and evaluation.
-        panoptic_json: path of the json.
         panoptic_root, image_root: folders of the panoptic pngs and of the images.
         image_path: maps an image's and an annotation's entry in the json to the image's path.
         label_space: the registered one; None if the json itself defines the classes.
@@ -39,6 +38,11 @@ class Source:
     image_root: str
     image_path: Callable[[dict, dict], str]
     label_space: LabelSpace | None
+
+    def finding(self, code: str, id_: int | str | None, message: str) -> Finding:
+        """Return a finding about the json, whose path the message then begins with."""
+        path = self.panoptic_json
+        return Finding(code, self.name, path, id_, f"{path}: {message}")
 
 
 def source_of(name: str, role: str, group: str) -> Source:
@@ -88,10 +92,7 @@ def sources_from_config(cfg: CfgNode, *, eval_only: bool = False) -> list[Source
     """Return the sources of the panoptic data sets of DATASETS.TRAIN and DATASETS.TEST.
 
     Those of DATASETS.PANOPTIC need not be registered, which a broken json would prevent.
-
-    Args:
-        cfg: DATASETS is read.
-        eval_only: leave DATASETS.TRAIN out.
+    With ``eval_only``, DATASETS.TRAIN is left out.
 
     Raises:
         ValueError: see :func:`source_of`; or an entry of DATASETS.PANOPTIC is wrong.

@@ -14,7 +14,10 @@ from eseg_d2.apps.doctor.sources import Source
 from eseg_d2.data.images import DATASET_SUFFIXES
 from eseg_d2.utils.errors import listing
 
-__all__ = ["DatasetStatistics", "compare_datasets", "find_duplicates", "find_unlisted"]
+__all__ = ["TINY_AREA", "DatasetStatistics", "compare_datasets", "find_duplicates", "find_unlisted"]
+
+TINY_AREA = 16 * 16
+"""Things of fewer pixels are called tiny. COCO calls those below 32 x 32 small."""
 
 _ABOUT_IMAGES = {
     *("image-incomplete", "image-duplicate-id", "image-duplicate-file-name", "image-missing"),
@@ -68,9 +71,10 @@ class DatasetStatistics:
         self.checked += check.pixels > 0
         self.all_pixels += check.pixels
         self.void_pixels += check.void
-        for id_, pixels, is_tiny in check.segments:
+        for id_, pixels, is_single in check.segments:
             self.pixels[id_] += pixels
-            self.tiny[id_] += is_tiny
+            is_object = is_single and self.categories[id_].is_thing
+            self.tiny[id_] += is_object and pixels < TINY_AREA
 
     def as_dict(self) -> dict:
         """Return the statistics as a json can hold them; shares are of all pixels, or None."""
@@ -134,18 +138,15 @@ def _categories_differ(train: DatasetStatistics, val: DatasetStatistics) -> Find
     texts = [f"{name} alone has {listing(c, limit=5)}" for name, c in alone.items() if c]
     names = f"{train.source.name} and {val.source.name}"
     message = f"the categories of {names} differ: {'; '.join(texts) or 'their order'}"
-    path = val.source.panoptic_json
-    return Finding("categories-differ", val.source.name, path, None, message)
+    return val.source.finding("categories-differ", None, message)
 
 
 def _only_in_val(train: list[DatasetStatistics], val: DatasetStatistics) -> list[Finding]:
     seen = {id_ for dataset in train for id_ in dataset.segments}
     names = listing((dataset.source.name for dataset in train), limit=5)
     return [
-        Finding(
+        val.source.finding(
             "class-only-in-val",
-            val.source.name,
-            val.source.panoptic_json,
             id_,
             f"class {id_} ({val.categories[id_].name}) has {val.segments[id_]} segments in "
             f"{val.source.name}, but none in {names}",
@@ -161,13 +162,11 @@ def _crowd_only(train: list[DatasetStatistics]) -> list[Finding]:
     categories = {id_: c for dataset in train for id_, c in dataset.categories.items()}
     names = listing((dataset.source.name for dataset in train), limit=5)
     return [
-        Finding(
+        train[0].source.finding(
             "class-crowd-only",
-            train[0].source.name,
-            train[0].source.panoptic_json,
             id_,
-            f"{train[0].source.panoptic_json}: class {id_} ({name}) is a thing, but all its "
-            f"{segments[id_]} segments in {names} are crowds: no object of it can be learnt",
+            f"class {id_} ({name}) is a thing, but all its {segments[id_]} segments in {names} "
+            "are crowds: no object of it can be learnt",
         )
         for id_, (name, is_thing) in categories.items()
         if is_thing and segments[id_] and not objects[id_]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from panoptic_files import check_segments, contents, read_result, save
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from eseg_d2.apps.convert import convert_coco
-from eseg_d2.data.panoptic_png import read_panoptic_png
 
 THINGS = [
     {"id": 18, "name": "dog", "supercategory": "animal", "keypoints": ["nose"]},
@@ -61,24 +61,15 @@ class Inputs:
             {"id": number, "file_name": file_name, "height": height, "width": width}
         )
         for category, segmentation, iscrowd in annotations:
-            self.content["annotations"].append(
-                {
-                    "id": 100 + len(self.content["annotations"]),
-                    "image_id": number,
-                    "category_id": category,
-                    "segmentation": segmentation,
-                    "iscrowd": iscrowd,
-                }
-            )
+            entry = {"id": 100 + len(self.content["annotations"]), "image_id": number}
+            entry |= {"category_id": category, "segmentation": segmentation, "iscrowd": iscrowd}
+            self.content["annotations"].append(entry)
         self.stuff_content["images"].append({**self.content["images"][-1]})
         for category in sorted(set(np.unique(stuff).tolist()) - {255}):
             self.add_stuff(number, category, compressed(stuff == category))
-        image = self.root / "images" / file_name
+        save(self.root / "images" / file_name, np.zeros((height, width, 3), np.uint8))
         png = (self.root / "stuff" / file_name).with_suffix(".png")
-        for path in image, png:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(image)
-        Image.fromarray(stuff.astype(np.uint8)).save(png)
+        save(png, stuff.astype(np.uint8))
 
     def add_stuff(self, image_id, category, segmentation):
         number = 500 + len(self.stuff_content["annotations"])
@@ -96,14 +87,8 @@ class Inputs:
         (self.root / "instances.json").write_text(json.dumps(self.content))
         return convert_coco(**{**self.arguments, **changes})
 
-    def result(self):
-        """Return the JSON's content, and of each image its segments_info and map of segment ids."""
-        content = json.loads((self.root / "out" / "panoptic.json").read_text())
-        maps = [
-            read_panoptic_png(str(self.root / "out" / "panoptic" / a["file_name"]))
-            for a in content["annotations"]
-        ]
-        return content, [a["segments_info"] for a in content["annotations"]], maps
+    def result(self, output="out"):
+        return read_result(self.root / output)
 
 
 @pytest.fixture
@@ -116,32 +101,12 @@ def categories_of(segment_map, info):
     return np.vectorize(lookup.get)(segment_map)
 
 
-def test_things_cover_stuff_and_small_things_cover_large_ones(inputs):
-    stuff = np.full((6, 8), 92)
-    stuff[4:] = 0
-    stuff[:, 7] = 255
-    inputs.add(
-        "a.jpg",
-        stuff,
-        (1, box(2, 2, 3, 3), 0),  # inside the next one, and listed before it
-        (18, box(1, 1, 5, 5), 0),
-        (18, box(0, 4, 2, 8), 0),
-    )
+def test_categories_and_image_ids_are_kept(inputs):
+    inputs.add("a.jpg", np.full((6, 8), 92), (1, box(2, 2, 3, 3), 0), (18, box(1, 1, 5, 5), 0))
     found = inputs.convert()
-    content, (info,), (segment_map,) = inputs.result()
-    expected = stuff.copy()
-    expected[stuff == 255] = -1
-    expected[1:5, 1:5] = 18
-    expected[0:2, 4:8] = 18
-    expected[2, 2] = 1
-    assert (categories_of(segment_map, info) == expected).all()
-    assert segment_map[0, 4] == segment_map[1, 4] != segment_map[1, 1]
-    assert found.hidden == 0 and found.segments == len(info) == 5
-    for s in info:
-        rows, columns = np.nonzero(segment_map == s["id"])
-        assert s["area"] == len(rows)
-        assert s["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
-        assert s["iscrowd"] == 0
+    content, (info,), _ = inputs.result()
+    assert found.hidden == 0 and found.segments == len(info) == 3
+    assert all(s["iscrowd"] == 0 for s in info)
     assert content["categories"] == [
         {"id": 18, "name": "dog", "isthing": 1, "supercategory": "animal"},
         {"id": 1, "name": "person", "isthing": 1, "supercategory": "person"},
@@ -173,8 +138,8 @@ def test_crowds_of_a_class_form_one_segment_below_all_objects(inputs):
 
     inputs.content["annotations"] = inputs.content["annotations"][:2]
     inputs.convert(output=inputs.root / "two")
-    content = json.loads((inputs.root / "two" / "panoptic.json").read_text())
-    (crowd,) = [s for s in content["annotations"][0]["segments_info"] if s["iscrowd"]]
+    _, (info,), _ = inputs.result("two")
+    (crowd,) = [s for s in info if s["iscrowd"]]
     assert (crowd["category_id"], crowd["area"]) == (1, 8)
 
 
@@ -246,7 +211,7 @@ def test_result_equals_painting_pixel_by_pixel(tmp_path_factory, height, width, 
         else:
             value = stuff[row, column]
             assert kind == (None if value == 255 else (value, 0))
-    assert set(np.unique(segment_map).tolist()) - {0} == {s["id"] for s in info}
+    check_segments(segment_map, info)
     objects = [i for i, (_, crowd) in enumerate(kinds) if not crowd]
     assert found.hidden == len(objects) - len(owner)
 
@@ -286,49 +251,52 @@ def test_polygon_is_clipped_at_the_image_border(inputs):
     assert (categories_of(segment_map, info) == expected).all()
 
 
-def change(content, key, **values):
-    content[key][0].update(values)
+@pytest.mark.parametrize(
+    ("key", "change", "message"),
+    [
+        ("images", {"file_name": "../a.jpg"}, "paths below"),
+        ("images", {"height": 5}, r"a.jpg is \(5, 6\)(.|\n)*\(4, 6\)"),
+        ("annotations", {"category_id": 92}, "annotation 100(.|\n)*92"),
+        ("annotations", {"category_id": [1]}, r"category_id \[1\]"),
+        ("annotations", {"segmentation": None}, "segmentation None"),
+        ("annotations", {"iscrowd": 2}, "iscrowd 2, expected 0 or 1"),
+        ("annotations", {"image_id": 9}, "the images 9, which"),
+        ("categories", {"id": 92}, "several categories have the id 92"),
+        ("categories", {"name": "sky"}, "several categories have the name sky"),
+    ],
+)
+def test_wrong_value_of_the_json_is_named(inputs, key, change, message):
+    inputs.add("a.jpg", np.full((4, 6), 92), (1, box(0, 0, 2, 2), 0))
+    inputs.content[key] = [{**inputs.content[key][0], **change}, *inputs.content[key][1:]]
+    with pytest.raises(ValueError, match=message):
+        inputs.convert()
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error", "message"),
+    ("spoil", "message"),
     [
-        (lambda c: c.pop("images"), ValueError, "needs the lists images"),
-        (lambda c: c["images"].clear(), ValueError, "lists no images"),
-        (lambda c: c["images"][0].pop("width"), ValueError, r"images\[0\] lacks width"),
-        (
-            lambda c: c["annotations"].append(5),
-            ValueError,
-            r"annotations\[1\] is of type int",
-        ),
-        (lambda c: change(c, "annotations", category_id=92), ValueError, "annotation 100(.|\n)*92"),
-        (lambda c: change(c, "annotations", category_id=[1]), ValueError, r"category_id \[1\]"),
-        (lambda c: change(c, "annotations", segmentation=None), ValueError, "segmentation None"),
-        (lambda c: change(c, "annotations", iscrowd=2), ValueError, "iscrowd 2, expected 0 or 1"),
-        (lambda c: change(c, "annotations", image_id=9), ValueError, "the images 9, which"),
-        (lambda c: change(c, "images", file_name="../a.jpg"), ValueError, "paths below"),
-        (lambda c: change(c, "images", file_name="b.jpg"), FileNotFoundError, "no stuff png for b"),
-        (lambda c: change(c, "images", file_name="a.png"), FileNotFoundError, "images lacks a.png"),
-        (lambda c: change(c, "images", height=5), ValueError, r"a.jpg is \(5, 6\)(.|\n)*\(4, 6\)"),
-        (lambda c: c["images"].append(c["images"][0]), ValueError, "several images have the id 7"),
-        (
-            lambda c: c["images"].append({**c["images"][0], "id": 3}),
-            ValueError,
-            "several images have the file_name(.|\n)* a$",
-        ),
-        (
-            lambda c: c.update(categories=[{"id": 92, "name": "x"}]),
-            ValueError,
-            "several categories have the id 92",
-        ),
-        (lambda c: c.update(categories=[{"id": 5, "name": "sky"}]), ValueError, "the name sky"),
+        (lambda c: c.pop("images"), "needs the lists images"),
+        (lambda c: c["images"].clear(), "lists no images"),
+        (lambda c: c["images"][0].pop("width"), r"images\[0\] lacks width"),
+        (lambda c: c["annotations"].append(5), r"annotations\[1\] is of type int"),
+        (lambda c: c["images"].append(c["images"][0]), "several images have the id 7"),
+        (lambda c: c["images"].append({**c["images"][0], "id": 3}), "have the file_name(.|\n)* a$"),
     ],
 )
-def test_fault_of_the_json_is_named(inputs, spoil, error, message):
+def test_fault_of_the_json_is_named(inputs, spoil, message):
     inputs.add("a.jpg", np.full((4, 6), 92), (1, box(0, 0, 2, 2), 0))
-    inputs.content = json.loads(json.dumps(inputs.content))
     spoil(inputs.content)
-    with pytest.raises(error, match=message):
+    with pytest.raises(ValueError, match=message):
+        inputs.convert()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("b.jpg", "no stuff png for b.jpg"), ("a.png", "images lacks a.png")]
+)
+def test_missing_file_is_named(inputs, name, message):
+    inputs.add("a.jpg", np.full((4, 6), 92))
+    inputs.content["images"][0]["file_name"] = name
+    with pytest.raises(FileNotFoundError, match=message):
         inputs.convert()
 
 
@@ -343,16 +311,9 @@ def test_faults_of_stuff_are_named(inputs):
         inputs.convert(stuff=inputs.root / "nowhere")
 
 
-def test_coco_stuff_json_is_accepted_as_categories(inputs):
-    (inputs.root / "stuff.json").write_text(json.dumps({"images": [], "categories": STUFF}))
-    inputs.add("a.jpg", np.full((4, 6), 92))
-    assert inputs.convert().segments == 1
-
-
 def written(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.png"))
-    }, {**json.loads((folder / "panoptic.json").read_text()), "info": None}
+    files = contents(folder)
+    return files, {**json.loads(files.pop("panoptic.json")), "info": None}
 
 
 @pytest.fixture
@@ -389,14 +350,12 @@ def test_stuff_may_be_polygons_and_small_stuff_covers_large(inputs):
     inputs.add_stuff(7, 92, box(0, 0, 4, 5))
     inputs.add_stuff(7, 92, uncompressed(np.eye(4, 6, k=5) > 0))
     inputs.convert_json()
-    content = json.loads((inputs.root / "out_json" / "panoptic.json").read_text())
-    info = content["annotations"][0]["segments_info"]
+    _, (info,), (segment_map,) = inputs.result("out_json")
     expected = np.full((4, 6), -1)
     expected[:, :5] = 92
     expected[1:3, 1:3] = 0
     expected[0, 5] = 92
-    found = read_panoptic_png(str(inputs.root / "out_json" / "panoptic" / "a.png"))
-    assert (categories_of(found, info) == expected).all()
+    assert (categories_of(segment_map, info) == expected).all()
     assert len(info) == 2  # one segment per class
 
 

@@ -1,9 +1,9 @@
 """Reading of a user's PNGs, images and categories."""
 
+import json
 import struct
 import zlib
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,12 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eseg_d2.apps.convert.categories import category_index, check_ignored, read_categories
-from eseg_d2.apps.convert.input_files import (
-    find_files,
-    image_size,
-    read_label_png,
-)
-from eseg_d2.utils.errors import listing
+from eseg_d2.apps.convert.input_files import find_files, image_size, read_label_png
 
 
 def write_png(path, values, depth, color_type, palette=None):
@@ -51,16 +46,6 @@ def test_pngs_of_every_bit_depth_give_the_stored_numbers(tmp_path, color_type, d
     read = read_label_png(tmp_path / "a.png")
     assert read.dtype == np.int64
     assert np.array_equal(read, values)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([np.uint8, np.uint16]), st.data())
-def test_pngs_written_by_opencv_are_read(tmp_path_factory, height, width, dtype, data):
-    path = tmp_path_factory.mktemp("png") / "a.png"
-    seed = data.draw(st.integers(0, 99))
-    values = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, (height, width))
-    cv2.imwrite(str(path), values.astype(dtype))
-    assert np.array_equal(read_label_png(path), values)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
@@ -119,11 +104,6 @@ def test_files_are_found_by_name(tmp_path):
         find_files(tmp_path / "nowhere", (".png",))
 
 
-def test_long_list_of_names_is_shortened():
-    assert listing("abc") == "a, b, c"
-    assert listing("abcde") == "a, b, c and 2 more"
-
-
 CATEGORIES = """
 - {id: 0, name: sky, isthing: false, color: [1, 2, 3], note: left out}
 - {id: 7, name: car, isthing: 1, supercategory: vehicle}
@@ -136,10 +116,7 @@ CHECKED = [
 
 def test_categories_are_read_from_yaml_and_json(tmp_path):
     (tmp_path / "c.yaml").write_text(CATEGORIES)
-    (tmp_path / "c.json").write_text(
-        '{"categories": [{"id": 0, "name": "sky", "isthing": 0, "color": [1, 2, 3]},\n'
-        '\t{"id": 7, "name": "car", "isthing": 1, "supercategory": "vehicle"}]}'
-    )
+    (tmp_path / "c.json").write_text(json.dumps({"categories": CHECKED}, indent="\t"))
     assert read_categories(tmp_path / "c.yaml") == CHECKED
     assert read_categories(tmp_path / "c.json") == CHECKED
     (tmp_path / "s.yml").write_text("[{id: 3, name: sky}]")
@@ -159,6 +136,7 @@ def test_categories_are_read_from_yaml_and_json(tmp_path):
         ("[{id: -1, name: a, isthing: 0}]", "a negative id"),
         ("[{id: '1', name: a, isthing: 0}]", "has id '1', expected an integer"),
         ("[{id: true, name: a, isthing: 0}]", "has id True"),
+        ("[{id: 3.5, name: a, isthing: 0}]", "has id 3.5, expected an integer"),
         ("[{id: 1, name: 2, isthing: 0}]", "name 2, expected a string"),
         ("[{id: 1, name: a, isthing: 2}]", "isthing 2, expected 0 or 1"),
         ("[{id: 1, name: a, isthing: 'yes'}]", "isthing 'yes'"),
@@ -175,28 +153,20 @@ def test_invalid_categories_are_named(tmp_path, content, message):
         read_categories(tmp_path / "c.yaml")
 
 
-def test_whole_floats_are_read_as_integers_in_json_and_yaml(tmp_path):
+def test_whole_floats_of_a_yaml_are_read_as_integers(tmp_path):
     (tmp_path / "c.yaml").write_text("[{id: 3.0, name: sky, isthing: 0.0, color: [1.0, 2, 3]}]")
-    (tmp_path / "c.json").write_text('[{"id": 3.0, "name": "sky", "isthing": 0.0}]')
-    for name in "c.yaml", "c.json":
-        (category,) = read_categories(tmp_path / name)
-        assert (category["id"], category["isthing"]) == (3, 0)
-        assert type(category["id"]) is int
-    (tmp_path / "c.yaml").write_text("[{id: 3.5, name: sky, isthing: 0}]")
-    with pytest.raises(ValueError, match="has id 3.5, expected an integer"):
-        read_categories(tmp_path / "c.yaml")
+    (category,) = read_categories(tmp_path / "c.yaml")
+    assert (category["id"], category["isthing"]) == (3, 0)
+    assert type(category["id"]) is int
 
 
-def test_other_missing_and_invalid_category_files_are_refused(tmp_path):
+def test_other_and_missing_category_files_are_refused(tmp_path):
     (tmp_path / "c.txt").write_text(CATEGORIES)
     with pytest.raises(ValueError, match=".json, .yaml or .yml"):
         read_categories(tmp_path / "c.txt")
     for name in "no.json", "no.yaml":
         with pytest.raises(FileNotFoundError, match=name):
             read_categories(tmp_path / name)
-    (tmp_path / "c.json").write_text("{")
-    with pytest.raises(ValueError, match="c.json is not valid json"):
-        read_categories(tmp_path / "c.json")
 
 
 @settings(max_examples=50, deadline=None)
@@ -210,17 +180,8 @@ def test_category_index_of_pixels(tmp_path_factory, ids, data):
     assert index.tolist() == [expected]
 
 
-def test_unknown_labels_are_named():
-    labels = np.array([[1, 2], [9, 65535]])
-    with pytest.raises(ValueError, match="a.png(.|\n)*2, 9(.|\n)*--ignore"):
-        category_index(labels, [1, 5], (65535,), "a.png")
-
-
-def test_ignored_values_are_checked(tmp_path):
-    check_ignored((255, 65535), CHECKED, "c.yaml")
-    check_ignored((), CHECKED, "c.yaml")
-    with pytest.raises(ValueError, match="7 is ignored(.|\n)*c.yaml"):
-        check_ignored((255, 7), CHECKED, "c.yaml")
+def test_ignored_values_must_fit_16_bits():
+    check_ignored((0, 65535), [], "c.yaml")
     for value in -1, 65536:
         with pytest.raises(ValueError, match=f"cannot ignore {value}"):
-            check_ignored((value,), CHECKED, "c.yaml")
+            check_ignored((value,), [], "c.yaml")

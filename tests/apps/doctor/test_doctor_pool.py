@@ -14,12 +14,12 @@ from eseg_d2.apps.doctor import check_datasets, image_files, sources_from_config
 def test_failing_and_dying_checks_become_findings(tiny, monkeypatch):
     check = image_files._check
 
-    def broken_check(record, by_id):
+    def broken_check(record):
         if record.image_id == 12:
             raise MemoryError("of 3 GB")
         if record.image_id == 21:
             os._exit(7)
-        return check(record, by_id)
+        return check(record)
 
     monkeypatch.setattr(image_files, "_check", broken_check)
     report = check_datasets(sources_from_config(tiny.config()), workers=2)

@@ -49,9 +49,9 @@ def test_files_are_sampled_but_jsons_are_checked_completely(tiny, monkeypatch):
     checked = []
     check_files = check.check_files
 
-    def spy(record, classes):
+    def spy(record):
         checked.append(record.image_id)
-        return check_files(record, classes)
+        return check_files(record)
 
     monkeypatch.setattr(check, "check_files", spy)
     tiny.train.image(2).unlink()

@@ -31,12 +31,6 @@ def test_text_lists_errors_first_and_shortens_long_lists(broken):
     assert text.endswith("1 error, 7 warnings, 0 notes")
 
 
-def test_text_of_a_valid_data_set(tiny):
-    text = format_report(tiny.check())
-    assert text.startswith("tiny_train: 3 images")
-    assert text.endswith("0 errors, 0 warnings, 0 notes")
-
-
 def test_text_without_any_json(tiny):
     tiny.train.content = tiny.val.content = None
     text = format_report(tiny.check())

@@ -121,11 +121,10 @@ def cityscapes(scenes, tmp_path):
         return str(path).replace(str(scenes / "street_scenes/cityscapes"), str(root))
 
     (source,) = sources_from_names(["scenes_cityscapes_panoptic_val"])
+    places = ("panoptic_json", "panoptic_root", "image_root")
     return replace(
         source,
-        panoptic_json=moved(source.panoptic_json),
-        panoptic_root=moved(source.panoptic_root),
-        image_root=moved(source.image_root),
+        **{place: moved(getattr(source, place)) for place in places},
         image_path=lambda image, annotation: moved(source.image_path(image, annotation)),
     )
 
@@ -135,18 +134,18 @@ def problems(source):
     return [(f.code, f.id, f.file) for f in report.findings if f.severity != "note"]
 
 
-def test_missing_image_of_cityscapes_is_found(cityscapes):
+@pytest.mark.parametrize(
+    ("code", "break_it"),
+    [
+        ("image-missing", lambda image: image.unlink()),
+        ("image-unreadable", lambda image: image.write_bytes(image.read_bytes()[:-40])),
+    ],
+)
+def test_broken_image_of_cityscapes_is_found(cityscapes, code, break_it):
     image = sorted(Path(cityscapes.image_root).rglob("*.png"))[1]
-    image.unlink()
+    break_it(image)
     id_ = image.name.removesuffix("_leftImg8bit.png")
-    assert problems(cityscapes) == [("image-missing", id_, str(image))]
-
-
-def test_truncated_image_of_cityscapes_is_found(cityscapes):
-    image = sorted(Path(cityscapes.image_root).rglob("*.png"))[1]
-    image.write_bytes(image.read_bytes()[:-40])
-    id_ = image.name.removesuffix("_leftImg8bit.png")
-    assert problems(cityscapes) == [("image-unreadable", id_, str(image))]
+    assert problems(cityscapes) == [(code, id_, str(image))]
 
 
 @pytest.mark.parametrize(
