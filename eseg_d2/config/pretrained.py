@@ -23,17 +23,10 @@ def pretrained_names() -> list[str]:
 
 
 def pretrained_card(name: str) -> dict:
-    """Return what is known of a model: the content of ``weights/NAME.json``.
-
-    Args:
-        name: one of :func:`pretrained_names`.
-
-    Returns:
-        A dict with "config" (of ``configs/``), "sha256" (of the file of weights), "data",
-        "recipe", "commit", "use", "metrics" and "examples"; weights/README.md describes them.
+    """Return the content of ``weights/NAME.json``, which weights/README.md describes.
 
     Raises:
-        ValueError: there is no model of that name.
+        ValueError: the name is not one of :func:`pretrained_names`.
     """
     if name not in pretrained_names():
         raise ValueError(f"no pretrained model {name!r}; there are {', '.join(pretrained_names())}")
@@ -48,7 +41,7 @@ def pretrained_config(name: str, overrides: Sequence[str] = ()) -> CfgNode:
         overrides: ``[KEY, VALUE, ...]``.
 
     Raises:
-        ValueError: there is no model of that name, or a key or value is wrong.
+        ValueError: the name, a key or a value is wrong.
     """
     # The package's own file, not one of that name in the current folder
     config = PACKAGE / pretrained_card(name)["config"]

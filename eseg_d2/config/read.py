@@ -23,9 +23,9 @@ def find_config(path: str) -> str:
     """Return where a config file lies.
 
     Args:
-        path: of a YAML file. If there is no such file and the path begins with ``configs/``, it
-            is looked for among the configurations that come with the package, so that
-            ``configs/rsp_panoptic_R50.yaml`` works in any folder once the package is installed.
+        path: path of a YAML file. If there is none and the path begins with ``configs/``, the
+            configurations that come with the package are searched, so that
+            ``configs/rsp_panoptic_R50.yaml`` works in any folder.
 
     Raises:
         FileNotFoundError: the file is in neither place.
@@ -101,7 +101,7 @@ def value_of(cfg: CfgNode, key: str):
 
 
 def _check_files(config_file: str) -> dict[str, str]:
-    """Check a config file, and those that it is based on, before Detectron2 reads and copies them.
+    """Check a config file and its bases, before Detectron2 reads and copies them.
 
     Returns:
         For each key of these files the one that decides its value.
@@ -123,15 +123,11 @@ def _check_files(config_file: str) -> dict[str, str]:
         bases = bases if isinstance(bases, list) else [bases]
         if not all(isinstance(base, str) for base in bases):
             raise ValueError(f"{file}: {BASE_KEY} is {content[BASE_KEY]!r:.100}; expected a file")
-        todo += [(_path_of(base, file), (*above, file)) for base in bases]
+        for base in map(os.path.expanduser, bases):
+            is_url = base.startswith(("https://", "http://"))
+            path = base if is_url else os.path.join(os.path.dirname(file), base)
+            todo.append((path, (*above, file)))
     return given
-
-
-def _path_of(base: str, file: str) -> str:
-    base = os.path.expanduser(base)
-    if base.startswith(("https://", "http://")):
-        return base
-    return os.path.join(os.path.dirname(file), base)
 
 
 def _check_values(cfg: CfgNode, defaults: CfgNode) -> None:

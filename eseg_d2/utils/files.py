@@ -30,10 +30,6 @@ _IMAGE_OPTIONS = {
 def require_file(path: str | os.PathLike, *, max_bytes: int = _MAX_BYTES) -> None:
     """Check that there is a file with content, which may be opened without waiting for a pipe.
 
-    Args:
-        path: of the file.
-        max_bytes: that it may have.
-
     Raises:
         FileNotFoundError: nothing there, or a link that leads nowhere.
         ValueError: a folder, a device or pipe, an empty file, one that may not be read, or one
@@ -73,12 +69,7 @@ def replacing(path: str | os.PathLike, *, sync: bool = False) -> Iterator[Path]:
     """Give a path beside `path` to write to, which takes the place of `path` at the end.
 
     If the block raises, `path` stays as it was, and nothing is left beside it. Missing folders are
-    made.
-
-    Args:
-        path: of the file.
-        sync: bring the content to the disk before the file gets its name, so that it is there
-            whole even if the machine stops.
+    made. With `sync`, the file is there whole even if the machine stops.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}{_PARTIAL}")
@@ -98,25 +89,24 @@ def replacing(path: str | os.PathLike, *, sync: bool = False) -> Iterator[Path]:
 
 
 def write_atomically(path: str, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside ``path``, bring it to the disk, and only then give it its name.
+    """Write a file by :func:`replacing`, on the disk at once.
 
     Args:
-        path: of the file; what is there is replaced at the end, in one step. Its folder is made if
-            it is not there.
-        write: is called with the open binary file.
+        path: path of the file.
+        write: called with the open binary file, and again if the folder was deleted meanwhile.
 
     Raises:
-        OSError: as writing does; then ``path`` is as it was, and nothing is left beside it.
+        OSError: the file cannot be written; ``path`` is as it was.
     """
+
+    def attempt() -> None:
+        with replacing(path, sync=True) as partial, open(partial, "wb") as f:
+            write(f)
+
     try:
-        _write(path, write)
-    except FileNotFoundError:  # the folder was deleted meanwhile
-        _write(path, write)
-
-
-def _write(path: str, write: Callable[[BinaryIO], object]) -> None:
-    with replacing(path, sync=True) as partial, open(partial, "wb") as f:
-        write(f)
+        attempt()
+    except FileNotFoundError:
+        attempt()
 
 
 def remove_leftovers(folder: str) -> None:

@@ -40,7 +40,11 @@ def read_json(path: str | os.PathLike) -> Any:
     """
     content = read_file(path)
     try:
-        return json.loads(content, parse_float=_parse_float, object_pairs_hook=_object)
+        return json.loads(
+            content,
+            parse_float=lambda text: whole_number(float(text)),
+            object_pairs_hook=_object,
+        )
     except DuplicateKeyError as e:
         raise DuplicateKeyError(f"{path}: {e}") from e
     except (ValueError, RecursionError) as e:
@@ -60,10 +64,6 @@ def whole_number(value: float) -> float | int:
     return int(value) if value.is_integer() else value
 
 
-def _parse_float(text: str) -> float | int:
-    return whole_number(float(text))
-
-
 def _object(pairs: list[tuple[str, Any]]) -> dict:
     content = dict(pairs)
     if len(content) < len(pairs):
@@ -80,33 +80,23 @@ def write_json(
     """Write json, in place of what is there.
 
     Args:
-        path: of the file.
-        content: to be written.
+        path: path of the file.
+        content: what is written.
         indent: spaces a level; None for one line.
         sort_keys: so that equal content gives equal bytes; False keeps the order of dicts.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     with open(path, "w", encoding="utf-8") as file:
         file.write(json.dumps(content, sort_keys=sort_keys, indent=indent) + "\n")
 
 
 def write_json_atomically(path: str, content: Any) -> None:
-    """Write a json that is there whole or not at all, in the order of its dicts.
-
-    Args and errors are those of :func:`~eseg_d2.utils.files.write_atomically`.
-    """
+    """Write json by :func:`~eseg_d2.utils.files.write_atomically`, in the order of its dicts."""
     text = json.dumps(content, indent=1)
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def load_yaml(path: str | os.PathLike, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
-    """Return the content of a YAML file, plain values only.
-
-    Args:
-        path: of a file of up to 1 MiB.
-        loader: constructs the values.
+    """Return the content of a YAML file of up to 1 MiB, plain values only.
 
     Raises:
         FileNotFoundError: see :func:`~eseg_d2.utils.files.require_file`.

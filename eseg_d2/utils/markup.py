@@ -9,21 +9,13 @@ __all__ = ["markdown_table", "page_environment", "short_names"]
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """
-    Args:
-        head: of the columns.
-        rows: cells, as many as there are columns.
-    """
+    """Return a table with a head and rows of as many cells."""
     lines = ["| " + " | ".join(cells) + " |" for cells in [head, *rows]]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
 def short_names(sources: Sequence[str | Path]) -> dict[str, str]:
-    """Return the stem of each path, or the whole path where two stems are the same, by path.
-
-    Args:
-        sources: paths of config files, or other words; the same one twice counts once.
-    """
+    """Return, by path or other word, its stem; the whole path where two have the same stem."""
     names = list(dict.fromkeys(map(str, sources)))
     stems = [Path(name).stem for name in names]
     return {
@@ -33,11 +25,7 @@ def short_names(sources: Sequence[str | Path]) -> dict[str, str]:
 
 
 def page_environment(package: str) -> Environment:
-    """Return an environment of a package's templates that escapes everything that is filled in.
-
-    Args:
-        package: name of a package with a folder ``templates``.
-    """
+    """Return the templates of a package's folder ``templates``, which escape what is filled in."""
     return Environment(
         loader=PackageLoader(package),
         autoescape=True,

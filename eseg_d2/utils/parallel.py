@@ -47,7 +47,7 @@ def map_in_processes(
             nothing. With one worker it runs in this process, unless `if_killed` is given.
         items: one for each image.
         workers: number of processes, at least 1; no more than there are items are started.
-        description: of the progress bar.
+        description: text of the progress bar.
         if_killed: gives the result of an item that its worker did not survive, from the item and
             the reason; by default that is an error.
 

@@ -50,12 +50,7 @@ def preserved_random_state():
 
 @contextlib.contextmanager
 def seeded(seed: int, position: int):
-    """Return seed the CPU's generators by two numbers; afterwards they are as before.
-
-    Args:
-        seed: 0 or more.
-        position: 0 or more; another one gives an independent sequence.
-    """
+    """Seed the CPU's generators by two numbers of 0 or more; afterwards they are as before."""
     python, numpy = random.getstate(), np.random.get_state()
     words = np.random.SeedSequence([seed, position]).generate_state(4)
     with torch.random.fork_rng(devices=[]):

@@ -20,7 +20,7 @@ _MAGIC_OF_OLD_FILES = 0x1950A86A20F9469CFC6C  # of torch.save before PyTorch 1.6
 
 
 class UnreadableWeightsError(ValueError):
-    """A file of weights that is broken, or holds more than weights. The message names it."""
+    """A file of weights that is broken, or holds more than weights; the message names it."""
 
 
 def read_weights_file(path: str):

@@ -38,9 +38,8 @@ OWN = "DATASETS: {PANOPTIC: [{name: %s, images: b, panoptic_png: c, panoptic_jso
 
 
 @pytest.fixture
-def config(root, tmp_path, monkeypatch):
+def config(root, tmp_path):
     """Return a function that writes a config based on a valid one and returns its path."""
-    monkeypatch.chdir(root)
 
     def write(content, base=f"_BASE_: {root / CONFIG}\n"):
         (tmp_path / "config.yaml").write_text(base + content)
@@ -89,6 +88,9 @@ def test_aliases_that_multiply_are_refused(config, level):
         ("OUTPUT_DIR: %s" % ("[" * 100_000), "recursion"),
         ("OUTPUT_DIR: &a [*a]", "within itself"),
         ("SEED: !!int ''", "not valid yaml"),
+        ("MODEL: [", "not valid yaml"),
+        ("MODEL: {RSP_HEAD: {CHANELS: 3}}", "CHANELS.*Did you mean MODEL.RSP_HEAD.CHANNELS"),
+        ("MODEL: {EFFICIENTNET: {PRETRAINED: timm}}", "PRETRAINED.*timm://NAME.TAG"),
     ],
 )
 def test_invalid_values_are_named(config, content, key):
@@ -96,10 +98,25 @@ def test_invalid_values_are_named(config, content, key):
         load_config(config(content), [])
 
 
-@pytest.mark.parametrize("value", ["None", "(3,)", "(None,)"])
-def test_invalid_overrides_are_named(config, value):
-    with pytest.raises(ValueError, match="overrides.*DATASETS.TEST is"):
-        load_config(config(""), ["DATASETS.TEST", value])
+RANGE = ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "(64,)")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "match"),
+    [
+        (["DATASETS.TEST", "None"], "overrides.*DATASETS.TEST is"),
+        (["DATASETS.TEST", "(3,)"], "overrides.*DATASETS.TEST is"),
+        (["DATASETS.TEST", "(None,)"], "overrides.*DATASETS.TEST is"),
+        (["SOLVER.BASE_LRR", "1"], "SOLVER.BASE_LRR.*Did you mean .*SOLVER.BASE_LR"),
+        (["SOLVER.MAX_ITER"], "overrides"),
+        (["SOLVER.MAX_ITER", "many"], "overrides.*MAX_ITER"),
+        (RANGE, r"MIN_SIZE_TRAIN is \(64,\).*smallest and the largest"),
+        (["MODEL.PANOPTIC.SEMANTIC_CLASSES", "every"], "SEMANTIC_CLASSES is 'every'"),
+    ],
+)
+def test_invalid_overrides_are_named(config, overrides, match):
+    with pytest.raises(ValueError, match=match):
+        load_config(config(""), overrides)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +129,7 @@ def test_invalid_overrides_are_named(config, value):
         (".", "is a folder"),
         ("config.yaml", "config.yaml is its own _BASE_"),
         ("other.yaml", "is its own _BASE_"),
+        ("gone.yaml", "gone.yaml"),
         ("[twice.yaml, twice.yaml]", "more than 50"),
         ("pipe.yaml", "pipe.yaml is a device or pipe"),
         ("zero.yaml", "zero.yaml is a device or pipe"),
@@ -122,8 +140,14 @@ def test_invalid_bases_are_named(config, tmp_path, base, match):
     (tmp_path / "twice.yaml").write_text("_BASE_: [twice.yaml, twice.yaml]")
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
-    with pytest.raises(ValueError, match=f"{tmp_path}.*{match}"):
+    with pytest.raises((ValueError, FileNotFoundError), match=f"{tmp_path}.*{match}"):
         load_config(config(f"_BASE_: {base}\n", base=""), [])
+
+
+@pytest.mark.parametrize("content", ["text", "[1, 2]", "", "3", "\0"])
+def test_files_that_are_not_configs_are_named(config, content):
+    with pytest.raises(ValueError, match="config.yaml"):
+        load_config(config(content, base=""), [])
 
 
 def test_valid_config_is_read_and_survives_a_dump(config, tmp_path):
@@ -139,36 +163,6 @@ def test_valid_config_is_read_and_survives_a_dump(config, tmp_path):
     (tmp_path / "dumped.yaml").write_text(cfg.dump())
     again = load_config(str(tmp_path / "dumped.yaml"), [])
     assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
-
-
-@pytest.fixture
-def in_checkout(root, monkeypatch):
-    monkeypatch.chdir(root)
-
-
-def test_common_mistakes_are_explained(tmp_path, in_checkout):
-    with pytest.raises(FileNotFoundError, match="no config file 'nowhere.yaml'"):
-        load_config("nowhere.yaml", [])
-    with pytest.raises(ValueError, match="SOLVER.BASE_LRR.*Did you mean .*SOLVER.BASE_LR"):
-        load_config(CONFIG, ["SOLVER.BASE_LRR", "1"])
-    with pytest.raises(ValueError, match="overrides"):
-        load_config(CONFIG, ["SOLVER.MAX_ITER"])
-    with pytest.raises(ValueError, match="overrides.*MAX_ITER"):
-        load_config(CONFIG, ["SOLVER.MAX_ITER", "many"])
-    ranged = ["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "(64,)"]
-    with pytest.raises(ValueError, match=r"MIN_SIZE_TRAIN is \(64,\).*smallest and the largest"):
-        load_config(CONFIG, ranged)
-    bad = tmp_path / "bad.yaml"
-    bad.write_text("MODEL:\n  RSP_HEAD:\n    CHANELS: 3\n")
-    with pytest.raises(
-        ValueError, match=r"bad.yaml.*CHANELS.*Did you mean MODEL.RSP_HEAD.CHANNELS"
-    ):
-        load_config(str(bad), [])
-    bad.write_text("MODEL: [")
-    with pytest.raises(ValueError, match="bad.yaml"):
-        load_config(str(bad), [])
-    with pytest.raises(ValueError, match="SEMANTIC_CLASSES is 'every'"):
-        load_config(CONFIG, ["MODEL.PANOPTIC.SEMANTIC_CLASSES", "every"])
 
 
 HARMFUL = [
@@ -195,28 +189,13 @@ def test_configs_run_no_code(tmp_path, tag, in_base):
 
 
 @pytest.mark.parametrize("tag", HARMFUL)
-def test_overrides_run_no_code(tmp_path, in_checkout, tag):
+def test_overrides_run_no_code(tmp_path, tag):
     canary = tmp_path / "canary"
     value = tag.format(canary=canary)
     assert value == load_config(CONFIG, ["OUTPUT_DIR", value]).OUTPUT_DIR
     value = f"__import__('os').mkdir({str(canary)!r})"
     assert value == load_config(CONFIG, ["OUTPUT_DIR", value]).OUTPUT_DIR
     assert not canary.exists()
-
-
-def test_missing_base_is_named(tmp_path):
-    config = tmp_path / "config.yaml"
-    config.write_text("_BASE_: nowhere.yaml\n")
-    with pytest.raises((ValueError, FileNotFoundError), match="nowhere.yaml"):
-        load_config(str(config), [])
-
-
-@pytest.mark.parametrize("content", ["text", "[1, 2]", "", "3", "_BASE_: config.yaml", "\0"])
-def test_files_that_are_not_configs_are_named(tmp_path, content):
-    config = tmp_path / "config.yaml"
-    config.write_text(content)
-    with pytest.raises(ValueError, match="config.yaml"):
-        load_config(str(config), [])
 
 
 def test_origin_of_each_given_key_is_reported(tmp_path):
@@ -228,10 +207,3 @@ def test_origin_of_each_given_key_is_reported(tmp_path):
     assert given["SEED"] == str(base) and given["SOLVER.MAX_ITER"] == str(config)
     assert given["SOLVER.BASE_LR"] == "the overrides"
     assert "SOLVER.MOMENTUM" not in given
-
-
-def test_error_for_a_removed_key_names_its_successor(tmp_path):
-    config = tmp_path / "config.yaml"
-    config.write_text("MODEL: {EFFICIENTNET: {PRETRAINED: timm}}")
-    with pytest.raises(ValueError, match=r"(?s)config.yaml.*PRETRAINED.*timm://NAME.TAG"):
-        load_config(str(config), [])

@@ -9,7 +9,7 @@ from eseg_d2.data.datasets.panoptic_format import register_own
 from eseg_d2.data.images import read_image
 from eseg_d2.data.panoptic_png import read_panoptic_png
 from eseg_d2.inference import read_image as read_any_image
-from eseg_d2.utils.files import read_file, replacing
+from eseg_d2.utils.files import read_file, replacing, write_atomically
 from eseg_d2.utils.json_yaml import load_yaml, read_json
 from eseg_d2.utils.weights_file import read_weights_file
 
@@ -57,8 +57,20 @@ def test_failed_replacement_keeps_the_old_file(tmp_path):
     path = tmp_path / "deep" / "a.txt"
     with replacing(path) as target:
         target.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as target:
+    with pytest.raises(KeyboardInterrupt), replacing(path) as target:
         target.write_text("half")
-        raise RuntimeError
+        raise KeyboardInterrupt
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_folder_deleted_during_an_atomic_write_is_created_again(tmp_path):
+    folder = tmp_path / "run"
+
+    def write(file):
+        file.write(b"content")
+        if not (tmp_path / "away").exists():
+            folder.rename(tmp_path / "away")
+
+    write_atomically(str(folder / "file"), write)
+    assert (folder / "file").read_bytes() == b"content"
