@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -55,6 +56,26 @@ def scenes() -> Path:
                     folder, format=kind, num_train=12, num_val=4, size=(64, 128), seed=3, workers=2
                 )
     return DATASETS
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """Return a function that mounts a tmpfs with options on a new folder, or on a given one."""
+    mounted = []
+
+    def make(options, folder=None):
+        if folder is None:
+            folder = tmp_path / f"disk{len(mounted)}"
+            folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("only root can mount file systems, and not in most containers")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in {*mounted}:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ TINY = (
     *("DATASETS.TEST", "()", "MODEL.CHANNELS_LAST", "False"),
 )
 
+# Evaluates on the scenes
+VAL = ("DATASETS.TEST", "('scenes_cityscapes_panoptic_val',)")
 
 # Shrinks the model of configs/scenes/rsp_semantic_R50.yaml
 SMALL_MODEL = (
@@ -52,6 +54,19 @@ def train(
     trainer.resume_or_load(resume=resume)
     trainer.max_iter = end or trainer.max_iter
     trainer.train()
+
+
+def make_trainer(output, *overrides, config="rsp_semantic_R50", resume=False, world_size=None):
+    """Return a trainer of a small model on the scenes, always with the same initial weights."""
+    from eseg_d2.engine import Trainer, load_config
+
+    path = Path(__file__).resolve().parent.parent / f"configs/scenes/{config}.yaml"
+    options = [*SMALL_MODEL, *TINY, "OUTPUT_DIR", output, *overrides]
+    cfg = load_config(str(path), [str(option) for option in options], world_size=world_size)
+    torch.manual_seed(3)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    return trainer
 
 
 def start(config: Path, output: Path, *overrides, **keywords):

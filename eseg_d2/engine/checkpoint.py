@@ -70,7 +70,6 @@ def find_checkpoints(folder: str) -> list[str]:
 
 
 def _tagged_name(folder: str) -> str | None:
-    """Return the name in the folder's tag file; None if there is no such file."""
     if not os.path.isfile(tag_file(folder)):
         return None
     with open(tag_file(folder), errors="replace") as f:
@@ -180,7 +179,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         for path in found:
             try:
                 content = self._read(path)
-                self._require_states(content, path)
+                if self.checkpointables and not self.checkpointables.keys() & content.keys():
+                    text = f"{path} holds only weights, and no state to resume from"
+                    raise UnreadableWeightsError(text)
             except (UnreadableWeightsError, OSError) as e:
                 logger.error("%s", e)
                 failures.append(str(e))
@@ -188,16 +189,15 @@ class SafeCheckpointer(DetectionCheckpointer):
             level = logging.WARNING if failures else logging.INFO
             logger.log(level, "Resuming from %s", path)
             self._adapt_average(content)
-            summary = self._load_tensors(content, path)
-            summary.require_same_model()
+            self._load_tensors(content, path).require_same_model()
             for key, part in self.checkpointables.items():
                 if key in content:
                     part.load_state_dict(content.pop(key))
             return content
+        reasons = "\n  ".join(failures or ["there is none"])
         raise RunError(
-            f"--resume, but no checkpoint in OUTPUT_DIR {self.save_dir!r} can be read:\n  "
-            + "\n  ".join(failures or ["there is none"])
-            + "\n  Start a new run in another OUTPUT_DIR, with a readable file as MODEL.WEIGHTS."
+            f"--resume, but no checkpoint in OUTPUT_DIR {self.save_dir!r} can be read:\n  {reasons}"
+            "\n  Start a new run in another OUTPUT_DIR, with a readable file as MODEL.WEIGHTS."
         )
 
     def load_weights(self, path: str, cfg: CfgNode | None = None) -> WeightsSummary | None:
@@ -205,8 +205,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
         Args:
             path: a local file, or any path of Detectron2's PathManager.
-            cfg: config of a training that starts from the weights; if the file states a
-                normalisation, the config must have the same.
+            cfg: config of a training, whose normalisation must be that of the file, if it says one.
 
         Raises:
             UnreadableWeightsError: the file is damaged, or holds more than weights.
@@ -225,19 +224,14 @@ class SafeCheckpointer(DetectionCheckpointer):
         content = error = None
         if comm.is_main_process():
             try:
-                content = in_detectron2_form(
-                    read_weights_file(self.path_manager.get_local_path(path)), path
-                )
+                content = read_weights_file(self.path_manager.get_local_path(path))
+                content = in_detectron2_form(content, path)
             except (UnreadableWeightsError, OSError) as e:  # the other processes wait for it
                 error = e
         content, error = _of_main_process((content, error))
         if error:
             raise error
         return content
-
-    def _require_states(self, content: dict, path: str) -> None:
-        if self.checkpointables and not self.checkpointables.keys() & content.keys():
-            raise UnreadableWeightsError(f"{path} holds only weights, and no state to resume from")
 
     def _adapt_average(self, content: dict) -> None:
         """Adapt a checkpoint without a moving average to a run that has one, or vice versa."""
@@ -262,14 +256,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise ValueError(
                 f"the weights of {path} cannot be loaded: {e} They may belong to another network."
             ) from e
-        summary = WeightsSummary(
-            path,
-            self.model,
-            given=given,
-            missing=incompatible.missing_keys,
-            unexpected=incompatible.unexpected_keys,
-            mismatched=incompatible.incorrect_shapes,
-        )
+        summary = WeightsSummary(path, self.model, given, incompatible)
         is_odd = summary.mismatched or summary.is_partial
         logger.log(logging.WARNING if is_odd else logging.INFO, "%s", summary)
         return summary
@@ -335,9 +322,7 @@ def _require_finite(weights: dict[str, torch.Tensor], path: str) -> None:
 def _size(content, counted: set[int]) -> int:
     """Return roughly how many bytes ``torch.save`` needs, which writes shared memory once.
 
-    Args:
-        content: plain containers of tensors.
-        counted: addresses of the memory counted so far; updated in place.
+    The addresses of the memory that is ``counted`` are updated in place.
     """
     if isinstance(content, torch.Tensor):
         storage = content.untyped_storage()

@@ -6,7 +6,7 @@ import math
 import os
 import resource
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from detectron2.config import CfgNode
@@ -62,10 +62,7 @@ class EMAHook(HookBase):
         """
         Args:
             trained: the model in training, without a DistributedDataParallel around it.
-            decay: w_ema <- decay * w_ema + (1 - decay) * w, at the end.
-
-        Raises:
-            ValueError: ``decay`` is not in [0, 1).
+            decay: MODEL_EMA.DECAY, in [0, 1); other values are a ValueError.
         """
         if not 0 <= decay < 1:
             raise ValueError(f"MODEL_EMA.DECAY is {decay}; expected a number in [0, 1)")
@@ -97,26 +94,19 @@ class PreciseBNHook(HookBase):
     gives the same model as an uninterrupted one.
     """
 
-    def __init__(
-        self,
-        loader: TrainLoader,
-        model: nn.Module,
-        period: int,
-        num_iter: int,
-    ):
+    def __init__(self, loader: TrainLoader, model: nn.Module, period: int, num_iter: int):
         """
         Args:
             loader: loader of training batches, for this hook alone.
-            model: has batch norms in training mode, whose running statistics are set.
-            period: number of iterations between two evaluations; 0: only at the end.
+            model: model whose running statistics are set.
+            period: TEST.EVAL_PERIOD.
             num_iter: number of batches that are averaged over.
         """
         self._loader, self._first = loader, loader.state_dict()
         self._model, self._period, self._num_iter = model, period, num_iter
 
     def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done != self.trainer.max_iter and not _is_due(done, self._period):
+        if not _is_due(self.trainer.iter + 1, self._period, self.trainer.max_iter):
             return
         logger.info("Statistics of the batch norms are estimated from %d batches", self._num_iter)
         self._loader.load_state_dict(self._first)
@@ -134,11 +124,9 @@ class ThroughputHook(HookBase):
         """
         Args:
             images_per_step: number of images in one update, over all processes.
-            device: device of the model. ``max_mem`` is PyTorch's peak on a GPU, and else that of
-                the process.
+            device: device of the model: ``max_mem`` is PyTorch's peak on a GPU, or the process's.
         """
-        self._images = images_per_step
-        self._device = device
+        self._images, self._device = images_per_step, device
 
     def after_step(self) -> None:
         storage = self.trainer.storage
@@ -169,17 +157,12 @@ class CheckpointHook(HookBase):
         Args:
             checkpointer: saves the trainer.
             period: number of iterations between checkpoints; 0 or less: only at the end.
-            keep: how many of the newest stay on the disk; 0 keeps all. Those of earlier runs in the
-                same folder are not touched.
-
-        Raises:
-            ValueError: ``keep`` is negative.
+            keep: how many of the newest stay on the disk; 0 keeps all, and negative values are a
+                ValueError. Those of earlier runs in the same folder are not touched.
         """
         if keep < 0:
             raise ValueError(f"SOLVER.CHECKPOINTS_TO_KEEP is {keep}; expected 0 (all) or more")
-        self._checkpointer = checkpointer
-        self._period = period
-        self._keep = keep
+        self._checkpointer, self._period, self._keep = checkpointer, period, keep
         self._own: list[str] = []
         self._is_saved = True
         self._run_file = os.path.join(checkpointer.save_dir, RUN_FILE)
@@ -193,7 +176,7 @@ class CheckpointHook(HookBase):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         self._is_saved = False
-        if done >= self.trainer.max_iter or _is_due(done, self._period):
+        if _is_due(done, self._period, self.trainer.max_iter):
             self.save()
 
     def save(self) -> None:
@@ -209,9 +192,8 @@ class CheckpointHook(HookBase):
     def _save(self, name: str) -> None:
         """Write the checkpoint and remove old ones.
 
-        Raises:
-            RunError: after saving, if the folder was deleted during the training: log and metrics
-                still go to files that nobody can see.
+        If the folder was deleted, this ends the run after saving: log and metrics still go to files
+        that nobody can see.
         """
         is_deleted = self._has_run_file and not os.path.isfile(self._run_file)
         folder = self._checkpointer.save_dir
@@ -244,34 +226,28 @@ class EvaluationHook(HookBase):
     """
 
     def __init__(
-        self,
-        evaluate: Callable[[], dict],
-        checkpointer: SafeCheckpointer,
-        *,
-        period: int,
-        best_metrics: Sequence[str],
+        self, evaluate: Callable[[], dict], checkpointer: SafeCheckpointer, options: CfgNode
     ):
         """
         Args:
             evaluate: returns Detectron2's results.
             checkpointer: checkpointer of the evaluated model.
-            period: number of iterations between evaluations; 0: only at the end.
-            best_metrics: "task/metric", where higher is better; ignored if results lack it.
+            options: config's TEST; EVAL_PERIOD and BEST_METRICS are read.
         """
         self._evaluate = evaluate
         self._checkpointer = checkpointer
-        self._period = period
-        self._best_metrics = tuple(best_metrics)
+        self._period = options.EVAL_PERIOD
+        self._best_metrics = options.BEST_METRICS
         self._path = os.path.join(checkpointer.save_dir, EVALUATIONS_FILE)
         self._history: list[dict] = []
 
     def before_train(self) -> None:
         start = self.trainer.start_iter
-        found = read_record(self._path, _is_history) if start and comm.is_main_process() else None
+        found = read_record(self._path, list) if start and comm.is_main_process() else None
         found = comm.all_gather(found)[0] or []
         self._history = [entry for entry in found if entry["iteration"] < start]
         last = self._history[-1] if self._history else {"iteration": -1}
-        if start and (_is_due(start, self._period) or start >= self.trainer.max_iter):
+        if start and _is_due(start, self._period, self.trainer.max_iter):
             self.trainer.storage.iter = start - 1
             if last["iteration"] != start - 1:
                 logger.info("Running the evaluation that iteration %d did not finish", start - 1)
@@ -282,8 +258,9 @@ class EvaluationHook(HookBase):
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        due = _is_due(done, self._period) and done < self.trainer.max_iter
-        if due and not self.trainer.stop_signal:
+        if done == self.trainer.max_iter or self.trainer.stop_signal:
+            return
+        if _is_due(done, self._period, self.trainer.max_iter):
             self._run(self.trainer.iter)
 
     def after_train(self) -> None:
@@ -321,19 +298,9 @@ class EvaluationHook(HookBase):
                 self._checkpointer.save_weights(name, iteration=iteration, best={metric: value})
 
 
-def _is_due(done: int, period: int) -> bool:
-    """Return whether a period ends after so many iterations; a period of 0 or less never does."""
-    return period > 0 and done % period == 0
-
-
-def _is_history(content) -> bool:
-    """Return whether content is a list of {"iteration", "results"}."""
-    return isinstance(content, list) and all(
-        isinstance(entry, dict)
-        and isinstance(entry.get("iteration"), int)
-        and isinstance(entry.get("results"), dict)
-        for entry in content
-    )
+def _is_due(done: int, period: int, max_iter: int) -> bool:
+    """Return whether a period (0 or less: none) or the training ends after so many iterations."""
+    return done >= max_iter or (period > 0 and done % period == 0)
 
 
 class ValidationLossHook(HookBase):
@@ -344,13 +311,11 @@ class ValidationLossHook(HookBase):
     choices of the losses (of proposals) on the CPU are the same each time.
     """
 
-    def __init__(self, cfg: CfgNode, model: nn.Module, period: int, num_images: int):
+    def __init__(self, cfg: CfgNode, model: nn.Module):
         """
         Args:
-            cfg: config of the run.
+            cfg: config of the run; DATASETS.TEST, TEST and what the mapper reads.
             model: the evaluated model, without a DistributedDataParallel around it.
-            period: number of iterations between evaluations; there is always one at the end.
-            num_images: number of images of each data set, the first ones; 0 for all.
 
         Raises:
             ValueError: DATASETS.TEST is empty, or a data set in it is not panoptic.
@@ -364,11 +329,9 @@ class ValidationLossHook(HookBase):
                     "panoptic: set it to False"
                 )
         self._cfg, self._model = cfg, model
-        self._period, self._num_images = period, num_images
 
     def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done == self.trainer.max_iter or _is_due(done, self._period):
+        if _is_due(self.trainer.iter + 1, self._cfg.TEST.EVAL_PERIOD, self.trainer.max_iter):
             with preserved_random_state():
                 losses = self._losses()
             if comm.is_main_process():
@@ -393,19 +356,19 @@ class ValidationLossHook(HookBase):
         finally:
             for module, training in modes.items():
                 module.training = training
-        shares = comm.gather((dict(sums), count))
+        shares = comm.gather((sums, count))
         if not comm.is_main_process():
             return {}
         total = sum(number for _, number in shares)
-        names = [*dict.fromkeys(name for part, _ in shares for name in part)]
-        means = {n: sum(part.get(n, 0.0) for part, _ in shares) / total for n in names}
+        names = dict.fromkeys(name for part, _ in shares for name in part)
+        means = {name: sum(part[name] for part, _ in shares) / total for name in names}
         means["total_loss"] = sum(means.values())
         return {f"validation/{name}": value for name, value in means.items()}
 
     def _samples(self) -> Iterator[dict]:
         """Yield this process's share of the samples."""
         for name in self._cfg.DATASETS.TEST:
-            images = dataset_dicts(name)[: self._num_images or None]
+            images = dataset_dicts(name)[: self._cfg.TEST.VALIDATION_LOSS.NUM_IMAGES or None]
             mapper = PanopticMapper.for_validation(self._cfg, name)
             for image in images[comm.get_rank() :: comm.get_world_size()]:
                 yield mapper(image)
@@ -422,51 +385,31 @@ def build_hooks(trainer, checkpoints: CheckpointHook) -> list[HookBase]:
         ValueError: a key has a value that its hook rejects.
     """
     cfg = trainer.cfg
-    device = next(trainer.model.parameters()).device
+    has_validation = cfg.TEST.VALIDATION_LOSS.ENABLED
     built = [
         trainer.ema,  # first, because the hooks below evaluate and save it
         hooks.IterationTimer(),
-        ThroughputHook(trainer.images_per_update, device),
+        ThroughputHook(trainer.images_per_update, torch.device(cfg.MODEL.DEVICE)),
         hooks.LRScheduler(),
         _precise_bn(trainer),
-        _validation_loss(trainer),
+        ValidationLossHook(cfg, trainer.evaluated_model) if has_validation else None,
         HistoryHook(f"{cfg.OUTPUT_DIR}/metrics.json"),
         checkpoints,
         # after the checkpoint: if it fails, nothing is lost
-        EvaluationHook(
-            trainer.evaluate,
-            trainer.checkpointer,
-            period=cfg.TEST.EVAL_PERIOD,
-            best_metrics=cfg.TEST.BEST_METRICS,
-        ),
+        EvaluationHook(trainer.evaluate, trainer.checkpointer, cfg.TEST),
     ]
     if comm.is_main_process():
-        built += [
-            WriterHook(
-                trainer.build_writers,
-                period=cfg.LOGGING.PERIOD,
-                eval_period=cfg.TEST.EVAL_PERIOD,
-            ),
-            ProgressHook(),
-        ]
+        periods = cfg.LOGGING.PERIOD, cfg.TEST.EVAL_PERIOD
+        built += [WriterHook(trainer.build_writers, *periods), ProgressHook()]
     return [hook for hook in built if hook is not None]
 
 
 def _precise_bn(trainer) -> HookBase | None:
-    cfg = trainer.cfg
     model = trainer.evaluated_model  # the model whose statistics are used
+    cfg = trainer.cfg.clone()
     if not (cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(model)):
         return None
-    cfg = cfg.clone()
     cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = 0  # the loader is rarely used
     loader = trainer.build_train_loader(cfg)
     return PreciseBNHook(loader, model, cfg.TEST.EVAL_PERIOD, cfg.TEST.PRECISE_BN.NUM_ITER)
-
-
-def _validation_loss(trainer) -> HookBase | None:
-    cfg = trainer.cfg
-    if not cfg.TEST.VALIDATION_LOSS.ENABLED:
-        return None
-    num_images = cfg.TEST.VALIDATION_LOSS.NUM_IMAGES
-    return ValidationLossHook(cfg, trainer.evaluated_model, cfg.TEST.EVAL_PERIOD, num_images)

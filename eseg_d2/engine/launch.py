@@ -58,12 +58,12 @@ def launch(run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
         SystemExit: with a message and status 1 if an error ended the run; with status 128 plus the
             number of the signal that ended it.
     """
-    process = rank_from_environment() if args.num_gpus * args.num_machines <= 1 else None
-    if args.num_gpus == 1 and args.num_machines > 1:
-        process = ProcessRank(args.machine_rank, args.num_machines, 0, 1, args.dist_url)
     if args.num_gpus > 1:
         _start(run, args, cfg)
         return
+    process = rank_from_environment()
+    if args.num_machines > 1:
+        process = ProcessRank(args.machine_rank, args.num_machines, 0, 1, args.dist_url)
     try:
         with stop_signals():
             if process:

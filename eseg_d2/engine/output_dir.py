@@ -9,7 +9,7 @@ import math
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TextIO
 
 from detectron2.utils import comm
@@ -106,13 +106,7 @@ def _lock(folder: str) -> str | None:
 
 
 def set_aside(folder: str, names: Sequence[str], why: str) -> None:
-    """Append the next free number to the names of files, and log it.
-
-    Args:
-        folder: folder of the run.
-        names: names of files in it; missing and empty ones are skipped.
-        why: reason, for the log.
-    """
+    """Append the next free number to the names of files, unless missing or empty, and log why."""
     paths = [os.path.join(folder, name) for name in names]
     paths = [path for path in paths if os.path.isfile(path) and os.path.getsize(path)]
     if not paths:
@@ -125,15 +119,13 @@ def set_aside(folder: str, names: Sequence[str], why: str) -> None:
     logger.warning("%s: %s, kept as %s", folder, why, kept)
 
 
-def read_record(path: str, is_valid: Callable[[object], bool]):
-    """Return the content of a json file of a run; None if it is missing or damaged.
+def read_record(path: str, kind: type):
+    """Return the content, of a kind, of a json file of a run; None if it is missing or damaged.
 
-    Args:
-        path: path of the file. A damaged file is set aside, so that it is not overwritten.
-        is_valid: returns whether content is what the file should hold.
+    A damaged file is set aside, so that it is not overwritten.
     """
     content = read_json_or_none(path)
-    if content is not None and is_valid(content):
+    if isinstance(content, kind):
         return content
     folder, name = os.path.split(path)
     set_aside(folder, [name], f"{name} is damaged")

@@ -42,8 +42,7 @@ def check_launch(cfg: CfgNode, args: argparse.Namespace, world_size: int) -> Non
 
     Args:
         cfg: MODEL.DEVICE, MODEL.WEIGHTS, OUTPUT_DIR, LAUNCH and SOLVER are read.
-        args: with ``num_gpus``, ``num_machines``, ``machine_rank``, ``dist_url``, ``resume`` and
-            ``eval_only``.
+        args: arguments of train_net.py.
         world_size: number of processes on all machines.
 
     Raises:

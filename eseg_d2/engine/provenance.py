@@ -1,5 +1,6 @@
 """Record what a run was made from: code, environment, data."""
 
+import contextlib
 import datetime
 import hashlib
 import os
@@ -47,7 +48,7 @@ def record_start(cfg: CfgNode, start_iter: int) -> list[str]:
         Sentences that describe what has changed since the run began.
     """
     path = os.path.join(cfg.OUTPUT_DIR, RUN_FILE)
-    earlier = (read_record(path, _is_run) if start_iter else None) or {}
+    earlier = (read_record(path, dict) if start_iter else None) or {}
     now = {
         "command": [sys.executable, *sys.argv],
         "git": _git(),
@@ -73,12 +74,7 @@ def plain_config(cfg: CfgNode) -> dict:
 
 
 def changed_keys(before: dict, now: dict, prefix: str = "") -> list[str]:
-    """Return "KEY old -> new" for each key in which two configs differ.
-
-    Args:
-        before, now: configs from :func:`plain_config`.
-        prefix: prefix of each key.
-    """
+    """Return "KEY old -> new" for each key in which two of :func:`plain_config` differ."""
     changes = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
@@ -91,9 +87,6 @@ def changed_keys(before: dict, now: dict, prefix: str = "") -> list[str]:
 
 def dataset_fingerprint(name: str) -> dict:
     """Return a checksum of a data set's annotations, and of the names and sizes of its files.
-
-    Args:
-        name: name of a registered data set whose files exist.
 
     Returns:
         ``{"fingerprint": hex digest, "images": number of image files}``. Pixels are not read.
@@ -109,10 +102,7 @@ def dataset_fingerprint(name: str) -> dict:
 
 
 def annotation_digest(name: str) -> str:
-    """Return a short checksum of the annotation files of a registered data set.
-
-    Files that do not exist, or that its metadata does not name, are left out.
-    """
+    """Return a short checksum of those annotation files of a registered data set that exist."""
     return f"version {_annotations(name).hexdigest()[:12]}"
 
 
@@ -135,14 +125,6 @@ def _files(root: str) -> list[tuple[str, int]]:
         for entry in os.scandir(folder)
         if entry.is_file()
     ]
-
-
-def _is_run(content) -> bool:
-    """Return whether content has the parts of :func:`record_start`'s file that are read again."""
-    kinds = {"starts": list, "datasets": dict, "environment": dict}
-    return isinstance(content, dict) and all(
-        isinstance(content.get(key), kind) for key, kind in kinds.items()
-    )
 
 
 def _git() -> dict | None:
@@ -169,10 +151,8 @@ def _environment() -> dict[str, str]:
         "cpu": _cpu_name(),
     }
     for package in _PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     if torch.cuda.is_available():
         versions["gpu"] = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
         versions["cuda"] = str(torch.version.cuda)
@@ -185,10 +165,9 @@ def _cpu_name() -> str:
     """Return the model of the CPU, or its architecture where the system does not tell."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            models = [line.partition(":")[2] for line in file if line.startswith("model name")]
-    except OSError:
-        models = []
-    return models[0].strip() if models else platform.machine()
+            return next(line.partition(":")[2] for line in file if "model name" in line).strip()
+    except (OSError, StopIteration):
+        return platform.machine()
 
 
 def _differences(earlier: dict, now: dict) -> list[str]:

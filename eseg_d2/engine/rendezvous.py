@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from importlib import metadata
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlparse
 
@@ -72,9 +73,6 @@ class ProcessRank(NamedTuple):
 def rank_from_environment(environment: Mapping[str, str] = os.environ) -> ProcessRank | None:
     """Return the rank that torchrun or Slurm's srun assigned to this process, or None.
 
-    Args:
-        environment: environment variables of the process.
-
     Raises:
         ValueError: only some of torchrun's variables are set.
     """
@@ -131,7 +129,7 @@ def rendezvous(process: ProcessRank, fingerprint: Mapping[str, str], limit: floa
         limit: timeout in seconds.
 
     Returns:
-        The key-value store of PyTorch that they share.
+        PyTorch's key-value store, which they share.
 
     Raises:
         RunError: in all processes, if they are not about to do the same; some have not come; or
@@ -170,17 +168,17 @@ def run_fingerprint(cfg: CfgNode, args: argparse.Namespace, *, with_data: bool) 
     """Return what must be equal in all processes, as text: config, command, code, versions, data.
 
     Args:
-        cfg: OUTPUT_DIR, DATALOADER.NUM_WORKERS, LAUNCH.TIMEOUT_SECONDS, the number of the device
-            and the folders of DATASETS.PANOPTIC are left out: they may differ.
+        cfg: left out are the keys that may differ, the number of the device, and the folders of
+            DATASETS.PANOPTIC.
         args: arguments of train_net.py, with ``resume`` and ``eval_only``.
         with_data: also read the annotation files of the data sets.
     """
-    equal = {key: repr(value_of(cfg, key)) for key in _leaves(cfg) if key not in _LOCAL_KEYS}
+    values = {key: value_of(cfg, key) for key in all_keys(cfg) if key not in _LOCAL_KEYS}
+    equal = {key: repr(value) for key, value in values.items() if not isinstance(value, CfgNode)}
     equal["MODEL.DEVICE"] = cfg.MODEL.DEVICE.partition(":")[0]
     equal["DATASETS.PANOPTIC"] = repr([entry.get("name") for entry in cfg.DATASETS.PANOPTIC])
-    for name in "resume", "eval_only":
-        flag = "--" + name.replace("_", "-")
-        equal[flag] = "given" if getattr(args, name, False) else "not given"
+    for flag, given in ("--resume", args.resume), ("--eval-only", args.eval_only):
+        equal[flag] = "given" if given else "not given"
     equal["the code of eseg_d2"] = _digest_of_code()
     equal["torch"], equal["detectron2"] = torch.__version__, metadata.version("detectron2")
     if with_data:
@@ -190,14 +188,11 @@ def run_fingerprint(cfg: CfgNode, args: argparse.Namespace, *, with_data: bool) 
 
 
 def compare(processes: Sequence[Mapping[str, str]]) -> str:
-    """Compare what processes are about to do.
+    """Return a message that names what differs between processes, with both values, or "".
 
     Args:
         processes: result of :func:`run_fingerprint` and "host" of each process, by rank. What
             only one of two processes states is not compared.
-
-    Returns:
-        A message that names what differs, with both values; "" if nothing does.
     """
     first = processes[0]
     for rank, other in enumerate(processes):
@@ -249,33 +244,22 @@ def _open_store(process: ProcessRank, waiting: _Waiting) -> Store:
             break
         except OSError as e:
             waiting.wait(f"process 0 does not answer at {process.url} ({e.strerror or e})")
-    try:
-        return TCPStore(
-            url.hostname,
-            url.port,
-            process.world_size,
-            is_master=process.rank == 0,
-            timeout=timedelta(seconds=60),
-            wait_for_workers=False,
-        )
-    except RuntimeError as e:
-        raise RunError(
-            f"process {process.rank} cannot join the others at {process.url}: {e}"
-        ) from e
-
-
-def _leaves(cfg: CfgNode) -> list[str]:
-    return [key for key in all_keys(cfg) if not isinstance(value_of(cfg, key), CfgNode)]
+    return TCPStore(
+        url.hostname,
+        url.port,
+        process.world_size,
+        is_master=process.rank == 0,
+        timeout=timedelta(seconds=60),
+        wait_for_workers=False,
+    )
 
 
 def _digest_of_code() -> str:
-    folder = os.path.dirname(os.path.abspath(eseg_d2.__file__))
+    folder = Path(eseg_d2.__file__).resolve().parent
     digest = hashlib.sha256()
-    paths = [os.path.join(at, name) for at, _, names in os.walk(folder) for name in names]
-    for path in sorted(path for path in paths if path.endswith(".py")):
-        digest.update(os.path.relpath(path, folder).encode())
-        with open(path, "rb") as f:
-            digest.update(f.read())
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(path.read_bytes())
     return f"version {digest.hexdigest()[:12]}"
 
 
@@ -294,12 +278,11 @@ class Watchdog:
         """
         Args:
             url: where the processes met; its host is that of the first process.
-            output_dir: folder of the run, for the message.
+            output_dir: OUTPUT_DIR, for the message.
             limit: seconds without a heartbeat after which a process counts as gone.
         """
         self._host = urlparse(url).hostname or os.environ.get("MASTER_ADDR", "127.0.0.1")
-        self._output_dir = output_dir
-        self._limit = limit
+        self._output_dir, self._limit = output_dir, limit
         self._period = min(PERIOD, limit / 4)
         self._connections: list[socket.socket] = []
         self._leaving = threading.Event()

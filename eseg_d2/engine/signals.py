@@ -107,7 +107,7 @@ def finish_iterations() -> Iterator[None]:
 
 
 class StoppableEvaluator(DatasetEvaluator):
-    """Wraps an evaluator, and stops early in all processes if one of them is asked to stop."""
+    """Wraps an evaluator, and raises Stopped in all processes if one of them is asked to stop."""
 
     def __init__(self, evaluator: DatasetEvaluator):
         self._evaluator = evaluator
@@ -121,11 +121,6 @@ class StoppableEvaluator(DatasetEvaluator):
         self._evaluator.process(inputs, outputs)
 
     def evaluate(self) -> dict | None:
-        """Return the results of the evaluator.
-
-        Raises:
-            Stopped: in all processes, if one of them received a signal.
-        """
         self._stop_if_one_does()
         return self._evaluator.evaluate()
 

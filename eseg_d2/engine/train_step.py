@@ -40,24 +40,17 @@ MIN_SCALE = 2.0**-14
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Build Detectron2's optimizer, with one group for all parameters of equal settings.
+    """Build Detectron2's optimizer, without clipping; see :func:`build_clipping`.
 
-    Detectron2 0.6 makes a group for each parameter, and PyTorch updates group by group: hundreds of
-    small calls instead of a few. It does not clip gradients; see :func:`build_clipping`. The groups
-    name their parameters ("param_names"), and so do checkpoints.
+    The groups name their parameters ("param_names"), and so do checkpoints.
     """
     cfg = cfg.clone()
     cfg.defrost()
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
     optimizer = build_detectron2_optimizer(cfg, model)
-    groups: dict[tuple, dict] = {}
-    for group in optimizer.param_groups:
-        settings = tuple((key, value) for key, value in group.items() if key != "params")
-        groups.setdefault(settings, {**group, "params": []})["params"] += group["params"]
     names = {parameter: name for name, parameter in model.named_parameters()}
-    for group in groups.values():
+    for group in optimizer.param_groups:
         group["param_names"] = [names[parameter] for parameter in group["params"]]
-    optimizer.param_groups = list(groups.values())
     return optimizer
 
 
@@ -103,7 +96,7 @@ _KINDS = {"value": _by_value, "norm": _by_norm, "full_model": _by_full_norm}
 
 
 class ConfiguredRates:
-    """Restores the config's learning rates after a checkpoint was loaded.
+    """Restores the settings of a new optimizer and its scheduler after a checkpoint was loaded.
 
     Checkpoints hold the rates, decays and schedule of the run that wrote them, which PyTorch would
     use: a SOLVER.BASE_LR that was changed for the resumed run would have no effect, and a larger
@@ -111,11 +104,6 @@ class ConfiguredRates:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, scheduler: LRScheduler):
-        """
-        Args:
-            optimizer: a new optimizer, with the config's settings.
-            scheduler: scheduler of its learning rates, with ``base_lrs`` and ``last_epoch``.
-        """
         self._optimizer, self._scheduler = optimizer, scheduler
         state = copy.deepcopy(scheduler.state_dict())
         self._schedule = {key: value for key, value in state.items() if not key.startswith("_")}
@@ -145,13 +133,11 @@ class ConfiguredRates:
 class NotFiniteError(FloatingPointError):
     """A loss or gradient is NaN or infinite; the weights are unchanged.
 
-    Attributes:
-        metrics: the losses of this process by name, or the norm of the gradients.
+    The message gives the losses of this process by name, or the norm of the gradients.
     """
 
     def __init__(self, metrics: Mapping[str, float]):
         super().__init__(", ".join(f"{name} {value:.5g}" for name, value in metrics.items()))
-        self.metrics = dict(metrics)
 
 
 class NotFiniteGuard:
@@ -162,13 +148,7 @@ class NotFiniteGuard:
     """
 
     def __init__(self, output_dir: str, max_skipped: int):
-        """
-        Args:
-            output_dir: folder of the run, with its checkpoints.
-            max_skipped: how many steps may be skipped in the whole run.
-        """
-        self._output_dir = output_dir
-        self._max_skipped = max_skipped
+        self._output_dir, self._max_skipped = output_dir, max_skipped
         self.skipped = 0
 
     def handle(
@@ -179,8 +159,7 @@ class NotFiniteGuard:
         Args:
             error: error of this process.
             parts: its share of the batch.
-            iteration: iteration, from 0.
-            lr: learning rate.
+            iteration, lr: iteration, from 0, and its learning rate.
 
         Raises:
             RunError: too many steps have been skipped.
@@ -243,15 +222,11 @@ class TrainStep:
         model.train()
         self.model, self.optimizer = model, optimizer
         self.stop_signal = 0
-        self._device = device
-        self._clipping = clipping
-        self._autocast = autocast
-        self._ignore_value = ignore_value
-        self._can_skip = can_skip
+        self._device, self._clipping, self._autocast = device, clipping, autocast
+        self._ignore_value, self._can_skip = ignore_value, can_skip
         self._heads = [m for m in model.modules() if isinstance(m, SemanticHead)]
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        scaled = autocast == torch.float16
-        self._scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=autocast == torch.float16)
 
     def run(self, parts: Sequence[list[dict]]) -> dict[str, float]:
         """Update the weights once.
@@ -266,7 +241,8 @@ class TrainStep:
         Raises:
             NotFiniteError: in all processes, if a loss or gradient is not finite in one.
         """
-        before = self._statistics() if self._can_skip else None
+        buffers = self.model.buffers() if self._can_skip else ()
+        before = [(buffer, buffer.clone()) for buffer in buffers]
         self.optimizer.zero_grad()
         try:
             self._set_pixel_count(self._mean_pixel_count(parts))
@@ -274,9 +250,8 @@ class TrainStep:
             metrics["grad_norm"] = self._update()
         except NotFiniteError:
             self.optimizer.zero_grad()
-            if before:
-                for buffer, value in before:
-                    buffer.copy_(value)
+            for buffer, value in before:
+                buffer.copy_(value)
             raise
         finally:
             self._set_pixel_count(None)
@@ -284,10 +259,8 @@ class TrainStep:
 
     def state_dict(self) -> dict:
         """Return the states of the optimizer and the gradient scaler."""
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "grad_scaler": self._scaler.state_dict(),
-        }
+        scaler = self._scaler.state_dict()
+        return {"optimizer": self.optimizer.state_dict(), "grad_scaler": scaler}
 
     def load_state_dict(self, state: dict) -> None:
         """Load the states of the optimizer and the gradient scaler.
@@ -295,8 +268,9 @@ class TrainStep:
         Raises:
             ValueError: the saved optimizer has other groups of parameters.
         """
-        groups = [_names(of["param_groups"]) for of in (state["optimizer"], vars(self.optimizer))]
-        if None not in groups[0] and groups[0] != groups[1]:
+        saved = [group.get("param_names") for group in state["optimizer"]["param_groups"]]
+        own = [group.get("param_names") for group in self.optimizer.param_groups]
+        if None not in saved and saved != own:
             raise ValueError("its groups hold other parameters")
         self.optimizer.load_state_dict(state["optimizer"])
         if state.get("grad_scaler"):
@@ -366,13 +340,6 @@ class TrainStep:
     def _set_pixel_count(self, count: float | None) -> None:
         for head in self._heads:
             head.pixel_count = count
-
-    def _statistics(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        return [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-
-
-def _names(groups: Sequence[dict]) -> list[list[str] | None]:
-    return [group.get("param_names") for group in groups]
 
 
 def _as_dict(losses: Losses | torch.Tensor) -> Losses:

@@ -157,18 +157,17 @@ class Trainer(TrainerBase):
             if self.ema:
                 self.ema.continue_at(self.start_iter)
         else:
+            holds = "no checkpoint to resume from: a new run starts."
             if has_checkpoint:
-                logger.warning(
-                    "OUTPUT_DIR %s holds checkpoints of an earlier run, which this new run will "
-                    "gradually overwrite. (--resume would continue the earlier run.)",
-                    self.cfg.OUTPUT_DIR,
-                )
-            elif resume:
-                logger.warning(
-                    "OUTPUT_DIR %s holds no checkpoint to resume from: a new run starts.",
-                    self.cfg.OUTPUT_DIR,
-                )
-            self._load_initial_weights()
+                holds = "checkpoints of an earlier run, which this new run will gradually "
+                holds += "overwrite. (--resume would continue the earlier run.)"
+            if has_checkpoint or resume:
+                logger.warning("OUTPUT_DIR %s holds %s", self.cfg.OUTPUT_DIR, holds)
+            summary = self.checkpointer.load_weights(self.cfg.MODEL.WEIGHTS, self.cfg)
+            if summary:
+                summary.require_similar_model()
+            if self.ema:
+                self.ema.start_from_average()
         self._loader = self._build_data()
 
     def _scaled(self, iteration: int) -> int:
@@ -187,13 +186,6 @@ class Trainer(TrainerBase):
             scaled,
         )
         return scaled
-
-    def _load_initial_weights(self) -> None:
-        summary = self.checkpointer.load_weights(self.cfg.MODEL.WEIGHTS, self.cfg)
-        if summary:
-            summary.require_similar_model()
-        if self.ema:
-            self.ema.start_from_average()
 
     def _build_data(self) -> TrainLoader:
         loader = build_train_loader(self.cfg, seed=self.data_seed)
@@ -239,8 +231,12 @@ class Trainer(TrainerBase):
         super().before_train()
         assert self._loader is not None  # train has seen to it
         self._batches = iter(self._loader)
-        if self.random_states:
-            self._set_random_state()
+        before, now = len(self.random_states), comm.get_world_size()
+        if before == now:
+            set_random_state(self.random_states[comm.get_rank()])
+        elif before:
+            text = "The run had %d processes and now has %d: its random numbers start again"
+            logger.warning(text, before, now)
 
     def after_step(self) -> None:
         try:
@@ -265,14 +261,13 @@ class Trainer(TrainerBase):
 
     def _record(self, metrics: dict[str, float], data_time: float) -> None:
         """Store the means over the processes, and the longest time that one waited for data."""
-        loader = self._loader
-        assert loader is not None  # it has given the batch
-        shares = comm.gather((metrics, data_time, loader.bad_samples))
+        assert self._loader is not None  # it has given the batch
+        shares = comm.gather((metrics, data_time, self._loader.bad_samples))
         if not comm.is_main_process():
             return
         for _, _, bad_samples in shares:
             for file, reason in list(bad_samples.items()):
-                loader.count_bad_sample(file, reason)
+                self._loader.count_bad_sample(file, reason)
         self.storage.put_scalar("data_time", max(seconds for _, seconds, _ in shares))
         for name in metrics:
             mean = sum(of_process[name] for of_process, _, _ in shares) / len(shares)
@@ -300,13 +295,11 @@ class Trainer(TrainerBase):
         return self.cfg.SOLVER.IMS_PER_BATCH * self.cfg.SOLVER.ACCUMULATE_STEPS
 
     def state_dict(self) -> dict:
+        order = self._loader.state_dict() if self._loader else None
         return {
             **super().state_dict(),
             "_trainer": self._trainer.state_dict(),
-            "data": {
-                "seed": self.data_seed,
-                "order": self._loader.state_dict() if self._loader else None,
-            },
+            "data": {"seed": self.data_seed, "order": order},
             "random_states": self.random_states,
             "skipped_steps": self._guard.skipped,
             "images_per_update": self.images_per_update,
@@ -339,17 +332,6 @@ class Trainer(TrainerBase):
         self.random_states = state_dict["random_states"]
         self._guard.skipped = state_dict["skipped_steps"]
         self._images_per_update_then = state_dict["images_per_update"]
-
-    def _set_random_state(self) -> None:
-        rank = comm.get_rank()
-        if len(self.random_states) != comm.get_world_size():
-            logger.warning(
-                "The run had %d processes and now has %d: its random numbers start again",
-                len(self.random_states),
-                comm.get_world_size(),
-            )
-            return
-        set_random_state(self.random_states[rank])
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -390,8 +372,7 @@ class Trainer(TrainerBase):
         """Evaluate on each of DATASETS.TEST; the main process writes ``results.json``.
 
         Args:
-            cfg: config of the run.
-            model: model to evaluate.
+            cfg, model: config of the run, and the model to evaluate.
             evaluators: one, or one for each data set; None builds them (:meth:`build_evaluator`).
 
         Returns:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -76,11 +76,7 @@ def in_detectron2_form(content, path: str) -> dict:
 
 
 def _tensors_in(weights, path: str, but: str | None = None) -> dict:
-    """Return the weights without those whose names end with ``but``.
-
-    Raises:
-        UnreadableWeightsError: they are not a dict of tensors or arrays of numbers.
-    """
+    """Return a dict of tensors or arrays of numbers, without the names that end with ``but``."""
     if not isinstance(weights, dict) or not weights:
         kind = type(weights).__name__ if weights else "nothing"
         raise UnreadableWeightsError(f"{path} holds no weights: {kind} instead of tensors by name")
@@ -140,31 +136,22 @@ class WeightsSummary:
             network's blocks, so that it computes something else than in the weights' training.
     """
 
-    def __init__(
-        self,
-        path: str,
-        model: nn.Module,
-        *,
-        given: Collection[str],
-        missing: Sequence[str],
-        unexpected: Sequence[str],
-        mismatched: Sequence[tuple],
-    ):
+    def __init__(self, path: str, model: nn.Module, given: set[str], incompatible):
         """
         Args:
             path: path of the file, for the messages.
             model: the model after loading.
             given: names of the tensors in the file.
-            missing, unexpected, mismatched: as returned by fvcore's ``Checkpointer``.
+            incompatible: what fvcore's ``Checkpointer`` returns.
         """
-        self.path = path
-        self._model = model
-        self.mismatched = list(mismatched)
-        self.unexpected = list(unexpected)
-        differing = {name for name, _, _ in mismatched}
-        self.missing = [n for n in missing if n not in differing and not n.endswith(_NOT_NEEDED)]
+        self.path, self._model = path, model
+        self.mismatched = list(incompatible.incorrect_shapes)
+        self.unexpected = list(incompatible.unexpected_keys)
+        differing = {name for name, _, _ in self.mismatched}
+        missing = [name for name in incompatible.missing_keys if name not in differing]
+        self.missing = [name for name in missing if not name.endswith(_NOT_NEEDED)]
         self.loaded = len(given) - len(self.unexpected) - len(differing)
-        parts = {name.split(".")[0] for name in {*given} - {*self.unexpected}}
+        parts = {name.split(".")[0] for name in given - {*self.unexpected}}
         odd = [name for name in self.unexpected if not name.endswith(_NOT_NEEDED)]
         self.is_partial = any(name.split(".")[0] in parts for name in odd)
 
@@ -172,20 +159,21 @@ class WeightsSummary:
         total = len(self._model.state_dict())
         parts = [f"Weights of {self.path}: {self.loaded} of the model's {total} tensors loaded"]
         if self.missing:
-            parts.append(
-                f"{len(self.missing)} missing, left as they were ({_groups(self.missing)})"
-            )
+            groups = _groups(self.missing)
+            parts.append(f"{len(self.missing)} missing, left as they were ({groups})")
         if self.mismatched:
-            parts.append(f"{len(self.mismatched)} of another shape, left out ({self._shapes()})")
+            shapes = listing(
+                f"{n}: {tuple(got)}, model {tuple(own)}" for n, got, own in self.mismatched
+            )
+            parts.append(f"{len(self.mismatched)} of another shape, left out ({shapes})")
         if self.unexpected:
             parts.append(f"{len(self.unexpected)} not used ({_groups(self.unexpected)})")
         return "; ".join(parts)
 
     def require_same_model(self) -> None:
-        """Check that the whole model was loaded, as evaluation and resuming require.
+        """Raise a ValueError if a tensor was missing or had another shape.
 
-        Raises:
-            ValueError: a tensor is missing or has another shape.
+        Evaluation and resuming need the whole model.
         """
         if self.missing or self.mismatched:
             raise ValueError(
@@ -215,11 +203,6 @@ class WeightsSummary:
                 "differs. Set the keys of the bottom-up (such as MODEL.RESNETS.DEPTH) to those of "
                 "the weights, or give other weights."
             )
-
-    def _shapes(self) -> str:
-        return listing(
-            [f"{n}: {tuple(file)}, model {tuple(own)}" for n, file, own in self.mismatched]
-        )
 
     def _hint(self) -> str:
         for name, of_file, own in self.mismatched:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import tqdm
 from detectron2.config import CfgNode
@@ -108,16 +109,8 @@ def log_to(output_dir: str) -> None:
 
 
 def require_wandb(cfg: CfgNode) -> None:
-    """Check that wandb is installed if LOGGING.WANDB is True.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    if not cfg.LOGGING.WANDB:
-        return
-    from importlib.util import find_spec
-
-    if find_spec("wandb") is None:
+    """Raise a ValueError if LOGGING.WANDB is True, but wandb is not installed."""
+    if cfg.LOGGING.WANDB and find_spec("wandb") is None:
         raise ValueError(
             "LOGGING.WANDB is True, but wandb is not installed: pip install wandb, or set it to "
             "False"
@@ -138,21 +131,12 @@ def build_writers(cfg: CfgNode, start_iter: int, max_iter: int) -> list[EventWri
 class WriterHook(HookBase):
     """Calls the writers periodically, after every evaluation, and at the end."""
 
-    def __init__(
-        self,
-        build: Callable[[], list[EventWriter]],
-        *,
-        period: int,
-        eval_period: int,
-    ):
+    def __init__(self, build: Callable[[], list[EventWriter]], period: int, eval_period: int):
         """
         Args:
             build: builds the writers when the training starts.
-            period: number of iterations between writes.
-            eval_period: number of iterations between evaluations; 0 for none.
-
-        Raises:
-            ValueError: ``period`` is not positive.
+            period: LOGGING.PERIOD; values below 1 are a ValueError.
+            eval_period: TEST.EVAL_PERIOD.
         """
         if period < 1:
             raise ValueError(f"LOGGING.PERIOD is {period}; expected 1 or more iterations")
@@ -261,15 +245,9 @@ class ProgressHook(HookBase):
             return
         loggers = [logging.getLogger(name) for name in ("detectron2", "eseg_d2", "fvcore")]
         self._shown.enter_context(logging_redirect_tqdm(loggers))
-        self._bar = self._shown.enter_context(
-            tqdm.tqdm(
-                initial=self.trainer.start_iter,
-                total=self.trainer.max_iter,
-                desc="training",
-                unit="iter",
-                dynamic_ncols=True,
-            )
-        )
+        counts = {"initial": self.trainer.start_iter, "total": self.trainer.max_iter}
+        self._bar = tqdm.tqdm(desc="training", unit="iter", dynamic_ncols=True, **counts)
+        self._shown.enter_context(self._bar)
 
     def after_step(self) -> None:
         if self._bar is not None:

@@ -2,17 +2,29 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
-from runs import SMALL_MODEL, children
+from detectron2.modeling import build_model
+from runs import SMALL_MODEL, children, metrics, wait_until
 
-from eseg_d2.engine.rendezvous import ProcessRank, rank_from_environment, rendezvous
+from eseg_d2.config import load_config, merge_config
+from eseg_d2.engine.launch import _as_rank
+from eseg_d2.engine.rendezvous import (
+    ProcessRank,
+    compare,
+    rank_from_environment,
+    rendezvous,
+    run_fingerprint,
+)
+from eseg_d2.modeling.unused_levels import freeze_unused_levels
 from eseg_d2.utils.errors import RunError
 
 CONFIG = ("--config-file", "configs/scenes/rsp_semantic_R50.yaml")
@@ -71,17 +83,29 @@ def free_port():
         return s.getsockname()[1]
 
 
+def finish(root, output, *words, **keywords):
+    process = start(root, output, *words, **keywords)
+    assert process.wait(300) == 0, console(output)
+
+
+def start_machines(root, output, *words):
+    """Start the processes of two machines, each with words of its own."""
+    machines = ("--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{free_port()}")
+    return [
+        start(root, output, *own, before=(*machines, "--machine-rank", str(rank)))
+        for rank, own in enumerate(words)
+    ]
+
+
 def curve(output, name="total_loss"):
-    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
-    return {line["iteration"]: line[name] for line in lines if name in line}
+    return {at: line[name] for at, line in metrics(output).items() if name in line}
 
 
 @pytest.fixture(scope="module")
 def single(root, scenes, tmp_path_factory):
     """Return the folder of the run in one process."""
     output = tmp_path_factory.mktemp("launch") / "single"
-    process = start(root, output)
-    assert process.wait(300) == 0, console(output)
+    finish(root, output)
     assert len(curve(output)) == 5
     return output
 
@@ -95,8 +119,7 @@ def assert_same(output, single):
 
 
 def test_two_processes_equal_one(root, single, tmp_path):
-    process = start(root, tmp_path / "run", before=("--num-gpus", "2"))
-    assert process.wait(300) == 0, console(tmp_path / "run")
+    finish(root, tmp_path / "run", before=("--num-gpus", "2"))
     assert_same(tmp_path / "run", single)
     assert (tmp_path / "run" / "log.txt.rank1").exists()
 
@@ -104,19 +127,14 @@ def test_two_processes_equal_one(root, single, tmp_path):
 @pytest.mark.slow
 def test_evaluation_in_two_processes_equals_one(root, single, tmp_path):
     weights = ("MODEL.WEIGHTS", single / "model_final.pth")
-    process = start(root, tmp_path / "run", *weights, before=("--eval-only", "--num-gpus", "2"))
-    assert process.wait(300) == 0, console(tmp_path / "run")
+    finish(root, tmp_path / "run", *weights, before=("--eval-only", "--num-gpus", "2"))
     results = [json.loads((run / "results.json").read_text()) for run in (tmp_path / "run", single)]
     assert results[0] == results[1]
 
 
 @pytest.mark.slow
 def test_two_machines_equal_one_process(root, single, tmp_path):
-    machines = ("--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{free_port()}")
-    processes = [
-        start(root, tmp_path / "run", before=(*machines, "--machine-rank", str(rank)))
-        for rank in (0, 1)
-    ]
+    processes = start_machines(root, tmp_path / "run", (), ())
     assert [process.wait(300) for process in processes] == [0, 0], console(tmp_path / "run")
     assert_same(tmp_path / "run", single)
 
@@ -125,21 +143,15 @@ def test_two_machines_equal_one_process(root, single, tmp_path):
 def test_torchrun_equals_one_process(root, single, tmp_path):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
     launcher += ("--master-port", str(free_port()))
-    process = start(root, tmp_path / "run", launcher=launcher)
-    assert process.wait(300) == 0, console(tmp_path / "run")
+    finish(root, tmp_path / "run", launcher=launcher)
     assert_same(tmp_path / "run", single)
 
 
 @pytest.mark.slow
 def test_srun_equals_one_process(root, single, tmp_path):
     """The environment is that of two tasks on one node."""
-    variables = {
-        "SLURM_JOB_ID": "7",
-        "SLURM_NTASKS": "2",
-        "SLURM_NTASKS_PER_NODE": "2",
-        "SLURM_JOB_NODELIST": "localhost",
-        "MASTER_PORT": str(free_port()),
-    }
+    variables = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
+    variables |= {"SLURM_JOB_NODELIST": "localhost", "MASTER_PORT": str(free_port())}
     processes = [
         start(root, tmp_path / "run", **variables, SLURM_PROCID=rank, SLURM_LOCALID=rank)
         for rank in ("0", "1")
@@ -148,18 +160,15 @@ def test_srun_equals_one_process(root, single, tmp_path):
     assert_same(tmp_path / "run", single)
 
 
-def wait_for(output, pattern, seconds=600):
-    end = time.monotonic() + seconds
-    while not list(output.glob(pattern)):
-        assert time.monotonic() < end, console(output)
-        time.sleep(0.1)
+def has_checkpoint(output):
+    return any(output.glob("model_*.pth"))
 
 
 @pytest.mark.slow
 def test_killed_process_ends_the_others_and_the_run_can_be_resumed(root, single, tmp_path):
     output = tmp_path / "run"
     process = start(root, output, "SOLVER.MAX_ITER", "1000", before=("--num-gpus", "2"))
-    wait_for(output, "model_*.pth")
+    wait_until(lambda: has_checkpoint(output))
     os.kill(children(process.pid)[1], signal.SIGKILL)
     killed = time.monotonic()
     assert process.wait(60) == 1
@@ -168,8 +177,7 @@ def test_killed_process_ends_the_others_and_the_run_can_be_resumed(root, single,
     assert "process 1 was killed by SIGKILL" in text and "--resume" in text
     assert "Traceback" not in text[text.index("iter 2/") :]
     done = 1 + max(curve(output))
-    resumed = start(root, output, "SOLVER.MAX_ITER", str(done + 3), before=("--resume",))
-    assert resumed.wait(300) == 0, console(output, 1)
+    finish(root, output, "SOLVER.MAX_ITER", str(done + 3), before=("--resume",))
     assert "The run had 2 processes and now has 1" in console(output, 1)
     assert max(curve(output)) == done + 2
 
@@ -178,14 +186,8 @@ def test_killed_process_ends_the_others_and_the_run_can_be_resumed(root, single,
 @pytest.mark.parametrize("victim", [0, 1])
 def test_killed_machine_ends_the_other(root, single, tmp_path, victim):
     output = tmp_path / "run"
-    machines = ("--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{free_port()}")
-    processes = [
-        start(
-            root, output, "SOLVER.MAX_ITER", "1000", before=(*machines, "--machine-rank", str(rank))
-        )
-        for rank in (0, 1)
-    ]
-    wait_for(output, "model_*.pth")
+    processes = start_machines(root, output, *[("SOLVER.MAX_ITER", "1000")] * 2)
+    wait_until(lambda: has_checkpoint(output))
     processes[victim].kill()
     assert processes[1 - victim].wait(60) == 1
     text = console(output, 1 - victim)
@@ -193,91 +195,51 @@ def test_killed_machine_ends_the_other(root, single, tmp_path, victim):
     assert "--resume" in text and "Traceback" not in text
 
 
+ARGUMENTS = SimpleNamespace(resume=False, eval_only=False)
+
+
 @pytest.fixture
 def impatient(monkeypatch):
     """Return a config with a short timeout, and shorten the time before waiting is logged."""
-    from detectron2.config import get_cfg
-
-    from eseg_d2.config import add_eseg_config
-    from eseg_d2.engine import rendezvous
-
-    monkeypatch.setattr(rendezvous, "PATIENCE", 0.2)
-    cfg = get_cfg()
-    add_eseg_config(cfg)
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.LAUNCH.TIMEOUT_SECONDS = 2
-    return cfg
+    monkeypatch.setattr("eseg_d2.engine.rendezvous.PATIENCE", 0.2)
+    return merge_config(CONFIG[1], ["MODEL.DEVICE", "cpu", "LAUNCH.TIMEOUT_SECONDS", "2"])
 
 
-def test_first_machine_that_does_not_answer_is_named(impatient, caplog):
-    from eseg_d2.engine.launch import _as_rank
-
-    url = f"tcp://127.0.0.1:{free_port()}"
-    with pytest.raises(RunError, match="process 1 has waited for .* process 0 does not answer"):
-        _as_rank(ProcessRank(1, 2, 0, 1, url), print, None, impatient)
-    lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) > 1 and all(f"process 0 does not answer at {url}" in line for line in lines)
-
-
-def test_machine_that_does_not_join_is_named(impatient, caplog):
-    from eseg_d2.engine.launch import _as_rank
-
-    url = f"tcp://127.0.0.1:{free_port()}"
-    missing = f"1 of 3 processes have joined at {url}, missing: 1, 2"
-    with pytest.raises(RunError, match=f"process 0 has waited for .* {missing}"):
-        _as_rank(ProcessRank(0, 3, 0, 1, url), print, None, impatient)
-    assert any(missing in record.getMessage() for record in caplog.records)
+@pytest.mark.parametrize(
+    "rank, reason",
+    [(1, "process 0 does not answer at "), (0, "1 of 3 processes have joined at .* missing: 1, 2")],
+)
+def test_machine_that_does_not_join_is_named(impatient, caplog, rank, reason):
+    process = ProcessRank(rank, 3, 0, 1, f"tcp://127.0.0.1:{free_port()}")
+    with pytest.raises(RunError, match=f"process {rank} has waited for .* {reason}"):
+        _as_rank(process, print, ARGUMENTS, impatient)
+    assert re.search(f"Waiting for .*{reason}", caplog.text)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "first, second, differences",
-    [
-        (
-            ("SOLVER.BASE_LR", "0.01", "SEED", "1"),
-            ("SOLVER.BASE_LR", "0.02", "SEED", "2"),
-            ("SEED is 1 and 2", "SOLVER.BASE_LR is 0.01 and 0.02"),
-        ),
-        (("SOLVER.MAX_ITER", "5"), ("SOLVER.MAX_ITER", "6"), ("SOLVER.MAX_ITER is 5 and 6",)),
-    ],
-)
-def test_machines_with_different_configs_end_before_training(
-    root, scenes, tmp_path, first, second, differences
-):
-    machines = ("--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{free_port()}")
-    processes = [
-        start(root, tmp_path / "run", *words, before=(*machines, "--machine-rank", str(rank)))
-        for rank, words in enumerate((first, second))
-    ]
+def test_machines_with_different_configs_end_before_training(root, scenes, tmp_path):
+    first, second = ("SOLVER.BASE_LR", "0.01", "SEED", "1"), ("SOLVER.BASE_LR", "0.02", "SEED", "2")
+    processes = start_machines(root, tmp_path / "run", first, second)
     assert [process.wait(300) for process in processes] == [1, 1]
     for number in 0, 1:
         text = console(tmp_path / "run", number)
-        assert all(words in text for words in differences), text
+        assert "SEED is 1 and 2" in text and "SOLVER.BASE_LR is 0.01 and 0.02" in text, text
         assert "Traceback" not in text
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
 def test_fingerprints_of_processes_are_compared(root, scenes):
-    from types import SimpleNamespace
-
-    from eseg_d2.engine import load_config
-    from eseg_d2.engine.rendezvous import compare, run_fingerprint
-
-    def process(*overrides, host="a", resume=False, with_data=True):
+    def process(*overrides, host="a", args=ARGUMENTS, with_data=True):
         cfg = load_config(str(root / CONFIG[1]), ["MODEL.DEVICE", "cpu", *overrides])
-        args = SimpleNamespace(resume=resume, eval_only=False)
         return {**run_fingerprint(cfg, args, with_data=with_data), "host": host}
 
     local = ("OUTPUT_DIR", "/elsewhere", "DATALOADER.NUM_WORKERS", "7")
     assert compare([process(), process(*local, host="b"), process(with_data=False)]) == ""
     assert "process 2 (on b)" in compare([process(), process(), process("SEED", "3", host="b")])
-    assert "--resume is not given and given" in compare([process(), process(resume=True)])
-    for key in (
-        "torch",
-        "detectron2",
-        "the code of eseg_d2",
-        *(k for k in process() if "annot" in k),
-    ):
+    resuming = SimpleNamespace(resume=True, eval_only=False)
+    assert "--resume is not given and given" in compare([process(), process(args=resuming)])
+    annotations = [key for key in process() if "annotations" in key]
+    for key in ("torch", "detectron2", "the code of eseg_d2", *annotations):
         changed = {**process(), key: "other"}
         assert f"{key} is {process()[key]} and other" in compare([process(), changed])
 
@@ -288,7 +250,7 @@ def test_stopped_process_is_named_after_the_timeout(root, scenes, tmp_path):
     output = tmp_path / "run"
     options = ("SOLVER.MAX_ITER", "100000", "LAUNCH.TIMEOUT_SECONDS", "30")
     process = start(root, output, *options, before=("--num-gpus", "2"))
-    wait_for(output, "model_*.pth")
+    wait_until(lambda: has_checkpoint(output))
     os.kill(children(process.pid)[1], signal.SIGSTOP)
     assert process.wait(300) == 1
     text = console(output)
@@ -299,17 +261,11 @@ def test_stopped_process_is_named_after_the_timeout(root, scenes, tmp_path):
 @pytest.mark.slow
 def test_head_without_some_levels_trains_in_two_processes(root, scenes, tmp_path):
     levels = ("MODEL.SEM_SEG_HEAD.IN_FEATURES", "['p2','p3','p4']", "SOLVER.MAX_ITER", "2")
-    process = start(root, tmp_path / "run", *levels, before=("--num-gpus", "2"))
-    assert process.wait(300) == 0, console(tmp_path / "run")
+    finish(root, tmp_path / "run", *levels, before=("--num-gpus", "2"))
     assert "No head takes p5, p6, p7" in console(tmp_path / "run")
 
 
 def test_exactly_the_unused_levels_are_frozen(root, scenes):
-    from detectron2.modeling import build_model
-
-    from eseg_d2.engine import load_config
-    from eseg_d2.modeling.unused_levels import freeze_unused_levels
-
     def frozen(*overrides):
         options = ["MODEL.DEVICE", "cpu", *SMALL_MODEL, *overrides]
         model = build_model(load_config(str(root / CONFIG[1]), options))

@@ -11,21 +11,9 @@ from eseg_d2.engine import check_launch, require_inputs
 CONFIG = "configs/scenes/rsp_panoptic_R18_cityscapes.yaml"
 
 
-@pytest.fixture(autouse=True)
-def in_checkout(root, monkeypatch):
-    monkeypatch.chdir(root)
-
-
 def arguments(**given):
-    defaults = {
-        "num_gpus": 1,
-        "num_machines": 1,
-        "machine_rank": 0,
-        "dist_url": "auto",
-        "resume": False,
-        "eval_only": False,
-    }
-    return SimpleNamespace(**{**defaults, **given})
+    defaults = {"num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
+    return SimpleNamespace(**{**defaults, "resume": False, "eval_only": False, **given})
 
 
 def test_test_time_augmentation_of_panoptic_models_is_refused(scenes):
@@ -56,36 +44,35 @@ def test_missing_inputs_are_named(scenes):
         require_inputs(cfg, eval_only=True)
 
 
-def test_launches_that_cannot_work_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("given", "world_size", "options", "message"),
+    [
+        ({"num_gpus": 0}, 1, (), "--num-gpus 0 .*expected at least 1"),
+        ({"num_machines": 2, "machine_rank": 2}, 2, (), "--machine-rank 2; expected"),
+        ({"num_machines": 3, "dist_url": "tcp://a:1"}, 3, (), "IMS_PER_BATCH is 4, .*processes, 3"),
+        ({"num_machines": 2}, 2, (), "--num-machines 2 needs --dist-url tcp://FIRST_MACHINE"),
+        ({"resume": True, "eval_only": True}, 1, (), "no checkpoint in OUTPUT_DIR"),
+        ({"eval_only": True}, 1, (), "MODEL.WEIGHTS path"),
+        ({}, 1, ("LAUNCH.TIMEOUT_SECONDS", 0), "TIMEOUT_SECONDS is 0; expected 1 second"),
+        (
+            *({"num_gpus": 99}, 99, ("MODEL.DEVICE", "cuda")),
+            "--num-gpus 99, but this machine has.*MODEL.DEVICE cpu",
+        ),
+    ],
+)
+def test_launches_that_cannot_work_are_refused(tmp_path, given, world_size, options, message):
     cfg = load_config(CONFIG, ["OUTPUT_DIR", str(tmp_path)])
     check_launch(cfg, arguments(), 1)
     check_launch(cfg, arguments(num_gpus=4), 4)  # four processes on the CPU
-    with pytest.raises(ValueError, match="--num-gpus 0 .*expected at least 1"):
-        check_launch(cfg, arguments(num_gpus=0), 1)
-    with pytest.raises(ValueError, match="--machine-rank 2; expected"):
-        check_launch(cfg, arguments(num_machines=2, machine_rank=2), 2)
-    with pytest.raises(ValueError, match="IMS_PER_BATCH is 4, .*processes, 3"):
-        check_launch(cfg, arguments(num_machines=3, dist_url="tcp://first:29500"), 3)
-    with pytest.raises(ValueError, match="--num-machines 2 needs --dist-url tcp://FIRST_MACHINE"):
-        check_launch(cfg, arguments(num_machines=2), 2)
-    with pytest.raises(ValueError, match="no checkpoint in OUTPUT_DIR"):
-        check_launch(cfg, arguments(resume=True, eval_only=True), 1)
-    with pytest.raises(ValueError, match="MODEL.WEIGHTS path"):
-        check_launch(cfg, arguments(eval_only=True), 1)
-    cfg.LAUNCH.TIMEOUT_SECONDS = 0
-    with pytest.raises(ValueError, match="LAUNCH.TIMEOUT_SECONDS is 0; expected 1 second"):
-        check_launch(cfg, arguments(), 1)
-    cfg.LAUNCH.TIMEOUT_SECONDS = 1
-    cfg.MODEL.DEVICE = "cuda"
-    with pytest.raises(ValueError, match="--num-gpus 99, but this machine has.*MODEL.DEVICE cpu"):
-        check_launch(cfg, arguments(num_gpus=99), 99)
+    cfg.merge_from_list(list(options))  # load_config would change the device
+    with pytest.raises(ValueError, match=message):
+        check_launch(cfg, arguments(**given), world_size)
 
 
 def test_run_is_resumed_or_started_but_never_overwritten(tmp_path):
     cfg = load_config(CONFIG, ["OUTPUT_DIR", str(tmp_path)])
-    check_launch(
-        cfg, arguments(resume=True), 1
-    )  # the first start of a job that always gives --resume
+    # the first start of a job that always gives --resume
+    check_launch(cfg, arguments(resume=True), 1)
     tag = tmp_path / "last_checkpoint"
     tag.write_text("model_0000009.pth")
     with pytest.raises(ValueError, match=f"checkpoint that {tag} names is gone"):

@@ -54,12 +54,6 @@ def test_changes_since_the_start_of_the_run_are_reported(scenes, tmp_path):
     assert record_start(cfg, 60) == []
 
 
-def test_damaged_record_is_replaced(scenes, tmp_path):
-    (tmp_path / "run.json").write_text('{"starts": [')
-    assert record_start(make_cfg(tmp_path), 10) == []
-    assert json.loads((tmp_path / "run.json").read_text())["starts"]
-
-
 def test_fingerprint_changes_with_the_files(scenes):
     before = dataset_fingerprint(NAME)
     image = next((scenes / "street_scenes/cityscapes/leftImg8bit/val").rglob("*.png"))

@@ -21,11 +21,11 @@ def run(config, output, *overrides, **keywords):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_resumed_run_equals_an_undisturbed_one(root, scenes, tmp_path, config):
-    """The run has evaluations, drop path, sampled proposals and averaged weights."""
+    """It has evaluations, drop path, sampled proposals, averaged weights, precise statistics."""
     options = ["SOLVER.MAX_ITER", "8", "SOLVER.CHECKPOINT_PERIOD", "3", "TEST.EVAL_PERIOD", "4"]
     options += ["MODEL.EFFICIENTNET.DROP_PATH_RATE", "0.2", "MODEL_EMA.ENABLED", "True"]
-    options += ["DATASETS.TEST", "('scenes_cityscapes_panoptic_val',)"]
-    options += ["TEST.VALIDATION_LOSS.ENABLED", "True", "SOLVER.ACCUMULATE_STEPS", "2"]
+    options += [*runs.VAL, "TEST.VALIDATION_LOSS.ENABLED", "True", "SOLVER.ACCUMULATE_STEPS", "2"]
+    options += ["TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "2"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(root / config, whole, *options)
     shutil.copytree(whole, broken)
@@ -95,7 +95,7 @@ def test_records_of_a_run_killed_before_its_first_checkpoint_are_kept(
 
 def test_damaged_records_are_kept_when_a_run_is_resumed(root, scenes, tmp_path):
     config = root / "configs/scenes/rsp_semantic_R50.yaml"
-    options = [*runs.SMALL_MODEL, "DATASETS.TEST", "('scenes_cityscapes_panoptic_val',)"]
+    options = [*runs.SMALL_MODEL, *runs.VAL]
     run(config, tmp_path, *options, "SOLVER.MAX_ITER", "4")
     lines = (tmp_path / "metrics.json").read_bytes().splitlines(keepends=True)
     damaged = {

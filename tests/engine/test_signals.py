@@ -72,8 +72,7 @@ def evaluate_until_told(config, output, *overrides):
 @pytest.mark.parametrize("max_iter", [2, 1000])  # the final evaluation, and an earlier one
 def test_evaluation_ended_by_a_signal_is_repeated(root, scenes, tmp_path, max_iter):
     output = tmp_path / "run"
-    options = (*STEADY, *ENDLESS, "SOLVER.MAX_ITER", max_iter, "TEST.EVAL_PERIOD", "2")
-    options += ("DATASETS.TEST", "('scenes_cityscapes_panoptic_val',)")
+    options = (*STEADY, *ENDLESS, *runs.VAL, "SOLVER.MAX_ITER", max_iter, "TEST.EVAL_PERIOD", "2")
     process = start(evaluate_until_told, root / CONFIG, output, *options)
     runs.wait_until(lambda: (output / "evaluating").exists(), process)
     os.kill(process.pid, signal.SIGTERM)

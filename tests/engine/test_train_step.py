@@ -1,11 +1,11 @@
-"""The training step: batches in parts, non-finite steps, mixed precision, clipping, solver."""
+"""The training step: batches in parts, non-finite steps, mixed precision, clipping, schedule."""
 
 import copy
 
 import pytest
 import torch
-from detectron2.engine import DefaultTrainer
-from runs import SMALL_MODEL, TINY
+from detectron2.config import get_cfg
+from runs import SMALL_MODEL, make_trainer
 from torch import nn
 
 from eseg_d2.engine import Trainer, load_config
@@ -14,12 +14,13 @@ from eseg_d2.engine.train_step import NotFiniteError, TrainStep, build_clipping,
 CONFIG = "configs/scenes/rsp_semantic_R50.yaml"
 
 
-def make_trainer(root, output, *overrides):
-    options = [*SMALL_MODEL, *TINY, "OUTPUT_DIR", str(output), "SOLVER.WARMUP_ITERS", "0"]
-    options += map(str, overrides)
-    trainer = Trainer(load_config(str(root / CONFIG), options, world_size=1))
-    trainer.resume_or_load(resume=True)
-    return trainer
+def resumed_trainer(output, *overrides):
+    options = ["SOLVER.WARMUP_ITERS", 0, *overrides]
+    return make_trainer(output, *options, resume=True, world_size=1)
+
+
+SCHEDULE = ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "(8,)")
+SCHEDULE += ("SOLVER.MAX_ITER", 10)
 
 
 def rate_of(trainer):
@@ -27,26 +28,20 @@ def rate_of(trainer):
 
 
 @pytest.fixture
-def run(root, scenes, tmp_path):
+def run(scenes, tmp_path):
     """Run 4 of 10 iterations, with a learning rate of 0.1 and a step at iteration 8."""
-    schedule = ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "(8,)")
-    trainer = make_trainer(
-        root, tmp_path, "SOLVER.MAX_ITER", 10, "SOLVER.CHECKPOINT_PERIOD", 4, *schedule
-    )
+    trainer = resumed_trainer(tmp_path, *SCHEDULE, "SOLVER.CHECKPOINT_PERIOD", 4)
     trainer.max_iter = 5  # the tests continue from the checkpoint of iteration 3
     trainer.train()
     (tmp_path / "model_final.pth").unlink()
-    return tmp_path, schedule
+    return tmp_path
 
 
-def test_resumed_run_takes_solver_values_from_its_config(root, run, caplog):
-    output, schedule = run
-    same = make_trainer(root, output, "SOLVER.MAX_ITER", 10, *schedule)
+def test_resumed_run_takes_solver_values_from_its_config(run, caplog):
+    same = resumed_trainer(run, *SCHEDULE)
     assert (same.start_iter, rate_of(same)) == (4, pytest.approx(0.1))
-    changed = make_trainer(
-        root, output, "SOLVER.MAX_ITER", 10, *schedule, "SOLVER.BASE_LR", 0.02,
-        "SOLVER.WEIGHT_DECAY", 0.5, "SOLVER.MOMENTUM", 0.3,
-    )  # fmt: skip
+    changes = ("SOLVER.BASE_LR", 0.02, "SOLVER.WEIGHT_DECAY", 0.5, "SOLVER.MOMENTUM", 0.3)
+    changed = resumed_trainer(run, *SCHEDULE, *changes)
     assert rate_of(changed) == pytest.approx(0.02)
     assert changed.optimizer.param_groups[0]["weight_decay"] == 0.5
     assert changed.optimizer.param_groups[0]["momentum"] == 0.3
@@ -55,12 +50,9 @@ def test_resumed_run_takes_solver_values_from_its_config(root, run, caplog):
     assert rate_of(changed) == pytest.approx(0.002)
 
 
-def test_other_number_of_processes_scales_the_schedule(root, run):
+def test_other_number_of_processes_scales_the_schedule(run):
     """The run had 2 processes with 2 images per update; one process alone has 1 image."""
-    output, schedule = run
-    scaled = make_trainer(
-        root, output, "SOLVER.MAX_ITER", 10, *schedule, "SOLVER.REFERENCE_WORLD_SIZE", 2
-    )
+    scaled = resumed_trainer(run, *SCHEDULE, "SOLVER.REFERENCE_WORLD_SIZE", 2)
     assert scaled.cfg.SOLVER.IMS_PER_BATCH == 1
     assert (scaled.start_iter, scaled.max_iter) == (8, 20)
     assert rate_of(scaled) == pytest.approx(0.05)
@@ -71,25 +63,23 @@ def test_other_number_of_processes_scales_the_schedule(root, run):
     assert state["position"] >= before + 12
 
 
-def test_checkpoint_beyond_max_iter_resumes_with_any_schedule(root, run):
-    output, _ = run
+def test_checkpoint_beyond_max_iter_resumes_with_any_schedule(run):
     for name in "WarmupPolyLR", "WarmupCosineLR", "WarmupMultiStepLR":
         options = ("SOLVER.LR_SCHEDULER_NAME", name, "SOLVER.STEPS", "()", "SOLVER.MAX_ITER", 2)
-        trainer = make_trainer(root, output, *options)
-        assert trainer.start_iter == 4
+        assert resumed_trainer(run, *options).start_iter == 4
 
 
-def test_schedule_extends_to_a_larger_max_iter(root, scenes, tmp_path):
+def test_schedule_extends_to_a_larger_max_iter(scenes, tmp_path):
     polynomial = ("SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR")
-    make_trainer(root, tmp_path, *polynomial, "SOLVER.MAX_ITER", 2).train()
-    longer = make_trainer(root, tmp_path, *polynomial, "SOLVER.MAX_ITER", 5)
+    resumed_trainer(tmp_path, *polynomial, "SOLVER.MAX_ITER", 2).train()
+    longer = resumed_trainer(tmp_path, *polynomial, "SOLVER.MAX_ITER", 5)
     cfg = longer.cfg.SOLVER
     assert rate_of(longer) == pytest.approx(cfg.BASE_LR * 0.6**cfg.POLY_LR_POWER)
     longer.train()
     assert longer.iter == 5
 
 
-def test_config_that_was_not_scaled_is_refused(root, scenes, tmp_path):
+def test_config_that_was_not_scaled_is_refused(root, scenes):
     cfg = load_config(str(root / CONFIG), ["SOLVER.REFERENCE_WORLD_SIZE", "2"])
     with pytest.raises(ValueError, match="REFERENCE_WORLD_SIZE is 2, but .*world_size=1"):
         Trainer(cfg)
@@ -158,9 +148,8 @@ def test_step_that_is_not_finite_changes_nothing(bad):
     step = step_of(model, can_skip=True)
     step.run([toy_batch()])
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(NotFiniteError, match="nan|inf") as error:
+    with pytest.raises(NotFiniteError, match="nan|inf"):
         step.run([toy_batch(), toy_batch(**bad)])
-    assert error.value.metrics
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
     figures = step.run([toy_batch()])
@@ -176,46 +165,24 @@ def test_gradient_norm_is_measured_before_clipping():
 
 
 @pytest.mark.parametrize("config", ["rsp_semantic_R50", "rsp_panoptic_R18_cityscapes", "eseg_s"])
-def test_mixed_precision_trains_on_a_cpu(root, scenes, tmp_path, config):
-    options = ["SOLVER.AMP.ENABLED", "True", "SOLVER.MAX_ITER", "3", "DATASETS.TEST", "()"]
-    options += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"]
-    options += ["INPUT.MIN_SIZE_TRAIN", "(64, 64)", "OUTPUT_DIR", str(tmp_path)]
-    options += ["INPUT.CROP.SIZE", "(64, 64)", "LOGGING.PERIOD", "1"]
-    trainer = Trainer(load_config(str(root / f"configs/scenes/{config}.yaml"), options))
+def test_mixed_precision_trains_on_a_cpu(scenes, tmp_path, config):
+    options = ["SOLVER.AMP.ENABLED", True, "SOLVER.MAX_ITER", 3, "INPUT.MIN_SIZE_TRAIN", "(64, 64)"]
+    options += ["INPUT.CROP.SIZE", "(64, 64)", "MODEL.RESNETS.RES2_OUT_CHANNELS", 64]
+    trainer = make_trainer(tmp_path, *options, config=config)
     dtypes = set()
     trainer.model.backbone.register_forward_hook(
         lambda module, given, features: dtypes.update(f.dtype for f in features.values())
     )
-    trainer.resume_or_load(resume=False)
     trainer.train()
     assert torch.bfloat16 in dtypes
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
     assert 0 < trainer.storage.latest()["total_loss"][0] < 100
 
 
-@pytest.mark.parametrize("kind, value", [("value", 0.01), ("norm", 0.5)])
-def test_clipping_equals_that_of_detectron2(root, kind, value):
-    path = str(root / "configs/scenes/rsp_semantic_R50.yaml")
-    clip = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", kind]
-    clip += ["SOLVER.CLIP_GRADIENTS.CLIP_VALUE", str(value), "MODEL.DEVICE", "cpu"]
-    cfg = load_config(path, [*SMALL_MODEL, *clip])
-    ours = Trainer.build_model(cfg)
-    theirs = copy.deepcopy(ours)
-    optimizers = Trainer.build_optimizer(cfg, ours), DefaultTrainer.build_optimizer(cfg, theirs)
-    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
-        p.grad = torch.randn_like(p)
-        q.grad = p.grad.clone()
-    build_clipping(cfg)([p for p in ours.parameters() if p.requires_grad])
-    for optimizer in optimizers:
-        optimizer.step()
-    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
-
-
-def test_full_model_clipping_bounds_the_norm_of_all_gradients(root):
-    path = str(root / "configs/scenes/rsp_semantic_R50.yaml")
-    clip = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "2.0"]
-    cfg = load_config(path, [*clip, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"])
+def test_full_model_clipping_bounds_the_norm_of_all_gradients():
+    cfg = get_cfg()
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = True, 2.0
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
     parameters = [nn.Parameter(torch.zeros(n)) for n in (3, 5)]
     for p in parameters:
         p.grad = torch.full_like(p, 10.0)

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -176,31 +177,26 @@ def test_imagenet_weights_of_detectron2_are_loaded(tmp_path, norm):
         summary_of(Segmentor(depth=101, norm=norm), path).require_similar_model()
 
 
+CAFFE2 = {
+    "shortcut": "branch1",
+    ".norm.weight": "_bn_s",
+    ".norm.bias": "_bn_b",
+    ".weight": "_w",
+    ".": "_",
+}
+
+
 def test_caffe2_weights_are_loaded(tmp_path):
     """The ImageNet models of Detectron 1 are bare arrays with Caffe2's names."""
     trained = Segmentor(norm="FrozenBN")
     caffe2 = {}
     for name, value in zoo_weights(trained).items():
-        for ours, theirs in (
-            ("stem.conv1.norm.weight", "res_conv1_bn_s"),
-            ("stem.conv1.norm.bias", "res_conv1_bn_b"),
-            ("stem.conv1.weight", "conv1_w"),
-            ("shortcut.norm.weight", "branch1_bn_s"),
-            ("shortcut.norm.bias", "branch1_bn_b"),
-            ("shortcut.weight", "branch1_w"),
-            ("conv1.norm.weight", "branch2a_bn_s"),
-            ("conv1.norm.bias", "branch2a_bn_b"),
-            ("conv1.weight", "branch2a_w"),
-            ("conv2.norm.weight", "branch2b_bn_s"),
-            ("conv2.norm.bias", "branch2b_bn_b"),
-            ("conv2.weight", "branch2b_w"),
-            ("conv3.norm.weight", "branch2c_bn_s"),
-            ("conv3.norm.bias", "branch2c_bn_b"),
-            ("conv3.weight", "branch2c_w"),
-        ):
-            if name.endswith(ours):
-                caffe2[name.replace(ours, theirs).replace(".", "_")] = value
-                break
+        if not name.startswith("fc") and "running" not in name:
+            name = name.replace("stem.conv1.norm", "res_conv1.norm").replace("stem.", "")
+            name = re.sub(r"(?<=\d\.)conv(\d)", lambda m: "branch2" + "_abc"[int(m[1])], name)
+            for ours, theirs in CAFFE2.items():
+                name = name.replace(ours, theirs)
+            caffe2[name] = value
     caffe2["conv1_w_momentum"] = np.zeros(3)
     for content in caffe2, {"blobs": caffe2}:
         path = tmp_path / "R-50.pkl"
@@ -208,11 +204,7 @@ def test_caffe2_weights_are_loaded(tmp_path):
         model = Segmentor(norm="FrozenBN")
         summary = summary_of(model, path)
         summary.require_similar_model()
-        weights, theirs = model.state_dict(), trained.state_dict()
-        assert torch.equal(
-            weights["backbone.bottom_up.res3.0.conv2.weight"],
-            theirs["backbone.bottom_up.res3.0.conv2.weight"],
-        )
+        assert same(model, trained, "backbone.bottom_up.res3.0.conv2.weight")
         assert summary.loaded == len(caffe2) - 1 and not summary.unexpected
 
 

@@ -7,24 +7,23 @@ from multiprocessing.connection import wait
 
 import pytest
 import torch
-from runs import SMALL_MODEL, TINY
+from runs import make_trainer
 
-from eseg_d2.engine import Trainer, find_checkpoints, load_config
+from eseg_d2.engine import find_checkpoints
 from eseg_d2.utils.errors import RunError
 
 AT = 3  # the iteration of the kill
 
 
-def make_trainer(root, output, *overrides):
-    options = [*SMALL_MODEL, *TINY, "DATALOADER.NUM_WORKERS", "2", "OUTPUT_DIR", str(output)]
-    options += ["SOLVER.MAX_ITER", "200", "SOLVER.CHECKPOINT_PERIOD", "1"]
-    options += ["DATALOADER.PREFETCH", "1", *overrides]
-    trainer = Trainer(load_config(str(root / "configs/scenes/rsp_semantic_R50.yaml"), options))
-    trainer.others = multiprocessing.active_children()  # which an earlier test may have left
-    return trainer
+OPTIONS = (
+    *("DATALOADER.NUM_WORKERS", "2", "DATALOADER.PREFETCH", "1"),
+    *("SOLVER.MAX_ITER", "200", "SOLVER.CHECKPOINT_PERIOD", "1"),
+)
 
 
 def kill_a_worker(trainer):
+    if trainer.iter != AT:
+        return
     worker = next(c for c in multiprocessing.active_children() if c not in trainer.others)
     os.kill(worker.pid, signal.SIGKILL)
     wait([worker.sentinel])
@@ -45,27 +44,18 @@ class KilledAt:
 
 
 def kill_in_forward(trainer, monkeypatch):
-    def hook(module, given):
-        if trainer.iter == AT:
-            kill_a_worker(trainer)
-
-    trainer.model.register_forward_pre_hook(hook)
+    trainer.model.register_forward_pre_hook(lambda *_: kill_a_worker(trainer))
 
 
 def kill_in_backward(trainer, monkeypatch):
-    def hook(gradient):
-        if trainer.iter == AT:
-            kill_a_worker(trainer)
-
-    trainer.model.sem_seg_head.predictor.weight.register_hook(hook)
+    trainer.model.sem_seg_head.predictor.weight.register_hook(lambda _: kill_a_worker(trainer))
 
 
 def kill_while_a_checkpoint_is_written(trainer, monkeypatch):
     save = torch.save
 
     def killing(content, file):
-        if trainer.iter == AT:
-            kill_a_worker(trainer)
+        kill_a_worker(trainer)
         save(content, file)
 
     monkeypatch.setattr(torch, "save", killing)
@@ -81,10 +71,10 @@ def kill_while_loading(trainer, monkeypatch):
     [kill_in_forward, kill_in_backward, kill_while_a_checkpoint_is_written, kill_while_loading],
 )
 def test_killed_worker_ends_the_run_with_one_sentence(
-    root, scenes, tmp_path, package_log, monkeypatch, kill
+    scenes, tmp_path, package_log, monkeypatch, kill
 ):
-    trainer = make_trainer(root, tmp_path)
-    trainer.resume_or_load(resume=False)
+    trainer = make_trainer(tmp_path, *OPTIONS)
+    trainer.others = multiprocessing.active_children()  # which an earlier test may have left
     kill(trainer, monkeypatch)
     with pytest.raises(RunError) as error:
         trainer.train()
@@ -97,6 +87,4 @@ def test_killed_worker_ends_the_run_with_one_sentence(
     assert expected >= AT or kill is kill_while_loading
     newest = find_checkpoints(str(tmp_path))[0]
     assert newest.endswith(f"model_{expected:07d}.pth")
-    resumed = make_trainer(root, tmp_path)
-    resumed.resume_or_load(resume=True)
-    assert resumed.start_iter == expected + 1
+    assert make_trainer(tmp_path, *OPTIONS, resume=True).start_iter == expected + 1
