@@ -98,6 +98,15 @@ def wait_until(condition, process=None, seconds: float = 600) -> None:
         time.sleep(0.01)
 
 
+def error_message(process) -> str:
+    """Return the short message with which train_net.py failed, without a traceback."""
+    assert process.returncode == 1, process.stdout[-2000:]
+    assert "Traceback" not in process.stderr + process.stdout, process.stderr[-3000:]
+    message = process.stderr[process.stderr.index("train_net.py: ") :]
+    assert len(message.splitlines()) < 10
+    return message
+
+
 def losses(output: Path) -> dict[int, dict]:
     return {
         iteration: {name: value for name, value in line.items() if "loss" in name}

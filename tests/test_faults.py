@@ -10,7 +10,7 @@ import time
 import pytest
 from commands import ended, python, started
 from PIL import Image
-from runs import SMALL_MODEL, VAL, assert_same_run, metrics
+from runs import SMALL_MODEL, VAL, assert_same_run, error_message, metrics
 
 CONFIG = ("--config-file", "configs/scenes/rsp_semantic_R50.yaml")
 OPTIONS = (
@@ -47,13 +47,6 @@ def endless(root, scenes, tmp_path, request):
             assert process.is_alive(), (tmp_path / "err").read_text()
             time.sleep(0.05)
         yield process
-
-
-def error_message(process):
-    """Return the final error message of a process that failed without a traceback."""
-    assert process.returncode == 1, process.stdout[-2000:]
-    assert "Traceback" not in process.stderr + process.stdout, process.stderr[-3000:]
-    return process.stderr[process.stderr.index("train_net.py: ") :]
 
 
 def break_image(path, how):

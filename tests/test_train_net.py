@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from commands import python
-from runs import SHORT, metrics
+from runs import SHORT, error_message, metrics
 
 SMALL = (*SHORT, "SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.WARMUP_ITERS", "2")
 
@@ -71,14 +71,6 @@ def test_semantic_model_with_every_kind_of_evaluation(root, scenes, tmp_path):
     assert len(list(folder.glob("*.png"))) == 4
 
 
-def short_error(process):
-    assert process.returncode != 0
-    assert "Traceback" not in process.stderr + process.stdout
-    message = process.stderr[process.stderr.index("train_net.py: ") :]
-    assert len(message.splitlines()) < 10
-    return message
-
-
 def test_cityscapes_config_trains_on_data_in_the_layout_of_cityscapes(root, scenes, tmp_path):
     """Only the sizes, the weights and the number of iterations are changed."""
     (tmp_path / "cityscapes").symlink_to(scenes / "street_scenes" / "cityscapes")
@@ -101,17 +93,17 @@ def test_broken_data_set_is_reported_before_training(root, scenes, tmp_path):
     command = ["--config-file", "configs/scenes/rsp_panoptic_R18_coco.yaml", *SMALL]
     command += ["SOLVER.MAX_ITER", "1", "OUTPUT_DIR", tmp_path / "o"]
     process = train_net(root, *command, DETECTRON2_DATASETS=tmp_path)
-    message = short_error(process)
+    message = error_message(process)
     assert "png-unreadable" in message and png.name in message
     assert "DATASETS.QUICK_CHECK False" in message and not (tmp_path / "o").exists()
 
 
-def test_missing_coco_is_a_short_error(root, tmp_path):
+def test_missing_coco_is_a_error_message(root, tmp_path):
     process = train_net(
         root, "--config-file", "configs/rsp_panoptic_R50.yaml", "OUTPUT_DIR", tmp_path / "o",
         DETECTRON2_DATASETS=tmp_path,
     )  # fmt: skip
-    message = short_error(process)
+    message = error_message(process)
     assert str(tmp_path / "coco" / "annotations" / "panoptic_train2017.json") in message
     assert "DETECTRON2_DATASETS" in message
     assert not (tmp_path / "o").exists()
@@ -120,7 +112,7 @@ def test_missing_coco_is_a_short_error(root, tmp_path):
 def test_error_for_missing_scenes_gives_a_command_that_works(root, tmp_path):
     config = "configs/scenes/rsp_panoptic_R18_coco.yaml"
     process = train_net(root, "--config-file", config, DETECTRON2_DATASETS=tmp_path)
-    message = short_error(process)
+    message = error_message(process)
     command = re.search(r"python (datasets/make_street_scenes.py .*)", message).group(1)
     command = re.sub(r"--num-train \d+ --num-val \d+", "--num-train 2 --num-val 1", command)
     made = python(*command.split(), cwd=root)

@@ -132,15 +132,11 @@ def read_record(path: str, kind: type):
     return None
 
 
-def plain_results(results: dict) -> dict:
+def plain_results(results):
     """Return Detectron2's nested results as plain floats; NaN becomes None."""
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {key: plain(v) for key, v in value.items()}
-        return None if math.isnan(value) else float(value)
-
-    return plain(results)
+    if isinstance(results, dict):
+        return {key: plain_results(value) for key, value in results.items()}
+    return None if math.isnan(results) else float(results)
 
 
 def write_results(results: dict, path: str) -> None:

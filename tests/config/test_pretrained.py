@@ -60,15 +60,12 @@ def copy(monkeypatch, root, tmp_path):
     return tmp_path
 
 
-def test_truncated_weights_are_refused(copy):
+def test_truncated_and_missing_weights_are_refused(copy):
     path = copy / f"{NAMES[0]}.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(FileNotFoundError, match="incomplete or changed"):
         Predictor.pretrained(NAMES[0])
-
-
-def test_missing_weights_are_explained(copy):
-    (copy / f"{NAMES[0]}.safetensors").unlink()
+    path.unlink()
     with pytest.raises(FileNotFoundError, match="clone or install"):
         Predictor.pretrained(NAMES[0])
 

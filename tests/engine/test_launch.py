@@ -160,15 +160,11 @@ def test_srun_equals_one_process(root, single, tmp_path):
     assert_same(tmp_path / "run", single)
 
 
-def has_checkpoint(output):
-    return any(output.glob("model_*.pth"))
-
-
 @pytest.mark.slow
 def test_killed_process_ends_the_others_and_the_run_can_be_resumed(root, single, tmp_path):
     output = tmp_path / "run"
     process = start(root, output, "SOLVER.MAX_ITER", "1000", before=("--num-gpus", "2"))
-    wait_until(lambda: has_checkpoint(output))
+    wait_until(lambda: any(output.glob("model_*.pth")))
     os.kill(children(process.pid)[1], signal.SIGKILL)
     killed = time.monotonic()
     assert process.wait(60) == 1
@@ -187,7 +183,7 @@ def test_killed_process_ends_the_others_and_the_run_can_be_resumed(root, single,
 def test_killed_machine_ends_the_other(root, single, tmp_path, victim):
     output = tmp_path / "run"
     processes = start_machines(root, output, *[("SOLVER.MAX_ITER", "1000")] * 2)
-    wait_until(lambda: has_checkpoint(output))
+    wait_until(lambda: any(output.glob("model_*.pth")))
     processes[victim].kill()
     assert processes[1 - victim].wait(60) == 1
     text = console(output, 1 - victim)
@@ -250,7 +246,7 @@ def test_stopped_process_is_named_after_the_timeout(root, scenes, tmp_path):
     output = tmp_path / "run"
     options = ("SOLVER.MAX_ITER", "100000", "LAUNCH.TIMEOUT_SECONDS", "30")
     process = start(root, output, *options, before=("--num-gpus", "2"))
-    wait_until(lambda: has_checkpoint(output))
+    wait_until(lambda: any(output.glob("model_*.pth")))
     os.kill(children(process.pid)[1], signal.SIGSTOP)
     assert process.wait(300) == 1
     text = console(output)
