@@ -243,7 +243,7 @@ class EvaluationHook(HookBase):
 
     def before_train(self) -> None:
         start = self.trainer.start_iter
-        found = read_record(self._path, list) if start and comm.is_main_process() else None
+        found = read_record(self._path, _is_history) if start and comm.is_main_process() else None
         found = comm.all_gather(found)[0] or []
         self._history = [entry for entry in found if entry["iteration"] < start]
         last = self._history[-1] if self._history else {"iteration": -1}
@@ -301,6 +301,16 @@ class EvaluationHook(HookBase):
 def _is_due(done: int, period: int, max_iter: int) -> bool:
     """Return whether a period (0 or less: none) or the training ends after so many iterations."""
     return done >= max_iter or (period > 0 and done % period == 0)
+
+
+def _is_history(content) -> bool:
+    """Return whether content is a list of {"iteration", "results"}."""
+    return isinstance(content, list) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("iteration"), int)
+        and isinstance(entry.get("results"), dict)
+        for entry in content
+    )
 
 
 class ValidationLossHook(HookBase):

@@ -9,7 +9,7 @@ import math
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from detectron2.utils import comm
@@ -119,13 +119,13 @@ def set_aside(folder: str, names: Sequence[str], why: str) -> None:
     logger.warning("%s: %s, kept as %s", folder, why, kept)
 
 
-def read_record(path: str, kind: type):
-    """Return the content, of a kind, of a json file of a run; None if it is missing or damaged.
+def read_record(path: str, is_valid: Callable[[object], bool]):
+    """Return the content of a json file of a run; None if it is missing, damaged or not valid.
 
     A damaged file is set aside, so that it is not overwritten.
     """
     content = read_json_or_none(path)
-    if isinstance(content, kind):
+    if content is not None and is_valid(content):
         return content
     folder, name = os.path.split(path)
     set_aside(folder, [name], f"{name} is damaged")

@@ -48,7 +48,7 @@ def record_start(cfg: CfgNode, start_iter: int) -> list[str]:
         Sentences that describe what has changed since the run began.
     """
     path = os.path.join(cfg.OUTPUT_DIR, RUN_FILE)
-    earlier = (read_record(path, dict) if start_iter else None) or {}
+    earlier = (read_record(path, _is_run) if start_iter else None) or {}
     now = {
         "command": [sys.executable, *sys.argv],
         "git": _git(),
@@ -125,6 +125,14 @@ def _files(root: str) -> list[tuple[str, int]]:
         for entry in os.scandir(folder)
         if entry.is_file()
     ]
+
+
+def _is_run(content) -> bool:
+    """Return whether content has the parts of :func:`record_start`'s file that are read again."""
+    kinds = {"starts": list, "datasets": dict, "environment": dict}
+    return isinstance(content, dict) and all(
+        isinstance(content.get(key), kind) for key, kind in kinds.items()
+    )
 
 
 def _git() -> dict | None:
