@@ -7,6 +7,14 @@ from detectron2.structures import BitMasks, Instances
 from eseg_d2.evaluation.ground_truth import GroundTruth
 
 
+def evaluate_perfect(evaluator, truth: GroundTruth, degrade=lambda output: output) -> dict:
+    """Return an evaluator's results for perfect outputs, or for what ``degrade`` makes of them."""
+    evaluator.reset()
+    for file_name, record in truth.records.items():
+        evaluator.process([record], [degrade(perfect_output(truth, file_name))])
+    return evaluator.evaluate()
+
+
 def perfect_output(truth: GroundTruth, file_name: str) -> dict:
     """Return what a perfect model would output for an image of the data set."""
     segments = truth.records[file_name]["segments_info"]

@@ -10,7 +10,6 @@ from detectron2.data import transforms as T
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from PIL.Image import Transpose
 
 from eseg_d2 import inference
 from eseg_d2.data.images import FastResize, build_augmentation, read_image, resize_image
@@ -19,13 +18,13 @@ from eseg_d2.utils.errors import BadSampleError
 
 
 def pixels(*shape):
-    return np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
 @pytest.mark.parametrize("image_format", ["RGB", "BGR"])
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 @pytest.mark.parametrize("shape", [(20, 30, 3), (20, 30)])
-@pytest.mark.parametrize("turned", [1, 3, 6])
+@pytest.mark.parametrize("turned", range(1, 9))
 def test_images_are_read_as_by_detectron2(tmp_path, image_format, name, shape, turned):
     path = str(tmp_path / name)
     exif = Image.Exif()
@@ -33,7 +32,7 @@ def test_images_are_read_as_by_detectron2(tmp_path, image_format, name, shape, t
     Image.fromarray(pixels(*shape)).save(path, exif=exif)
     expected = detection_utils.read_image(path, format=image_format)
     got = read_image(path, image_format)
-    assert got.shape == ((30, 20, 3) if turned == 6 else (20, 30, 3))
+    assert got.shape == ((20, 30, 3) if turned < 5 else (30, 20, 3))
     np.testing.assert_array_equal(got, expected)
 
 
@@ -84,19 +83,6 @@ def test_training_evaluation_and_prediction_see_the_same_pixels(tmp_path, mode, 
     np.testing.assert_array_equal(mapped, inference.read_image(path))
 
 
-# EXIF orientation -> how an upright picture must be stored for it
-TURNS = {
-    1: None,
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_90,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_270,
-}
-
-
 @pytest.fixture
 def picture():
     """Return a picture of 20 x 30 pixels with four flat quarters, which JPEG hardly changes."""
@@ -112,17 +98,6 @@ def bgr(image) -> np.ndarray:
 
 def close(a: np.ndarray, b: np.ndarray, tolerance: float = 12) -> bool:
     return a.shape == b.shape and np.abs(a.astype(int) - b).mean() < tolerance
-
-
-@pytest.mark.parametrize("orientation", TURNS)
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_exif_orientation_is_applied(tmp_path, picture, orientation, suffix):
-    exif = Image.Exif()
-    exif[0x112] = orientation
-    turn = TURNS[orientation]
-    stored = picture if turn is None else picture.transpose(turn)
-    stored.save(tmp_path / f"a.{suffix}", exif=exif, **({"quality": 95} if suffix == "jpg" else {}))
-    assert close(read_image(tmp_path / f"a.{suffix}"), bgr(picture))
 
 
 @pytest.mark.parametrize(
@@ -231,11 +206,6 @@ def test_damaged_files_are_named_or_read(tmp_path, encoded, data, suffix):
 side = st.integers(1, 90)
 
 
-def noise(height, width, *channels):
-    generator = np.random.default_rng(height * width)
-    return generator.integers(0, 256, (height, width, *channels), dtype=np.uint8)
-
-
 def pil(image, size):
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
@@ -243,20 +213,20 @@ def pil(image, size):
 @given(st.tuples(side, side), st.tuples(side, side))
 @settings(max_examples=200, deadline=None)
 def test_colours_differ_from_pil_by_at_most_one(old, new):
-    image = noise(*old, 3)
+    image = pixels(*old, 3)
     got = resize_image(image, new)
     assert got.dtype == np.uint8
     np.testing.assert_allclose(got.astype(int), pil(image, new).astype(int), atol=1)
 
 
 def test_few_values_of_a_large_image_differ_from_pil():
-    image = noise(600, 800, 3)
+    image = pixels(600, 800, 3)
     for size in [(800, 1067), (150, 200), (333, 444)]:
         assert (resize_image(image, size) != pil(image, size)).mean() < 0.01
 
 
 @pytest.mark.parametrize(
-    "image", [noise(40, 60, 3)[:, :, ::-1], noise(40, 60, 3)[::-2], noise(3, 60, 40).T]
+    "image", [pixels(40, 60, 3)[:, :, ::-1], pixels(40, 60, 3)[::-2], pixels(3, 60, 40).T]
 )
 def test_strided_and_read_only_images_stay_as_they_were(image):
     image.flags.writeable = False
@@ -270,7 +240,7 @@ def test_labels_and_boxes_are_resized_by_detectron2():
     cfg = get_cfg()
     cfg.INPUT.MIN_SIZE_TRAIN = (37,)
     cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "choice"
-    image, labels = noise(50, 70, 3), noise(50, 70)
+    image, labels = pixels(50, 70, 3), pixels(50, 70)
     ours = T.AugInput(image, sem_seg=labels)
     theirs = T.AugInput(image, sem_seg=labels)
     transforms = T.AugmentationList(build_augmentation(cfg, is_train=True))(ours)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
-from oracle import perfect_output
+from oracle import evaluate_perfect
 
 from eseg_d2.data.panoptic_png import read_panoptic_png
 from eseg_d2.evaluation import (
@@ -23,11 +23,7 @@ NAME = "scenes_cityscapes_panoptic_val"
 
 
 def run(evaluator, name, degrade=lambda output: output):
-    truth = GroundTruth(name)
-    evaluator.reset()
-    for file_name in truth.records:
-        evaluator.process([{"file_name": file_name}], [degrade(perfect_output(truth, file_name))])
-    return evaluator.evaluate()
+    return evaluate_perfect(evaluator, GroundTruth(name), degrade)
 
 
 def test_perfect_predictions_have_official_scores_of_100(scenes, tmp_path):
@@ -68,16 +64,11 @@ def test_semantic_model_gets_only_semantic_scores(scenes, tmp_path):
     assert not (tmp_path / "panoptic").exists() and not (tmp_path / "panoptic.json").exists()
 
 
-def test_missing_ground_truth_is_named(scenes, tmp_path):
+def test_missing_ground_truth_is_named(scenes, tmp_path, monkeypatch):
     evaluator = CityscapesOfficialEvaluator(NAME, output_dir=str(tmp_path))
-    metadata = MetadataCatalog.get(NAME)
-    gt_dir = metadata.gt_dir
-    try:
-        object.__setattr__(metadata, "gt_dir", str(tmp_path / "nowhere"))
-        with pytest.raises(FileNotFoundError, match="nowhere.*TEST.OFFICIAL_CITYSCAPES False"):
-            run(evaluator, NAME)
-    finally:
-        object.__setattr__(metadata, "gt_dir", gt_dir)
+    monkeypatch.setitem(vars(MetadataCatalog.get(NAME)), "gt_dir", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="nowhere.*TEST.OFFICIAL_CITYSCAPES False"):
+        run(evaluator, NAME)
 
 
 @pytest.mark.parametrize("kind", ["cityscapes", "coco"])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from oracle import perfect_output
+from oracle import evaluate_perfect
 
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.evaluation import instance
@@ -18,13 +18,10 @@ def name(request, scenes):
 
 
 def evaluate(name, folder, change=lambda instances: instances):
-    truth = GroundTruth(name)
     evaluator = InstanceEvaluator(name, output_dir=str(folder), distributed=False)
-    evaluator.reset()
-    for file_name, record in truth.records.items():
-        instances = change(perfect_output(truth, file_name)["instances"])
-        evaluator.process([record], [{"instances": instances}])
-    return evaluator.evaluate()
+    return evaluate_perfect(
+        evaluator, GroundTruth(name), lambda output: {"instances": change(output["instances"])}
+    )
 
 
 def test_perfect_predictions_score_100(name, tmp_path):
@@ -51,7 +48,15 @@ def test_fast_evaluation_equals_pycocotools(name, tmp_path, monkeypatch):
         instances.pred_boxes.tensor += 2
         return instances
 
+    faster, used = instance._faster_coco_eval(), []
+
+    def spy(*args):
+        used.append(args[-1])
+        return faster(*args)
+
+    monkeypatch.setattr(instance, "_faster_coco_eval", lambda: spy)
     fast = evaluate(name, tmp_path, degraded)
+    assert used == ["bbox", "segm"]
     rng.manual_seed(0)
     monkeypatch.setattr(instance, "_faster_coco_eval", lambda: None)
     plain = evaluate(name, tmp_path, degraded)
@@ -59,19 +64,6 @@ def test_fast_evaluation_equals_pycocotools(name, tmp_path, monkeypatch):
     for task in "bbox", "segm":
         for figure, value in plain[task].items():
             assert fast[task][figure] == pytest.approx(value, abs=1e-9, nan_ok=True), figure
-
-
-def test_fast_implementation_is_used(name, tmp_path, monkeypatch):
-    used = []
-    faster = instance._faster_coco_eval()
-
-    def spy(*args):
-        used.append(args[-1])
-        return faster(*args)
-
-    monkeypatch.setattr(instance, "_faster_coco_eval", lambda: spy)
-    evaluate(name, tmp_path)
-    assert used == ["bbox", "segm"]
 
 
 def test_wrong_classes_score_low_and_no_detections_nan(name, tmp_path):

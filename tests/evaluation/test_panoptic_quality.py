@@ -10,11 +10,12 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import perfect_output
+from oracle import evaluate_perfect
 from PIL import Image
 
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.data.datasets.panoptic_format import metadata_from_categories, register_panoptic
+from eseg_d2.data.panoptic_png import segment_id_to_rgb
 from eseg_d2.evaluation.ground_truth import GroundTruth
 from eseg_d2.evaluation.panoptic_quality import (
     PanopticQualityEvaluator,
@@ -107,12 +108,8 @@ def random_image(rng):
 
 
 def add(statistics, truth, truth_segments, prediction, predicted):
-    """Convert index maps to maps of segment ids, and add their pairs to the statistics."""
-    ids = [
-        np.append([s["id"] for s in segments], 0)[index].astype(np.int64)
-        for index, segments in ((truth, truth_segments), (prediction, predicted))
-    ]
-    pairs = count_pairs(ids[0], truth_segments, "truth", ids[1], predicted, "prediction")
+    truth, prediction = to_ids(truth, truth_segments), to_ids(prediction, predicted)
+    pairs = count_pairs(truth, truth_segments, "truth", prediction, predicted, "prediction")
     statistics.add_image(pairs, truth_segments, predicted)
 
 
@@ -145,11 +142,17 @@ def test_sums_do_not_depend_on_the_number_of_processes(seed, processes):
     assert (merged.iou == whole.iou).all() and (merged.tp == whole.tp).all()
 
 
+def to_ids(index, segments):
+    """Convert a map of segment indices to one of segment ids."""
+    return np.append([s["id"] for s in segments], 0)[index].astype(np.int64)
+
+
 def to_png(path, index, segments):
-    ids = np.append([s["id"] for s in segments], 0)[index].astype(np.int64)
-    Image.fromarray(
-        np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
-    ).save(path)
+    Image.fromarray(segment_id_to_rgb(to_ids(index, segments))).save(path)
+
+
+def with_dataset_ids(segments):
+    return [{**s, "category_id": CATEGORIES[s["category_id"]]["id"]} for s in segments]
 
 
 @pytest.fixture
@@ -161,16 +164,10 @@ def data_set(tmp_path):
     for i, (truth, segments, _, _) in enumerate(images):
         to_png(tmp_path / f"{i}.png", truth, segments)
         height, width = truth.shape
-        content["images"].append(
-            {"id": i, "file_name": f"{i}.jpg", "height": height, "width": width}
-        )
+        size = {"height": height, "width": width}
+        content["images"].append({"id": i, "file_name": f"{i}.jpg", **size})
         listed = [
-            {
-                **s,
-                "category_id": CATEGORIES[s["category_id"]]["id"],
-                "area": int((truth == k).sum()),
-            }
-            for k, s in enumerate(segments)
+            {**s, "area": int((truth == k).sum())} for k, s in enumerate(with_dataset_ids(segments))
         ]
         content["annotations"].append(
             {"image_id": i, "file_name": f"{i}.png", "segments_info": listed}
@@ -190,8 +187,7 @@ def data_set(tmp_path):
 
 def outputs_of(images):
     for _, _, prediction, segments in images:
-        ids = np.append([s["id"] for s in segments], 0)[prediction]
-        yield {"panoptic_seg": (ids.astype(np.int64), segments)}
+        yield {"panoptic_seg": (to_ids(prediction, segments), segments)}
 
 
 def inputs_of(images, folder):
@@ -211,7 +207,7 @@ def test_evaluator_equals_cityscapesscripts(data_set, monkeypatch):
     pairs = []
     for i, (_, _, prediction, segments) in enumerate(images):
         to_png(folder / "predicted" / f"{i}.png", prediction, segments)
-        listed = [{**s, "category_id": CATEGORIES[s["category_id"]]["id"]} for s in segments]
+        listed = with_dataset_ids(segments)
         predicted = {"image_id": i, "file_name": f"{i}.png", "segments_info": listed}
         pairs.append((content["annotations"][i], predicted))
     categories = {c["id"]: c for c in CATEGORIES}
@@ -233,11 +229,8 @@ def test_evaluator_equals_cityscapesscripts(data_set, monkeypatch):
 def test_perfect_predictions_score_100(scenes):
     for kind in "cityscapes", "coco":
         name = f"scenes_{kind}_panoptic_val"
-        truth = GroundTruth(name)
-        evaluator = PanopticQualityEvaluator(name)
-        for file_name in truth.records:
-            evaluator.process([{"file_name": file_name}], [perfect_output(truth, file_name)])
-        results = evaluator.evaluate()["panoptic_seg"]
+        results = evaluate_perfect(PanopticQualityEvaluator(name), GroundTruth(name))
+        results = results["panoptic_seg"]
         assert results == dict.fromkeys(results, 100.0) and len(results) == 9
 
 
@@ -281,17 +274,15 @@ def test_evaluator_equals_that_of_detectron2(scenes, root, monkeypatch, kind):
 
     monkeypatch.syspath_prepend(root / "tests" / "stand_ins")
     name = f"scenes_{kind}_panoptic_val"
-    truth = GroundTruth(name)
-    results = []
-    for evaluator in COCOPanopticEvaluator(name), PanopticQualityEvaluator(name):
-        evaluator.reset()
-        for record in DatasetCatalog.get(name):
-            output = perfect_output(truth, record["file_name"])
-            segment_map, segments = output["panoptic_seg"]
-            segment_map[:, ::5] = segments[0]["id"]  # make it imperfect
-            output["panoptic_seg"] = segment_map, [dict(s) for s in segments]
-            evaluator.process([record], [output])
-        results.append(evaluator.evaluate()["panoptic_seg"])
-    theirs, ours = results
+
+    def imperfect(output):
+        segment_map, segments = output["panoptic_seg"]
+        segment_map[:, ::5] = segments[0]["id"]
+        return output
+
+    theirs, ours = (
+        evaluate_perfect(evaluator, GroundTruth(name), imperfect)["panoptic_seg"]
+        for evaluator in (COCOPanopticEvaluator(name), PanopticQualityEvaluator(name))
+    )
     assert 20 < theirs["PQ"] < 90
     assert {key: ours[key] for key in theirs} == pytest.approx(theirs, abs=1e-9)

@@ -12,7 +12,7 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import perfect_output
+from oracle import evaluate_perfect
 from PIL import Image
 
 import eseg_d2  # noqa: F401, registers
@@ -37,6 +37,15 @@ CATEGORIES = [
     {"id": 12, "name": "tree", "isthing": 0, "color": [0, 255, 0]},
     {"id": 3, "name": "cat", "isthing": 1, "color": [255, 0, 0]},
 ]
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    """Remove what a test registers under names that begin with "test_"."""
+    yield
+    for catalog in DatasetCatalog, MetadataCatalog:
+        for name in [name for name in catalog.list() if name.startswith("test_")]:
+            catalog.remove(name)
 
 
 @pytest.fixture
@@ -87,11 +96,7 @@ def load(folder, content):
         panoptic_json=str(folder / "panoptic.json"),
         metadata=metadata_from_categories(CATEGORIES),
     )
-    try:
-        return DatasetCatalog.get("test_tree")
-    finally:
-        DatasetCatalog.remove("test_tree")
-        MetadataCatalog.remove("test_tree")
+    return DatasetCatalog.get("test_tree")
 
 
 def test_records_have_contiguous_ids(tree):
@@ -108,39 +113,35 @@ def test_records_have_contiguous_ids(tree):
 def test_registering_again_replaces_everything(tree):
     """In a notebook, a cell may be run again after the categories have changed."""
     folder, content = tree
-    entry = own_entry("test_again", folder)
-    try:
-        for names in ("tree", "cat"), ("shrub", "dog", "sky"):
-            content["categories"] = [
-                {"id": id_, "name": name, "isthing": int(id_ == 3)}
-                for id_, name in zip((12, 3, 40), names, strict=False)
-            ]
-            (folder / "panoptic.json").write_text(json.dumps(content))
-            register_own([entry])
-            assert MetadataCatalog.get("test_again").stuff_classes == list(names)
-            assert "thing_colors" not in MetadataCatalog.get("test_again").as_dict()
-            assert len(DatasetCatalog.get("test_again")) == 1
-        content["categories"] = content["categories"][::-1]
-        truth = [GroundTruth("test_again").semantic_map(str(folder / "images" / "a.jpg"))]
-        (folder / "panoptic.json").write_text(json.dumps(content))
-        register_own([entry])
-        truth += [GroundTruth("test_again").semantic_map(str(folder / "images" / "a.jpg"))]
-        assert [np.unique(labels).tolist() for labels in truth] == [[0, 1], [1, 2]]
-    finally:
-        DatasetCatalog.remove("test_again")
-        MetadataCatalog.remove("test_again")
+
+    def register(categories):
+        (folder / "panoptic.json").write_text(json.dumps({**content, "categories": categories}))
+        register_own([own_entry("test_again", folder)])
+        assert len(DatasetCatalog.get("test_again")) == 1
+        labels = GroundTruth("test_again").semantic_map(str(folder / "images" / "a.jpg"))
+        return MetadataCatalog.get("test_again"), np.unique(labels).tolist()
+
+    assert register(CATEGORIES)[0].thing_colors
+    categories = [
+        {"id": id_, "name": name, "isthing": int(id_ == 3)}
+        for id_, name in ((12, "shrub"), (3, "dog"), (40, "sky"))
+    ]
+    metadata, labels = register(categories)
+    assert metadata.stuff_classes == ["shrub", "dog", "sky"] and labels == [0, 1]
+    assert "thing_colors" not in metadata.as_dict()
+    assert register(categories[::-1])[1] == [1, 2]
 
 
 def test_errors_name_the_file_and_the_id(tree):
     folder, content = tree
-    with pytest.raises(ValueError, match="panoptic.json is not valid json"):
-        load(folder, "{")
-    with pytest.raises(ValueError, match="lacks 'annotations'"):
-        load(folder, {"images": []})
-    with pytest.raises(ValueError, match="annotates no image"):
-        load(folder, {**content, "annotations": []})
-    with pytest.raises(ValueError, match="a.png belongs to image 1, which is not"):
-        load(folder, {**content, "images": []})
+    for wrong, message in (
+        ("{", "panoptic.json is not valid json"),
+        ({"images": []}, "lacks 'annotations'"),
+        ({**content, "annotations": []}, "annotates no image"),
+        ({**content, "images": []}, "a.png belongs to image 1, which is not"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load(folder, wrong)
     name = content["images"][0].pop("file_name")
     with pytest.raises(ValueError, match="panoptic.json, image 1: .* lacks file_name"):
         load(folder, content)
@@ -172,17 +173,6 @@ def test_cityscapes_loader_agrees_with_detectron2(scenes, split):
         assert record["pan_seg_file_name"] == other["pan_seg_file_name"]
         for a, b in zip(record["segments_info"], other["segments_info"], strict=True):
             assert {k: a[k] for k in b} == b
-
-
-def test_coco_scenes_agree_with_cityscapes_scenes(scenes):
-    def contents(name):
-        names = MetadataCatalog.get(name).thing_classes
-        return sorted(
-            sorted((names[s["category_id"]], s["area"]) for s in record["segments_info"])
-            for record in DatasetCatalog.get(name)
-        )
-
-    assert contents("scenes_coco_panoptic_val") == contents("scenes_cityscapes_panoptic_val")
 
 
 def test_error_for_missing_coco_is_short_and_says_what_to_do():
@@ -239,10 +229,8 @@ def test_detectron2_dicts_give_the_same_targets_as_ours(as_published, name):
 
 @pytest.mark.parametrize("name", DETECTRON2_NAMES)
 def test_data_sets_of_detectron2_can_be_evaluated(as_published, name):
-    evaluator, truth = PanopticQualityEvaluator(name, distributed=False), GroundTruth(name)
-    for file_name in truth.records:
-        evaluator.process([{"file_name": file_name}], [perfect_output(truth, file_name)])
-    assert evaluator.evaluate()["panoptic_seg"]["PQ"] == 100
+    evaluator = PanopticQualityEvaluator(name, distributed=False)
+    assert evaluate_perfect(evaluator, GroundTruth(name))["panoptic_seg"]["PQ"] == 100
 
 
 def test_dicts_from_other_loaders_are_completed(tree):
@@ -254,15 +242,11 @@ def test_dicts_from_other_loaders_are_completed(tree):
     MetadataCatalog.get("test_others").set(
         panoptic_json="somewhere.json", **metadata_from_categories(CATEGORIES)
     )
-    try:
-        assert is_panoptic("test_others")
-        (completed,) = dataset_dicts("test_others")
-        keys = ("id", "category_id", "isthing", "iscrowd")
-        expected = [{k: s[k] for k in keys} for s in record["segments_info"]]
-        assert completed == {**record, "segments_info": expected}
-    finally:
-        DatasetCatalog.remove("test_others")
-        MetadataCatalog.remove("test_others")
+    assert is_panoptic("test_others")
+    (completed,) = dataset_dicts("test_others")
+    keys = ("id", "category_id", "isthing", "iscrowd")
+    expected = [{k: s[k] for k in keys} for s in record["segments_info"]]
+    assert completed == {**record, "segments_info": expected}
 
 
 def test_entries_of_detectron2_cannot_be_replaced(tree):
@@ -317,12 +301,6 @@ def test_cityscapes_ids_that_lead_out_of_the_folder_are_refused(image_id, error)
         image_path(metadata, {}, {"image_id": image_id})
 
 
-def test_coco_file_names_that_lead_out_of_the_folder_are_refused():
-    metadata = MetadataCatalog.get("coco_2017_val_panoptic")
-    with pytest.raises(ValueError, match="outside"):
-        image_path(metadata, {"file_name": "../../a.jpg"}, {})
-
-
 VALUES = st.one_of(
     *(st.none(), st.booleans(), st.floats(), st.text(max_size=3), st.just([]), st.just({})),
     *(st.integers(-3, 3), st.sampled_from([2**31, 2**63, -(2**63) - 1, 10**400, 0x1000000])),
@@ -371,21 +349,11 @@ def test_broken_jsons_are_named_or_harmless(tree, data):
             assert os.path.normpath(record[key]).startswith(str(folder / root))
         assert record["height"] > 0 and record["width"] > 0
         assert all(0 < s["id"] <= 0xFFFFFF for s in record["segments_info"])
-    entry = own_entry("test_tree", folder)
     try:
-        register_own([entry])
+        register_own([own_entry("test_tree", folder)])
         LabelSpace.from_metadata(MetadataCatalog.get("test_tree"))
     except ValueError as e:
         assert "panoptic.json" in str(e)
-    finally:
-        if "test_tree" in DatasetCatalog.list():
-            DatasetCatalog.remove("test_tree")
-        MetadataCatalog.pop("test_tree", None)
-
-
-def test_deeply_nested_json_is_refused(tree):
-    with pytest.raises(ValueError, match="panoptic.json is not valid json"):
-        load(tree[0], "[" * 200_000)
 
 
 CAT = '{"id": 1, "name": "cat", "isthing": 1}'
@@ -393,9 +361,9 @@ CAT = '{"id": 1, "name": "cat", "isthing": 1}'
 
 @pytest.fixture
 def entries(scenes):
-    """Yield entries of DATASETS.PANOPTIC that describe the COCO scenes like a user's data."""
+    """Return entries of DATASETS.PANOPTIC that describe the COCO scenes like a user's data."""
     root = scenes / "street_scenes" / "coco"
-    yield [
+    return [
         {
             "name": f"test_mine_{split}",
             "images": str(root / f"{split}2017"),
@@ -404,10 +372,15 @@ def entries(scenes):
         }
         for split in ("train", "val")
     ]
-    for split in "train", "val":
-        if f"test_mine_{split}" in DatasetCatalog.list():
-            DatasetCatalog.remove(f"test_mine_{split}")
-        MetadataCatalog.pop(f"test_mine_{split}", None)
+
+
+def change_categories(entry, folder, change):
+    """Let an entry have a json of its own, whose categories are changed."""
+    with open(entry["panoptic_json"]) as f:
+        content = json.load(f)
+    content["categories"] = change(content["categories"])
+    entry["panoptic_json"] = str(folder / f"{entry['name']}.json")
+    (folder / f"{entry['name']}.json").write_text(json.dumps(content))
 
 
 def config(root, folder, entries):
@@ -438,11 +411,7 @@ def test_config_alone_registers_the_users_data(root, entries, tmp_path):
 
 
 def test_data_sets_with_different_classes_are_refused(root, entries, tmp_path):
-    with open(entries[1]["panoptic_json"]) as f:
-        content = json.load(f)
-    content["categories"] = content["categories"][1:]
-    entries[1]["panoptic_json"] = str(tmp_path / "other.json")
-    (tmp_path / "other.json").write_text(json.dumps(content))
+    change_categories(entries[1], tmp_path, lambda categories: categories[1:])
     with pytest.raises(ValueError, match="same classes(.|\n)*test_mine_val"):
         load_config(config(root, tmp_path, entries), [])
 
@@ -476,12 +445,7 @@ def test_errors_in_entries_name_the_data_set(entries, tmp_path):
 @pytest.mark.parametrize("kind", ["PanopticRCNN", "GeneralizedRCNN", "RetinaNet"])
 def test_models_of_things_are_refused_on_data_without_things(root, entries, tmp_path, kind):
     for entry in entries:
-        with open(entry["panoptic_json"]) as f:
-            content = json.load(f)
-        for category in content["categories"]:
-            category["isthing"] = 0
-        entry["panoptic_json"] = str(tmp_path / f"{entry['name']}.json")
-        (tmp_path / f"{entry['name']}.json").write_text(json.dumps(content))
+        change_categories(entry, tmp_path, lambda found: [{**c, "isthing": 0} for c in found])
     path = config(root, tmp_path, entries)
     with pytest.raises(ValueError, match="'test_mine_train' has no things") as error:
         load_config(path, ["MODEL.META_ARCHITECTURE", kind])
@@ -501,16 +465,9 @@ def test_models_of_things_are_refused_on_data_without_things(root, entries, tmp_
 
 def test_more_than_255_classes_are_trained_and_evaluated(root, entries, tmp_path):
     """255 is then a class like any other, and the label of void is 65535."""
+    more = [{"id": 1000 + i, "name": f"class {i}", "isthing": 0} for i in range(264)]
     for entry in entries:
-        with open(entry["panoptic_json"]) as f:
-            content = json.load(f)
-        first = content["categories"]
-        more = [
-            {"id": 1000 + i, "name": f"class {i}", "isthing": 0} for i in range(264 - len(first))
-        ]
-        content["categories"] = more[:255] + first + more[255:]
-        entry["panoptic_json"] = str(tmp_path / f"{entry['name']}.json")
-        (tmp_path / f"{entry['name']}.json").write_text(json.dumps(content))
+        change_categories(entry, tmp_path, lambda found: [*more[len(found) :], *found])
     path = config(root, tmp_path, entries)
     options = ["MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.DEVICE", "cpu"]
     options += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"]
