@@ -90,8 +90,6 @@ def opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     name = os.fspath(path)
     try:
         require_file(path)
-    except FileNotFoundError:
-        raise
     except ValueError as e:
         raise BadSampleError(f"cannot read the image {name}: {e}") from e
     try:
@@ -168,12 +166,7 @@ def _from_sixteen_bit(values: np.ndarray) -> Image.Image:
 
 
 def oriented_size(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the (width, height) of an image after :func:`upright_rgb`.
-
-    Args:
-        image: image with the EXIF data.
-        size: (width, height) as stored.
-    """
+    """Return what :func:`upright_rgb` makes of the (width, height) that an image is stored with."""
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
     except Exception:  # broken EXIF data rotate nothing
@@ -191,11 +184,7 @@ class FastResize(T.Augmentation):
     """Resizes as another augmentation does, with a :class:`FastResizeTransform`."""
 
     def __init__(self, augmentation: T.Augmentation):
-        """
-        Args:
-            augmentation: chooses the size; one whose transforms are ``ResizeTransform``, such as
-                ``ResizeShortestEdge``.
-        """
+        """Take the augmentation that chooses the size, such as ``ResizeShortestEdge``."""
         super().__init__()
         self._augmentation = augmentation
 

@@ -29,10 +29,7 @@ class TestLoader:
     __test__ = False  # not a test for pytest
 
     def __init__(self, loader: DataLoader):
-        """
-        Args:
-            loader: Detectron2's loader, with an :class:`EvaluationMapper`.
-        """
+        """Take Detectron2's loader, with an :class:`EvaluationMapper`."""
         self._loader = loader
         self.dataset = loader.dataset
 

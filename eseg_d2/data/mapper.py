@@ -191,11 +191,7 @@ class LabelCheckedMapper:
     """
 
     def __init__(self, cfg: CfgNode, mapper: Callable[[dict], dict]):
-        """
-        Args:
-            cfg: the numbers of classes and the ignored label are read.
-            mapper: returns ``sem_seg`` (semantic train ids) or ``instances`` (ROI classes).
-        """
+        """Take a mapper to ``sem_seg`` (semantic train ids) or ``instances`` (ROI classes)."""
         self._mapper = mapper
         self._num_semantic = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         self._ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
@@ -237,24 +233,12 @@ class EvaluationMapper:
     """
 
     def __init__(self, cfg: CfgNode):
-        """
-        Args:
-            cfg: INPUT is read.
-        """
-        augmentations = build_augmentation(cfg, is_train=False)
-        self._augmentations = T.AugmentationList(augmentations)
+        """Read INPUT of a config."""
+        self._augmentations = T.AugmentationList(build_augmentation(cfg, is_train=False))
         self._image_format = cfg.INPUT.FORMAT
 
     def __call__(self, dataset_dict: dict) -> dict | str:
-        """Return the model's input.
-
-        Args:
-            dataset_dict: dict with ``file_name``.
-
-        Returns:
-            The dict without its annotations and with ``image``, (3, H, W) uint8; or a message that
-            says why the image cannot be read.
-        """
+        """Return the dict with ``image``, (3, H, W) uint8, for its annotations; or a message."""
         kept = {k: v for k, v in dataset_dict.items() if k not in _ANNOTATIONS}
         try:
             image = read_image(kept["file_name"], self._image_format, max_pixels=_NO_LIMIT)

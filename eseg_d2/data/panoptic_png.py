@@ -30,28 +30,14 @@ PADDING = 0xFFFFFF
 
 
 def rgb_to_segment_id(rgb: np.ndarray) -> np.ndarray:
-    """Return the segment ids of a panoptic png.
-
-    Args:
-        rgb: (H, W, 3) uint8.
-
-    Returns:
-        (H, W) int32, R + 256 G + 65536 B.
-    """
+    """Return the (H, W) int32 segment ids, R + 256 G + 65536 B, of (H, W, 3) uint8 pixels."""
     if rgb.size == 0:  # OpenCV does not accept empty images
         return np.zeros(rgb.shape[:2], np.int32)
     return _four_bytes_to_id(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2RGBA))
 
 
 def segment_id_to_rgb(ids: np.ndarray) -> np.ndarray:
-    """Return the pixels of a panoptic png: the reverse of :func:`rgb_to_segment_id`.
-
-    Args:
-        ids: (...) integer segment ids.
-
-    Returns:
-        (..., 3) uint8.
-    """
+    """Return (..., 3) uint8 pixels of (...) integers: the reverse of :func:`rgb_to_segment_id`."""
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], -1).astype(np.uint8)
 
 
@@ -103,11 +89,7 @@ def png_header(head: bytes) -> PngHeader | None:
 
 
 def wrong_png_format(head: bytes) -> str:
-    """Return why a file cannot hold segment ids, or "" if it can.
-
-    Args:
-        head: the first :data:`HEADER_BYTES` of the file.
-    """
+    """Return why a file with this head (see :func:`png_header`) cannot hold segment ids, or ""."""
     header = png_header(head)
     if header is None:
         return "not a png; segment ids are stored as png"

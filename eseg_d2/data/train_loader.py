@@ -195,11 +195,7 @@ class TrainLoader:
             )
         groups = _orientations(images) if group_by_orientation else None
         self._plan = BatchPlan(sampler, batch_size, groups)
-        self._parts = {
-            "rank": comm.get_rank(),
-            "world_size": world_size,
-            "num_parts": num_parts,
-        }
+        self._rank, self._world_size, self._num_parts = comm.get_rank(), world_size, num_parts
         # serialised, so that workers share its memory
         self._samples = _Samples(DatasetFromList(images, copy=False), mapper, seed)
         self._num_workers = num_workers
@@ -211,7 +207,9 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[dict]]:
         self._plan.load_state_dict(self._used)
-        sampler = PartSampler(self._plan, **self._parts)
+        sampler = PartSampler(
+            self._plan, rank=self._rank, world_size=self._world_size, num_parts=self._num_parts
+        )
         loader = DataLoader(
             self._samples,
             batch_sampler=sampler,
@@ -222,7 +220,7 @@ class TrainLoader:
             generator=torch.Generator().manual_seed(0),  # keeps the process's generator untouched
         )
         for number, part in enumerate(explained(loader, self._num_workers), start=1):
-            if number % self._parts["num_parts"] == 0:
+            if number % self._num_parts == 0:
                 self._used = sampler.states.popleft()
             yield [self._checked(sample) for sample in part]
 

@@ -35,7 +35,7 @@ NO_ARITHMETIC = {
 
 
 def analyze_config(config_file: str, size: tuple[int, int], overrides: list[str]) -> dict:
-    """Counts the model of a configuration for one image. Needs no weights, data or activations.
+    """Count the model of a configuration for one image, without weights, data or activations.
 
     Args:
         config_file: a YAML file.
@@ -67,7 +67,7 @@ def analyze_config(config_file: str, size: tuple[int, int], overrides: list[str]
 
 
 def count_multiply_adds(model, cfg, size: tuple[int, int]) -> tuple[dict[str, int], list[dict]]:
-    """``macs`` (without "total") and ``uncounted`` of :func:`analyze_config`.
+    """Return ``macs`` (without "total") and ``uncounted`` of :func:`analyze_config`.
 
     Args:
         model: of the config, on the device "meta", in evaluation mode.
@@ -108,7 +108,7 @@ def _check_model(model) -> None:
 
 
 def _run_roi_heads(heads, features: dict, cfg, counter: "_Counter") -> None:
-    """On maps as if pooled: which box is pooled from where depends on the image."""
+    """Run them on maps as if pooled: which box is pooled from where depends on the image."""
 
     def pooled(pooler, names, count):
         x = features[names[0]].new_zeros(count, features[names[0]].shape[1], *pooler.output_size)
@@ -152,7 +152,7 @@ class _Counter(TorchDispatchMode):
         return out
 
     def note_uncounted(self, op: str, out) -> None:
-        """Adds a call with the result ``out``: of a tuple the first; no tensor is no result."""
+        """Add a call with the result ``out``: of a tuple the first; no tensor is no result."""
         out = out[0] if isinstance(out, (tuple, list)) else out
         if isinstance(out, torch.Tensor):
             entry = self._uncounted[op]
@@ -160,14 +160,14 @@ class _Counter(TorchDispatchMode):
             entry[1] += out.numel()
 
     def rest(self) -> list[dict]:
-        """``[{"op", "calls", "elements"}]``, most elements first."""
+        """Return ``[{"op", "calls", "elements"}]``, most elements first."""
         entries = sorted(self._uncounted.items(), key=lambda item: -item[1][1])
         return [{"op": op, "calls": n, "elements": size} for op, (n, size) in entries]
 
 
 @contextmanager
 def _watch_parts(counter: _Counter, model, bottom_up):
-    """Tells the counter when the bottom-up network or a relation is at work."""
+    """Tell the counter when the bottom-up network or a relation is at work."""
     handles = []
 
     def watch(module, attribute, value):
@@ -196,11 +196,7 @@ def _watch_parts(counter: _Counter, model, bottom_up):
 
 
 def format_table(results: list[dict]) -> str:
-    """Results of :func:`analyze_config` as a table in Markdown; ratios are to the first.
-
-    Args:
-        results: at least one.
-    """
+    """Return results of :func:`analyze_config` as a table in Markdown; ratios are to the first."""
     parts = [part for part in PARTS if any(part in r["macs"] for r in results)]
     head = ["config", "M params", *(f"{part} (G)" for part in parts), "total (G)", "ratio"]
     rows = []

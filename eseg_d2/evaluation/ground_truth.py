@@ -22,11 +22,7 @@ class GroundTruth:
     """
 
     def __init__(self, dataset_name: str, semantic_classes: str = "all"):
-        """
-        Args:
-            dataset_name: a registered panoptic data set.
-            semantic_classes: see :class:`~eseg_d2.structures.label_space.LabelSpace`.
-        """
+        """Load a registered panoptic data set; for ``semantic_classes`` see :class:`LabelSpace`."""
         metadata = MetadataCatalog.get(dataset_name)
         self.label_space = LabelSpace.from_metadata(metadata, semantic_classes)
         records = _records(dataset_name, DatasetCatalog[dataset_name])

@@ -12,9 +12,10 @@ from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from eseg_d2.evaluation.ground_truth import GroundTruth
+from eseg_d2.structures.label_space import LabelSpace
 from eseg_d2.utils.json_yaml import write_json
 
-__all__ = ["SemanticEvaluator", "iou_results"]
+__all__ = ["SemanticEvaluator", "count_labels", "iou_results"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +72,7 @@ class SemanticEvaluator(DatasetEvaluator):
                     f"{tuple(logits.shape)}; expected {(num_semantic, *truth.shape)}"
                 )
             prediction = logits.argmax(dim=0).cpu().numpy()
-            valid = truth != self._truth.label_space.ignore_label
-            pairs = truth[valid] * num_semantic + prediction[valid]
-            self._confusion += np.bincount(pairs, minlength=num_semantic**2).reshape(
-                self._confusion.shape
-            )
+            self._confusion += count_labels(truth, prediction, self._truth.label_space)
 
     def evaluate(self) -> dict | None:
         """Return ``{"sem_seg": {"mIoU", "fwIoU", "IoU-NAME", "mACC", "pACC", "ACC-NAME"}}``."""
@@ -93,6 +90,14 @@ class SemanticEvaluator(DatasetEvaluator):
         results = iou_results(confusion, names)
         logger.info("Semantic segmentation:\n" + _tables(results, names))
         return {"sem_seg": results}
+
+
+def count_labels(truth: np.ndarray, prediction: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """Return the (N, N) int64 pixel counts of two (H, W) label maps, the truth's labels by row."""
+    valid = truth != space.ignore_label
+    pairs = truth[valid] * space.num_semantic + prediction[valid]
+    counts = np.bincount(pairs, minlength=space.num_semantic**2)
+    return counts.reshape(space.num_semantic, space.num_semantic)
 
 
 def iou_results(confusion: np.ndarray, names: Sequence[str]) -> dict[str, float]:

@@ -6,7 +6,9 @@ import difflib
 import logging
 import tempfile
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from tqdm import tqdm
@@ -52,7 +54,8 @@ class Quantizer:
                 prepared, _OPERATIONS, str(Path(folder) / "augmented.onnx")
             )
             for image in tqdm(images, "calibrating", count, unit="image"):
-                calibrator.collect_data(_OneImage(image))
+                inputs = iter([{"image": image[None]}])
+                calibrator.collect_data(SimpleNamespace(get_next=partial(next, inputs, None)))
             self._ranges = calibrator.compute_data()
             self._model = onnx.load(prepared)
         nodes = self._model.graph.node
@@ -100,16 +103,6 @@ class Quantizer:
         with _quiet():
             quantizer.quantize_model()
         return quantizer.model.model.SerializeToString()
-
-
-class _OneImage:
-    """A calibration data reader for onnxruntime with a single image."""
-
-    def __init__(self, image: np.ndarray):
-        self._inputs = iter([{"image": image[None]}])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._inputs, None)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from torch import nn
 from tqdm import tqdm
 
 from eseg_d2.evaluation.ground_truth import GroundTruth
-from eseg_d2.evaluation.semantic import iou_results
+from eseg_d2.evaluation.semantic import count_labels, iou_results
 from eseg_d2.export.merge import merge_panoptic
 
 __all__ = [
@@ -129,25 +129,19 @@ def compare_labels(
         labels = [run(image[None])[0][0] for run in runs.values()]
         same += (labels[0] == labels[-1]).sum()
         pixels += labels[0].size
-        valid = target != truth.label_space.ignore_label
         for counts, of_run in zip(confusion.values(), labels, strict=True):
             picture = Image.fromarray(of_run.astype(np.int32))
             predicted = np.asarray(picture.resize(target.shape[::-1], Image.Resampling.NEAREST))
-            pairs = target[valid] * len(names) + predicted[valid]
-            counts += np.bincount(pairs, minlength=counts.size).reshape(counts.shape)
+            counts += count_labels(target, predicted, truth.label_space)
     results = {name: iou_results(counts, names)["mIoU"] for name, counts in confusion.items()}
     return {**results, "labels": float(same / pixels)}
 
 
 def require_agreement(result: dict[str, float], where: str) -> None:
-    """Check that an exported model agrees with the model.
-
-    Args:
-        result: result of :func:`compare_outputs` or :func:`compare_panoptic`.
-        where: file that the error names.
+    """Check a result of :func:`compare_outputs` or :func:`compare_panoptic`.
 
     Raises:
-        ValueError: labels or logits differ by more than rounding.
+        ValueError: labels or logits differ by more than rounding; the message names the file.
     """
     if result["labels"] < MIN_AGREEMENT or result.get("logits", 0.0) > MAX_ERROR:
         raise ValueError(

@@ -20,12 +20,7 @@ _SMALLEST, _LARGEST = 640, 4096
 
 
 def draw_prediction(image: np.ndarray, prediction: Prediction, classes: ClassTable) -> np.ndarray:
-    """Draw a prediction over its image.
-
-    Args:
-        image: (H, W, 3) uint8 BGR.
-        prediction: prediction for that image.
-        classes: classes of the model.
+    """Draw a prediction over its (H, W, 3) uint8 BGR image.
 
     Returns:
         (h, w, 3) uint8 RGB, in the image's size, or resized so that its longer side has 640 to
@@ -50,15 +45,7 @@ class FrameDrawer:
         self._classes, self._tracker = classes, ColorTracker()
 
     def __call__(self, frame: np.ndarray, prediction: Prediction) -> np.ndarray:
-        """Draw the prediction of the next frame.
-
-        Args:
-            frame: (H, W, 3) uint8 BGR.
-            prediction: prediction for the frame.
-
-        Returns:
-            (H, W, 3) uint8 RGB.
-        """
+        """Draw the prediction of the next (H, W, 3) uint8 BGR frame; return uint8 RGB."""
         objects = [segment for segment in prediction.segments if segment["isthing"]]
         found = prediction.instances
         if found is not None and found.crops is None:

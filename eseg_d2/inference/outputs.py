@@ -21,32 +21,19 @@ from eseg_d2.utils.json_yaml import write_json
 __all__ = ["FrameOutputs", "RESULTS", "plan_outputs", "save_prediction", "write_label_map"]
 
 RESULTS = ("overlay", "side_by_side", "labels", "json")
+# Suffixes of the file of a result, of which the first is the default. Labels of a video are a
+# folder of pngs; its json has a line for each frame.
 _OF_IMAGE = {
-    "overlay": "_overlay.jpg",
-    "side_by_side": "_side_by_side.jpg",
-    "labels": "_labels.png",
-    "json": "_segments.json",
+    "overlay": (".jpg", ".png"),
+    "side_by_side": (".jpg", ".png"),
+    "labels": (".png",),
+    "json": (".json",),
 }
-# labels of a video are a folder of pngs; its json has a line for each frame
 _OF_VIDEO = {
-    "overlay": "_overlay.mp4",
-    "side_by_side": "_side_by_side.mp4",
-    "labels": "_labels",
-    "json": "_segments.jsonl",
-}
-_FILE_SUFFIXES = {
-    False: {
-        "overlay": (".jpg", ".png"),
-        "side_by_side": (".jpg", ".png"),
-        "labels": (".png",),
-        "json": (".json",),
-    },
-    True: {
-        "overlay": (".mp4", ".mkv", ".webm"),
-        "side_by_side": (".mp4", ".mkv", ".webm"),
-        "labels": (),
-        "json": (".jsonl",),
-    },
+    "overlay": (".mp4", ".mkv", ".webm"),
+    "side_by_side": (".mp4", ".mkv", ".webm"),
+    "labels": (),
+    "json": (".jsonl",),
 }
 _SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES | {".json", ".jsonl"}
 
@@ -75,8 +62,7 @@ def plan_outputs(
     else:
         plan, folder = {}, output
         for source in sources:
-            endings = _OF_VIDEO if source.is_video else _OF_IMAGE
-            plan[source.path] = {r: output / (source.name + endings[r]) for r in results}
+            plan[source.path] = {r: output / _name(source, r) for r in results}
     inputs = {os.path.realpath(source.path) for source in sources}
     for paths in plan.values():
         for path in paths.values():
@@ -89,13 +75,22 @@ def plan_outputs(
     return plan
 
 
+def _suffixes(source: Source, result: str) -> tuple[str, ...]:
+    return (_OF_VIDEO if source.is_video else _OF_IMAGE)[result]
+
+
+def _name(source: Source, result: str) -> str:
+    (suffix, *_) = _suffixes(source, result) or ("",)
+    return f"{source.name}_{'segments' if result == 'json' else result}{suffix}"
+
+
 def _one_file(output: Path, sources: Sequence[Source], results: Sequence[str]) -> dict[str, Path]:
     if len(sources) > 1 or len(results) > 1:
         raise ValueError(
             f"--output {output} is a file, but there are {len(sources)} inputs with "
             f"{len(results)} results each: give a folder"
         )
-    suffixes = _FILE_SUFFIXES[sources[0].is_video][results[0]]
+    suffixes = _suffixes(sources[0], results[0])
     if output.suffix.lower() not in suffixes:
         kind = "a video" if sources[0].is_video else "an image"
         expected = f"a file ending in {' or '.join(suffixes)}" if suffixes else "a folder"
@@ -118,9 +113,8 @@ def save_prediction(
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        prediction: prediction for the image.
-        classes: classes of the model.
-        paths: paths by result, from :func:`plan_outputs`.
+        prediction, classes: of the image and of the model.
+        paths: by result, from :func:`plan_outputs`.
         file_name: name of the image in the json.
 
     Raises:
@@ -141,13 +135,7 @@ def save_prediction(
 
 
 def write_label_map(path: Path, labels: np.ndarray, classes: ClassTable) -> None:
-    """Write a png whose pixels are class ids (255 for no class), with the colours as its palette.
-
-    Args:
-        path: path of the png.
-        labels: (H, W) uint8.
-        classes: classes of the model.
-    """
+    """Write (H, W) uint8 class ids (255 for no class) as a png with the colours as its palette."""
     picture = Image.fromarray(labels, "L")
     picture.putpalette(classes.palette().tobytes(), "RGB")  # changes its mode to P
     picture.save(path, "PNG")
@@ -187,13 +175,7 @@ class FrameOutputs:
             paths["labels"].mkdir(exist_ok=True)
 
     def write(self, index: int, frame: np.ndarray, prediction: Prediction) -> None:
-        """Write the results of a frame.
-
-        Args:
-            index: index of the frame in the video, from 0.
-            frame: (H, W, 3) uint8 BGR.
-            prediction: prediction for the frame.
-        """
+        """Write the results of an (H, W, 3) uint8 BGR frame; indices count from 0."""
         if self._lines:
             where = {"frame": index, "time": round(float(index / self._fps), 6)}
             self._lines.write(json.dumps({**where, **prediction.as_dict()}, sort_keys=True) + "\n")

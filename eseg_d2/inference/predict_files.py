@@ -25,8 +25,7 @@ def predict_files(
     """Predict images in batches.
 
     Args:
-        predictor: predictor to call.
-        paths: paths of the images.
+        predictor, paths: what to call, and for which images.
         batch_size: number of images in one pass through the model.
         max_pixels: see :func:`eseg_d2.data.images.read_image`.
 
@@ -73,9 +72,8 @@ def predict_frames(
     """Predict the frames of a video and write them.
 
     Args:
-        predictor: predictor to call.
+        predictor, outputs: what to call, and where the results go.
         frames: index and (H, W, 3) uint8 BGR pixels of each frame.
-        outputs: where the results go.
         batch_size: number of frames in one pass through the model.
         on_frame: called after each frame.
 

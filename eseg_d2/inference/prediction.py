@@ -210,11 +210,8 @@ class Prediction:
     def save(self, path: str | os.PathLike) -> None:
         """Write the picture that :meth:`draw` returns.
 
-        Args:
-            path: path that ends in .png or .jpg; its folder exists.
-
         Raises:
-            ValueError: the suffix is another one, or there is no ``image``.
+            ValueError: the path ends in neither .png nor .jpg, or there is no ``image``.
             OSError: the file cannot be written.
         """
         path = Path(path)

@@ -34,8 +34,6 @@ class MaskCrops:
         masks: torch.Tensor,
         boxes: torch.Tensor,
         image_size: tuple[int, int],
-        *,
-        threshold: float = 0.5,
     ) -> "MaskCrops":
         """Resize the masks of boxes as Detectron2's ``paste_masks_in_image`` does on a CPU.
 
@@ -46,7 +44,6 @@ class MaskCrops:
             masks: (N, M, M) floating point, 0 .. 1.
             boxes: (N, 4) x0, y0, x1, y1 in pixels, within the image.
             image_size: (H, W).
-            threshold: pixels of at least this value belong to the object.
         """
         first, last = boxes[:, :2].floor() - 1, boxes[:, 2:].ceil() + 1
         crops = []
@@ -58,7 +55,7 @@ class MaskCrops:
             x = _positions(left, right, box[0], box[2])
             y = _positions(top, bottom, box[1], box[3])
             rows = y.split(max(PASTE_PIXELS // max(len(x), 1), 1))
-            strips = [_sample(mask, x, part) >= threshold for part in rows]
+            strips = [_sample(mask, x, part) >= 0.5 for part in rows]
             crops.append((top, left, torch.cat(strips)))
         return cls(crops, image_size)
 

@@ -60,7 +60,9 @@ def draw_panoptic(
             color = _shade(color, seen[category])
             seen[category] += 1
         color = (colors or {}).get(info["id"], color)
-        text = _label(metadata.get(f"{kind}_classes")[category], info.get("score"))
+        text = metadata.get(f"{kind}_classes")[category]
+        if info.get("score") is not None:
+            text += f" {info['score']:.0%}"
         segments.append(Segment(f"{text} (crowd)" if info.get("iscrowd") else text, color))
     numbers = np.zeros(int(segment_map.max(initial=0)) + 1, np.uint16)
     for n, info in enumerate(segments_info, start=1):
@@ -125,10 +127,7 @@ def draw_instances(
 def class_color(metadata: Metadata, kind: str, category: int) -> Color:
     """Return the colour of a class: the data set's, or one of Detectron2's colour map.
 
-    Args:
-        metadata: metadata of the data set.
-        kind: "thing" or "stuff".
-        category: contiguous id.
+    The kind is "thing" or "stuff", the category a contiguous id.
     """
     known = metadata.get(f"{kind}_colors") or ()
     if category >= len(known):
@@ -143,15 +142,11 @@ def _shade(color: Color, number: int) -> Color:
     return red, green, blue
 
 
-def _label(name: str, score: float | None) -> str:
-    return name if score is None else f"{name} {score:.0%}"
-
-
 def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
     """Return a row of pictures with their captions above.
 
     Args:
-        panels: (H, W, 3) uint8 RGB by caption; all of the same height.
+        panels: (H, W, 3) uint8 RGB by caption.
 
     Raises:
         ValueError: the heights differ.

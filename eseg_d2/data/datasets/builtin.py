@@ -47,6 +47,7 @@ CAMVID_CATEGORIES = [
     {"id": number, "name": name, "isthing": 0, "color": color}
     for number, (name, color) in enumerate(_CAMVID_CLASSES.items())
 ]
+_BY_TRAIN_ID = sorted(CITYSCAPES_CATEGORIES, key=lambda c: c["trainId"])
 _SCENE_CLASSES = {
     *("road", "sidewalk", "building", "pole", "traffic sign", "vegetation", "terrain", "sky"),
     *("person", "rider", "car", "truck", "bicycle"),
@@ -71,21 +72,19 @@ def register_all() -> None:
 
 def _register_scenes_cityscapes(split: str, root: str) -> None:
     gt_fine = os.path.join(root, "gtFine")
-    categories = sorted(CITYSCAPES_CATEGORIES, key=lambda c: c["trainId"])
     register_panoptic(
         f"scenes_cityscapes_panoptic_{split}",
         image_root=os.path.join(root, "leftImg8bit", split),
         panoptic_root=os.path.join(gt_fine, f"cityscapes_panoptic_{split}"),
         panoptic_json=os.path.join(gt_fine, f"cityscapes_panoptic_{split}.json"),
-        metadata=metadata_from_categories(categories),
+        metadata=metadata_from_categories(_BY_TRAIN_ID),
         evaluator_type="cityscapes_panoptic_seg",
         gt_dir=os.path.join(gt_fine, split),
     )
 
 
 def _register_scenes_coco(split: str, root: str) -> None:
-    categories = sorted(CITYSCAPES_CATEGORIES, key=lambda c: c["trainId"])
-    categories = [c for c in categories if c["name"] in _SCENE_CLASSES]
+    categories = [c for c in _BY_TRAIN_ID if c["name"] in _SCENE_CLASSES]
     register_panoptic(
         f"scenes_coco_panoptic_{split}",
         image_root=os.path.join(root, f"{split}2017"),
@@ -96,11 +95,7 @@ def _register_scenes_coco(split: str, root: str) -> None:
 
 
 def register_camvid(root: str) -> None:
-    """Register ``camvid_{train,val,trainval,test}`` as ``prepare_camvid`` writes them.
-
-    Args:
-        root: folder of CamVid; no files in it are read yet.
-    """
+    """Register ``camvid_{train,val,trainval,test}`` of a folder; read no files in it yet."""
     places = {
         split: (f"{split}/images", f"{split}/panoptic", f"{split}/panoptic.json")
         for split in ("train", "val", "test")
@@ -118,9 +113,6 @@ def register_camvid(root: str) -> None:
 
 def require_datasets(names: Iterable[str]) -> None:
     """Check that data sets are registered and that their files and folders exist.
-
-    Args:
-        names: names in Detectron2's catalogs.
 
     Raises:
         ValueError: a name is not registered; the message suggests similar ones.

@@ -112,12 +112,7 @@ SEGMENT_KEYS = {
 
 
 def wrong_in(entry: Any, keys: dict[str, Rule]) -> str:
-    """Return what is wrong with an entry of a json, or "".
-
-    Args:
-        entry: the entry.
-        keys: its rules, such as :data:`IMAGE_KEYS`.
-    """
+    """Return what is wrong with an entry of a json by rules such as :data:`IMAGE_KEYS`, or ""."""
     if not isinstance(entry, dict):
         return f"is of type {type(entry).__name__}, expected an object"
     for key, (is_right, expected, is_required) in keys.items():
@@ -130,16 +125,10 @@ def wrong_in(entry: Any, keys: dict[str, Rule]) -> str:
 
 
 def check_entries(content: dict, name: str, keys: dict[str, Rule], path: str | os.PathLike) -> None:
-    """Check all entries of a list in a json.
-
-    Args:
-        content: of the json.
-        name: key of the list.
-        keys: rules of its entries, such as :data:`IMAGE_KEYS`.
-        path: of the json, for the message.
+    """Check all entries of the list ``name`` in the content of the json at a path.
 
     Raises:
-        ValueError: an entry is wrong.
+        ValueError: an entry does not follow the rules, such as :data:`IMAGE_KEYS`.
     """
     for index, entry in enumerate(content[name]):
         wrong = wrong_in(entry, keys)
