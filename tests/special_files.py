@@ -1,4 +1,4 @@
-"""Things that can take the place of a regular file."""
+"""Things that can take the place of a regular file, and what can become of its content."""
 
 import os
 import socket

@@ -37,7 +37,7 @@ class TestLoader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[list[dict]]:
-        for batch in explained(self._loader, self._loader.num_workers):
+        for batch in explained(self._loader):
             for sample in batch:
                 if isinstance(sample, str):
                     raise RunError(

@@ -169,15 +169,9 @@ class SegmentPixels(NamedTuple):
 
 
 def count_segments(segment_map: np.ndarray) -> dict[int, SegmentPixels]:
-    """Return the area and the box of each value of a map.
+    """Return area and box of each value of an (H, W) integer map, including void (0).
 
     It works on the runs of equal pixels in a row, of which there are far fewer than pixels.
-
-    Args:
-        segment_map: (H, W) integers.
-
-    Returns:
-        The pixels of each segment by its id, including void (0).
     """
     height, width = segment_map.shape
     begins = np.ones((height, width), dtype=bool)

@@ -219,7 +219,7 @@ class TrainLoader:
             collate_fn=_as_list,
             generator=torch.Generator().manual_seed(0),  # keeps the process's generator untouched
         )
-        for number, part in enumerate(explained(loader, self._num_workers), start=1):
+        for number, part in enumerate(explained(loader), start=1):
             if number % self._num_parts == 0:
                 self._used = sampler.states.popleft()
             yield [self._checked(sample) for sample in part]
@@ -277,12 +277,8 @@ def _lines(bad_samples: dict[str, str]) -> str:
     return "".join(f"\n  {file}: {reason}" for file, reason in bad_samples.items())
 
 
-def explained(loader: DataLoader, num_workers: int) -> Iterator[list]:
-    """Yield the loader's batches; explain it if a worker dies.
-
-    Args:
-        loader: loader to iterate over once.
-        num_workers: its number of worker processes, for the message.
+def explained(loader: DataLoader) -> Iterator[list]:
+    """Yield the batches of a loader, which is iterated over once; explain it if a worker dies.
 
     Raises:
         RunError: a worker process has died.
@@ -302,9 +298,9 @@ def explained(loader: DataLoader, num_workers: int) -> Iterator[list]:
             raise
         raise RunError(
             f"{' and '.join(dead)}. Usually memory or shared memory (df -h /dev/shm) is full: "
-            f"use fewer DATALOADER.NUM_WORKERS (now {num_workers}; 0 loads in the main process), "
-            "smaller images, or more shared memory (docker run --shm-size 8g). --resume continues "
-            "from the last checkpoint."
+            f"use fewer DATALOADER.NUM_WORKERS (now {loader.num_workers}; 0 loads in the main "
+            "process), smaller images, or more shared memory (docker run --shm-size 8g). --resume "
+            "continues from the last checkpoint."
         ) from e
 
 

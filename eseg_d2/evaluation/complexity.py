@@ -70,8 +70,7 @@ def count_multiply_adds(model, cfg, size: tuple[int, int]) -> tuple[dict[str, in
     """Return ``macs`` (without "total") and ``uncounted`` of :func:`analyze_config`.
 
     Args:
-        model: of the config, on the device "meta", in evaluation mode.
-        cfg: its config.
+        model, cfg: a model on the device "meta", in evaluation mode, and its config.
         size: (H, W) of the image in pixels.
 
     Raises:

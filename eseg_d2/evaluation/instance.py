@@ -27,12 +27,7 @@ class APEvaluator(COCOEvaluator):
     """
 
     def __init__(self, dataset_name: str, *, output_dir: str, distributed: bool = True):
-        """
-        Args:
-            dataset_name: a data set with ``json_file``, COCO's instance annotations.
-            output_dir: takes COCO's result json.
-            distributed: gather the results of all processes.
-        """
+        """Take a data set with ``json_file``; COCO's result json goes to ``output_dir``."""
         super().__init__(dataset_name, ("bbox", "segm"), distributed, output_dir)
 
     def _eval_predictions(self, predictions, img_ids=None):
@@ -81,12 +76,7 @@ class InstanceEvaluator(APEvaluator):
     """
 
     def __init__(self, dataset_name: str, *, output_dir: str, distributed: bool = True):
-        """
-        Args:
-            dataset_name: a registered panoptic data set.
-            output_dir: takes the truth and COCO's result json.
-            distributed: gather the results of all processes.
-        """
+        """Take a panoptic data set; its truth and COCO's result json go to ``output_dir``."""
         truth = GroundTruth(dataset_name)
         self._image_ids = {file_name: i for i, file_name in enumerate(truth.records)}
         path = os.path.join(output_dir, f"{dataset_name}_instances.json")
@@ -104,11 +94,7 @@ class InstanceEvaluator(APEvaluator):
         super().__init__(name, output_dir=output_dir, distributed=distributed)
 
     def process(self, inputs: Iterable[dict], outputs: Iterable[dict]) -> None:
-        """
-        Args:
-            inputs: with ``file_name``.
-            outputs: with ``instances``; ``pred_classes`` are contiguous ids.
-        """
+        """Take inputs with ``file_name``, and outputs whose ``pred_classes`` are contiguous ids."""
         inputs = [{**item, "image_id": self._image_ids[item["file_name"]]} for item in inputs]
         super().process(inputs, [{"instances": output["instances"]} for output in outputs])
 
@@ -116,9 +102,7 @@ class InstanceEvaluator(APEvaluator):
 def panoptic_to_coco_instances(truth: GroundTruth) -> dict:
     """Return the things of a panoptic data set as a COCO instance json.
 
-    Returns:
-        ``images`` with ids 0.., ``annotations`` with compressed RLE, and ``categories`` whose
-        ids are contiguous ids. Crowd segments stay, marked ``iscrowd``.
+    Images have the ids 0 .., categories contiguous ids, masks are compressed RLE; crowds stay.
     """
     images = []
     annotations: list[dict] = []

@@ -61,12 +61,7 @@ class PredictionWriter(DatasetEvaluator):
         self._annotations: list[dict] = []
 
     def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
-        """
-        Args:
-            inputs: with ``file_name``.
-            outputs: with any of ``panoptic_seg``, ``sem_seg`` and ``instances``; see
-                :class:`~eseg_d2.modeling.meta_arch.panoptic_rcnn.PanopticRCNN`.
-        """
+        """Write ``panoptic_seg``, ``sem_seg`` and ``instances``, whichever the outputs have."""
         for item, output in zip(inputs, outputs, strict=True):
             record = self._truth.records[item["file_name"]]
             name = self._name(record)

@@ -54,10 +54,7 @@ class SemanticEvaluator(DatasetEvaluator):
         self._confusion = np.zeros((num_semantic, num_semantic), dtype=np.int64)
 
     def process(self, inputs: Iterable[dict], outputs: Iterable[dict]) -> None:
-        """
-        Args:
-            inputs: with ``file_name``.
-            outputs: with ``sem_seg``: (number of semantic classes, H, W) logits.
+        """Take inputs with ``file_name``, outputs with ``sem_seg``, (num_semantic, H, W) logits.
 
         Raises:
             ValueError: the prediction has another size, or other channels, than the truth.

@@ -29,10 +29,7 @@ class ImageGraph(nn.Module):
     instance_outputs: list[str] = []
 
     def __init__(self, model: SemanticSegmentor | PanopticRCNN):
-        """
-        Args:
-            model: model in evaluation mode; not changed.
-        """
+        """Take a model in evaluation mode, which is not changed."""
         super().__init__()
         # not on the class, where torch.jit would read the type
         self.model: SemanticSegmentor | PanopticRCNN = fuse_conv_norm(model)
@@ -61,11 +58,7 @@ class SemanticGraph(ImageGraph):
     """A graph that normalises, pads, runs the model, upsamples, and takes the argmax."""
 
     def __init__(self, model: SemanticSegmentor, *, with_logits: bool):
-        """
-        Args:
-            model: in evaluation mode; not changed.
-            with_logits: also return the logits.
-        """
+        """Take a model in evaluation mode, which is not changed."""
         super().__init__(model)
         self.output_names = ["labels", "logits"] if with_logits else ["labels"]
 
@@ -95,10 +88,6 @@ class PanopticGraph(ImageGraph):
     roi_to_contiguous: torch.Tensor
 
     def __init__(self, model: PanopticRCNN):
-        """
-        Args:
-            model: in evaluation mode; not changed.
-        """
         super().__init__(model)
         contiguous = torch.as_tensor(model.label_space.roi_to_contiguous)
         self.register_buffer("roi_to_contiguous", contiguous, persistent=False)

@@ -95,12 +95,11 @@ def compare_panoptic(
 def label_agreement(
     run: Callable, images: Sequence[np.ndarray], labels: Sequence[np.ndarray]
 ) -> float:
-    """Return the share of pixels with the same label, 0 .. 1.
+    """Return the share of pixels, 0 .. 1, to which an exported semantic model gives these labels.
 
     Args:
-        run: function from :func:`~eseg_d2.export.formats.load_exported` for a semantic model.
-        images: each (3, H, W) float32, 0 .. 255.
-        labels: (H, W) integers for each image.
+        run: function from :func:`~eseg_d2.export.formats.load_exported`.
+        images, labels: (3, H, W) float32, 0 .. 255; and (H, W) integers for each.
     """
     same = [run(image[None])[0][0] == of for image, of in zip(images, labels, strict=True)]
     return float(sum(x.sum() for x in same) / sum(x.size for x in same))

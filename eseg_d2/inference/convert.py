@@ -41,11 +41,7 @@ def to_prediction(output: dict, classes: ClassTable, image: np.ndarray) -> Predi
         segments = panoptic_segments(panoptic, info, classes.names)
         instances = _instances(output["instances"], None)
         return prediction(
-            "panoptic",
-            segments=segments,
-            panoptic=panoptic,
-            semantic=semantic,
-            instances=instances,
+            "panoptic", segments=segments, panoptic=panoptic, semantic=semantic, instances=instances
         )
     if "instances" in output:
         instances = _instances(output["instances"], classes.from_roi)

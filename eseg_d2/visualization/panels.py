@@ -106,8 +106,7 @@ def draw_instances(
         image: (H, W, 3) uint8 RGB.
         boxes: (N, 4) x0, y0, x1, y1 in pixels, drawn as rectangles; None for no rectangles.
         masks: (N, H, W) bool, or None.
-        texts: labels of the N objects.
-        colors: their colours, RGB, 0 .. 255.
+        texts, colors: labels and colours of the N objects.
         width: width of the picture in pixels.
 
     Returns:

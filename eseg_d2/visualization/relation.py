@@ -99,17 +99,13 @@ def pixel_context(
     seen_size: tuple[int, int],
     stride: int,
 ) -> tuple[list[np.ndarray], list[int]]:
-    """Return the context of a pixel of the original image.
+    """Return the :func:`context_maps` of a pixel of the original image, and their strides.
 
     Args:
         weights: see :func:`context_maps`.
         pixel: (row, column) in the image.
-        image_size: (H, W) of the image.
-        seen_size: (H, W) at which the model saw it.
-        stride: stride of the lowest level, in pixels of the image as the model saw it.
-
-    Returns:
-        The maps of :func:`context_maps`, and the strides of their levels.
+        image_size, seen_size: (H, W) of the image, and at which the model saw it.
+        stride: of the lowest level, in pixels of the image as the model saw it.
     """
     row, column = (int((pixel[i] + 0.5) * seen_size[i] / image_size[i]) // stride for i in (0, 1))
     maps = context_maps(weights, (row, column))
@@ -177,8 +173,7 @@ def window(
 
     Args:
         share: map of a level, from :func:`context_maps`.
-        cell: height and width of its cells, in pixels of the image.
-        size: (H, W) of the image.
+        cell, size: (H, W) of the map's cells and of the image, in pixels of the image.
 
     Returns:
         Top, bottom, left and right in pixels, inside the image and with its aspect ratio.

@@ -12,6 +12,7 @@ from PIL import Image
 import eseg_d2
 from eseg_d2.data.datasets.panoptic_format import metadata_from_categories
 from eseg_d2.data.mapper import LabelCheckedMapper, PanopticMapper
+from eseg_d2.data.panoptic_png import segment_id_to_rgb
 from eseg_d2.structures.label_space import LabelSpace
 
 CATEGORIES = [
@@ -28,13 +29,6 @@ SEGMENTS = [  # (id, contiguous class, iscrowd)
 ]
 
 
-def segments_info():
-    return [
-        {"id": i, "category_id": c, "isthing": bool(SPACE.is_thing[c]), "iscrowd": crowd}
-        for i, c, crowd in SEGMENTS
-    ]
-
-
 @pytest.fixture
 def record(tmp_path):
     ids = np.full((20, 30), 5)
@@ -46,8 +40,7 @@ def record(tmp_path):
 
 
 def write(folder, ids, image_shape=None):
-    png = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
-    Image.fromarray(png).save(folder / "label.png")
+    Image.fromarray(segment_id_to_rgb(ids)).save(folder / "label.png")
     shape = image_shape or ids.shape
     pixels = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "image.png")
@@ -55,7 +48,10 @@ def write(folder, ids, image_shape=None):
         "file_name": str(folder / "image.png"),
         "pan_seg_file_name": str(folder / "label.png"),
         "image_id": 1,
-        "segments_info": segments_info(),
+        "segments_info": [
+            {"id": i, "category_id": c, "isthing": bool(SPACE.is_thing[c]), "iscrowd": crowd}
+            for i, c, crowd in SEGMENTS
+        ],
         "ids": ids,
     }
 
@@ -143,9 +139,14 @@ def test_image_and_label_of_different_sizes_are_refused(tmp_path):
         mapper()(write(tmp_path, np.full((7, 9), 5), image_shape=(8, 9)))
 
 
-def test_targets_from_a_config_are_consistent_and_in_range(scenes, root):
+@pytest.fixture
+def cfg(scenes):
     cfg = get_cfg()
     eseg_d2.add_eseg_config(cfg)
+    return cfg
+
+
+def test_targets_from_a_config_are_consistent_and_in_range(cfg, root):
     cfg.merge_from_file(str(root / "configs/scenes/rsp_panoptic_R18_coco.yaml"))
     name = cfg.DATASETS.TRAIN[0]
     chosen = PanopticMapper(cfg, name)
@@ -159,10 +160,8 @@ def test_targets_from_a_config_are_consistent_and_in_range(scenes, root):
         assert boxes.nonempty().all()
 
 
-def test_crop_of_the_config_is_the_size_of_the_output(scenes, root):
+def test_crop_of_the_config_is_the_size_of_the_output(cfg, root):
     """Cropping follows resizing, which would otherwise change the size of the crop."""
-    cfg = get_cfg()
-    eseg_d2.add_eseg_config(cfg)
     cfg.merge_from_file(str(root / "configs/cityscapes/rsp_semantic_R50.yaml"))
     cfg.INPUT.CROP.SIZE = (48, 64)
     cfg.INPUT.MIN_SIZE_TRAIN = (64, 128)
@@ -175,9 +174,7 @@ def test_crop_of_the_config_is_the_size_of_the_output(scenes, root):
         PanopticMapper(cfg, name)
 
 
-def test_colour_jitter_changes_only_colours(scenes, root):
-    cfg = get_cfg()
-    eseg_d2.add_eseg_config(cfg)
+def test_colour_jitter_changes_only_colours(cfg):
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (64,), "none"
     name = "scenes_cityscapes_panoptic_train"
     record = DatasetCatalog.get(name)[0]

@@ -28,11 +28,9 @@ def products_by_hooks(model, run):
             widths = key.shape[1] + value.shape[1]
             total += module.region_size**2 * widths * len(query) * h * w
         elif isinstance(module, nn.ConvTranspose2d):
-            kernel = module.kernel_size[0] * module.kernel_size[1]
-            total += inputs[0].numel() * module.out_channels * kernel
+            total += inputs[0].numel() * module.weight[0].numel()
         elif isinstance(module, nn.Conv2d):
-            kernel = module.kernel_size[0] * module.kernel_size[1]
-            total += output.numel() * module.in_channels // module.groups * kernel
+            total += output.numel() * module.weight[0].numel()
         else:
             total += output.numel() * module.in_features
 

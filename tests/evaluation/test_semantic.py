@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
-from oracle import evaluate_perfect, perfect_output
+from oracle import evaluate_perfect
 
 import eseg_d2  # noqa: F401, registers
 from eseg_d2.evaluation.ground_truth import GroundTruth
@@ -14,30 +14,28 @@ from eseg_d2.evaluation.semantic import SemanticEvaluator, iou_results
 NAME = "scenes_cityscapes_panoptic_val"
 
 
-def test_scores_equal_those_of_detectron2(scenes, tmp_path):
+def test_scores_equal_those_of_detectron2(scenes, monkeypatch):
     records = DatasetCatalog.get(NAME)
     for record in records:
         gt = record["file_name"].replace("leftImg8bit", "gtFine")
         record["sem_seg_file_name"] = gt.replace("_gtFine.png", "_gtFine_labelTrainIds.png")
-    DatasetCatalog.register("test_sem_seg", lambda: records)
-    MetadataCatalog.get("test_sem_seg").set(
-        stuff_classes=MetadataCatalog.get(NAME).stuff_classes, ignore_label=255
+    monkeypatch.setitem(DatasetCatalog.data, "test_sem_seg", lambda: records)
+    names = MetadataCatalog.get(NAME).stuff_classes
+    metadata = Metadata(name="test_sem_seg", stuff_classes=names, ignore_label=255)
+    monkeypatch.setitem(MetadataCatalog.data, "test_sem_seg", metadata)
+
+    def noisy(output):
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand(output["sem_seg"].shape, generator=generator)
+        return {"sem_seg": output["sem_seg"] + 1.2 * noise}
+
+    theirs, ours = (
+        evaluate_perfect(evaluator, GroundTruth(NAME), noisy)["sem_seg"]
+        for evaluator in (
+            SemSegEvaluator("test_sem_seg", distributed=False),
+            SemanticEvaluator(NAME),
+        )
     )
-    try:
-        theirs = SemSegEvaluator("test_sem_seg", distributed=False)
-        theirs.reset()
-        ours = SemanticEvaluator(NAME)
-        truth = GroundTruth(NAME)
-        rng = torch.Generator().manual_seed(0)
-        for record in records:
-            logits = perfect_output(truth, record["file_name"])["sem_seg"]
-            logits += torch.rand(logits.shape, generator=rng) * 1.2
-            ours.process([record], [{"sem_seg": logits}])
-            theirs.process([record], [{"sem_seg": logits}])
-        theirs, ours = theirs.evaluate()["sem_seg"], ours.evaluate()["sem_seg"]
-    finally:
-        DatasetCatalog.remove("test_sem_seg")
-        MetadataCatalog.remove("test_sem_seg")
     assert 0 < ours["mIoU"] < 100
     for key, value in theirs.items():
         if not np.isnan(value):

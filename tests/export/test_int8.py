@@ -7,12 +7,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from detectron2.modeling import build_model
 from torch import nn
 
 from eseg_d2.engine import load_config
 from eseg_d2.export import exporter
 from eseg_d2.export.exporter import export_int8
-from eseg_d2.export.formats import load_exported, load_onnx
+from eseg_d2.export.formats import export_graph, load_exported, load_onnx
+from eseg_d2.export.graphs import SemanticGraph
 from eseg_d2.export.int8 import Quantizer
 from eseg_d2.export.verify import label_agreement
 
@@ -92,8 +94,6 @@ def test_layers_are_ranked_by_their_cost(small):
 @pytest.fixture
 def semantic(root, scenes, tmp_path):
     """Return (config, folder of images) of an ESeg model with random weights on street scenes."""
-    from detectron2.modeling import build_model
-
     path = str(root / "configs/scenes/eseg_lite_s.yaml")
     cfg = load_config(path, ["MODEL.DEVICE", "cpu"])
     torch.manual_seed(0)
@@ -149,11 +149,6 @@ def test_dynamic_sizes_are_exported_without_a_validation_set(semantic, tmp_path)
 
 
 def test_relation_stays_in_fp32(root, tmp_path):
-    from detectron2.modeling import build_model
-
-    from eseg_d2.export.formats import export_graph
-    from eseg_d2.export.graphs import SemanticGraph
-
     path = str(root / "configs/scenes/rsp_semantic_R50.yaml")
     model = build_model(load_config(path, ["MODEL.DEVICE", "cpu"])).eval()
     image = np.random.default_rng(0).uniform(0, 255, (3, 64, 96)).astype(np.float32)

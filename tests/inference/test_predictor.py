@@ -17,6 +17,7 @@ from eseg_d2 import Prediction, Predictor
 from eseg_d2.apps.benchmarks.measure import peak_memory
 from eseg_d2.data.images import read_image
 from eseg_d2.engine import load_config
+from eseg_d2.inference.prediction import VOID_CLASS, ClassTable
 
 
 def make(model, **options) -> Predictor:
@@ -165,8 +166,6 @@ def test_roi_classes_are_mapped_to_contiguous_ids(root, instance_model, scene):
     index = overrides.index("MODEL.ROI_HEADS.NUM_CLASSES")
     cfg = load_config(path, [*overrides[:index], *overrides[index + 2 :], *data])
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 8
-    from eseg_d2.inference.prediction import ClassTable
-
     classes = ClassTable.of_config(cfg)
     assert [classes.names[c] for c in classes.from_roi][:3] == ["person", "rider", "car"]
     assert classes.from_roi == tuple(range(11, 19))
@@ -174,8 +173,6 @@ def test_roi_classes_are_mapped_to_contiguous_ids(root, instance_model, scene):
 
 def test_semantic_class_of_all_things_is_mapped_to_void(root):
     cfg = load_config(str(root / "configs/scenes/rsp_panoptic_R18_coco.yaml"), [])
-    from eseg_d2.inference.prediction import VOID_CLASS, ClassTable
-
     classes = ClassTable.of_config(cfg)
     assert classes.from_semantic[0] == VOID_CLASS
     assert [classes.names[c] for c in classes.from_semantic[1:3]] == ["road", "sidewalk"]
@@ -269,14 +266,14 @@ def test_invalid_images_are_named(semantic_model, image, message):
 
 
 def test_invalid_settings_are_named(panoptic_model, semantic_model):
-    with pytest.raises(ValueError, match=r"threshold is 1\.5"):
-        make(panoptic_model, confidence_threshold=1.5)
-    with pytest.raises(ValueError, match="SemanticSegmentor: leave it out"):
-        make(semantic_model, confidence_threshold=0.5)
-    with pytest.raises(ValueError, match="'gpu': expected cpu, cuda"):
-        make(semantic_model, device="gpu")
-    with pytest.raises(ValueError, match="this machine has"):
-        make(semantic_model, device="cuda:99")
+    for model, options, message in (
+        (panoptic_model, {"confidence_threshold": 1.5}, r"threshold is 1\.5"),
+        (semantic_model, {"confidence_threshold": 0.5}, "SemanticSegmentor: leave it out"),
+        (semantic_model, {"device": "gpu"}, "'gpu': expected cpu, cuda"),
+        (semantic_model, {"device": "cuda:99"}, "this machine has"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make(model, **options)
     with pytest.raises(ValueError, match="no weights"):
         Predictor(semantic_model[0])
     with pytest.raises(FileNotFoundError, match="nowhere.pth"):

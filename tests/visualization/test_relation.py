@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from commands import python
+from detectron2.modeling import build_model
 from PIL import Image
 from torch import nn
 
+from eseg_d2.engine import load_config
 from eseg_d2.visualization.relation import context_maps, find_rsp_head
 
 
@@ -59,10 +61,6 @@ def test_model_with_another_head_is_refused():
 
 
 def test_command_draws_maps_of_semantic_and_panoptic_models(root, tmp_path):
-    from detectron2.modeling import build_model
-
-    from eseg_d2.engine import load_config
-
     image = tmp_path / "image.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 100, 3), np.uint8)).save(image)
     for name in "rsp_semantic_R50", "rsp_panoptic_R18_cityscapes":
@@ -71,13 +69,9 @@ def test_command_draws_maps_of_semantic_and_panoptic_models(root, tmp_path):
         torch.save({"model": build_model(load_config(str(config), [])).state_dict()}, weights)
         picture = tmp_path / f"{name}.png"
         command = ["demo/draw_relation.py", "--config-file", config, "--input", image]
-        options = ["--output", picture, "MODEL.WEIGHTS", weights]
-
-        def run(*pixel, command=command, options=options):
-            return python(*command, "--pixel", *pixel, *options, cwd=root)
-
-        done = run(59, 99)
+        command += ["--output", picture, "--pixel"]
+        done = python(*command, 59, 99, "MODEL.WEIGHTS", weights, cwd=root)
         assert done.returncode == 0, done.stderr
         assert np.asarray(Image.open(picture)).std() > 0
-    outside = run(60, 0)
+    outside = python(*command, 60, 0, "MODEL.WEIGHTS", weights, cwd=root)
     assert outside.returncode == 1 and "rows are 0 .. 59" in outside.stderr

@@ -38,8 +38,7 @@ _OWN_KEYS = ("name", "images", "panoptic_png", "panoptic_json")
 def is_panoptic(name: str) -> bool:
     """Return whether a data set is in the COCO panoptic format, whoever registered it.
 
-    Args:
-        name: name in Detectron2's catalogs; an unknown one is not panoptic.
+    An unknown name is not panoptic.
     """
     return name in MetadataCatalog and bool(MetadataCatalog[name].get("panoptic_json"))
 
