@@ -25,7 +25,7 @@ def predict_files(
     """Predict images in batches.
 
     Args:
-        predictor, paths: what to call, and for which images.
+        paths: paths of the images.
         batch_size: number of images in one pass through the model.
         max_pixels: see :func:`eseg_d2.data.images.read_image`.
 
@@ -72,8 +72,8 @@ def predict_frames(
     """Predict the frames of a video and write them.
 
     Args:
-        predictor, outputs: what to call, and where the results go.
         frames: index and (H, W, 3) uint8 BGR pixels of each frame.
+        outputs: takes the results.
         batch_size: number of frames in one pass through the model.
         on_frame: called after each frame.
 

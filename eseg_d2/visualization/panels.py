@@ -145,7 +145,7 @@ def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
     """Return a row of pictures with their captions above.
 
     Args:
-        panels: (H, W, 3) uint8 RGB by caption.
+        panels: (H, W, 3) uint8 RGB by caption, all of the same height.
 
     Raises:
         ValueError: the heights differ.
