@@ -272,40 +272,29 @@ class TwoLevels(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_onnx_equals_the_module_at_other_sizes(tmp_path):
-    pytest.importorskip("onnx")
+@pytest.mark.parametrize(
+    "options, sizes",
+    [
+        (
+            {"opset_version": 18, "dynamo": False, "dynamic_axes": {"query": {2: "H", 3: "W"}}},
+            ((7, 10), (12, 9), (1, 3)),
+        ),
+        pytest.param({"dynamo": True}, ((7, 10),), marks=pytest.mark.slow),
+    ],
+    ids=["traced", "exported"],
+)
+def test_onnx_equals_the_module(options, sizes, tmp_path):
+    pytest.importorskip("onnxscript" if options["dynamo"] else "onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     model = TwoLevels(make(dtype=torch.float32)).eval()
     path = str(tmp_path / "relation.onnx")
-    sizes = [torch.randn(1, model.relation.channels, h, w) for h, w in ((7, 10), (12, 9), (1, 3))]
-    torch.onnx.export(
-        model,
-        (sizes[0],),
-        path,
-        input_names=["query"],
-        dynamic_axes={"query": {2: "H", 3: "W"}},
-        opset_version=18,
-        dynamo=False,
-    )
+    queries = [torch.randn(1, model.relation.channels, *size) for size in sizes]
+    torch.onnx.export(model, (queries[0],), path, input_names=["query"], **options)
     session = onnxruntime.InferenceSession(path)
-    for query in sizes:
+    for query in queries:
         (context,) = session.run(None, {"query": query.numpy()})
         with torch.no_grad():
             torch.testing.assert_close(torch.from_numpy(context), model(query), rtol=0, atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_onnx_through_torch_export_equals_the_module(tmp_path):
-    pytest.importorskip("onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    model = TwoLevels(make(dtype=torch.float32)).eval()
-    path = str(tmp_path / "relation.onnx")
-    query = torch.randn(1, model.relation.channels, 7, 10)
-    torch.onnx.export(model, (query,), path, input_names=["query"], dynamo=True)
-    (context,) = onnxruntime.InferenceSession(path).run(None, {"query": query.numpy()})
-    with torch.no_grad():
-        torch.testing.assert_close(torch.from_numpy(context), model(query), rtol=0, atol=1e-5)
 
 
 def test_state_dict_restores_a_copy():
