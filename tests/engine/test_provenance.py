@@ -54,13 +54,14 @@ def test_changes_since_the_start_of_the_run_are_reported(scenes, tmp_path):
     assert record_start(cfg, 60) == []
 
 
-def test_fingerprint_changes_with_the_files(scenes):
-    before = dataset_fingerprint(NAME)
-    image = next((scenes / "street_scenes/cityscapes/leftImg8bit/val").rglob("*.png"))
-    content = image.read_bytes()
-    try:
-        image.write_bytes(content + b"\0")
-        assert dataset_fingerprint(NAME) != before
-    finally:
-        image.write_bytes(content)
-    assert dataset_fingerprint(NAME) == before
+def test_fingerprint_changes_with_the_files(tmp_path, monkeypatch):
+    entry = {"panoptic_json": f"{tmp_path}/own.json", "image_root": f"{tmp_path}/images"}
+    monkeypatch.setattr("eseg_d2.engine.provenance.MetadataCatalog", {"own": entry})
+    (tmp_path / "images").mkdir()
+    seen = [dataset_fingerprint("own")]
+    for name in "own.json", "images/a.png":
+        for content in b"a", b"ab":  # a new file, and one of another size
+            (tmp_path / name).write_bytes(content)
+            seen.append(dataset_fingerprint("own"))
+            assert seen[-1] not in seen[:-1]
+    assert seen[-1]["images"] == 1 and dataset_fingerprint("own") == seen[-1]
