@@ -180,17 +180,9 @@ def test_weights_are_loaded_by_our_checkpointer_and_detectron2s(checkpointer):
         assert_loaded(backbone, expected)
 
 
-@pytest.mark.parametrize(
-    "name, mean, std, image_format",
-    [
-        ("efficientnet_b1.ra4_e3600_r240_in1k", HALF, HALF, "RGB"),
-        ("efficientnet_b1.ft_in1k", MEAN, STD, "RGB"),
-        ("efficientnet_b1.ft_in1k", MEAN[::-1], STD[::-1], "BGR"),
-        ("efficientnet_b1.ft_in1k", [124, 116, 104], [58, 57, 57], "RGB"),
-    ],
-)
-def test_normalisation_of_the_weights_is_accepted(name, mean, std, image_format):
-    check_normalization(in_zoo_form({}, name), name, config(mean, std, image_format))
+def test_rounded_normalisation_is_accepted():
+    content = in_zoo_form({}, "efficientnet_b1.ft_in1k")
+    check_normalization(content, "b1", config([124, 116, 104], [58, 57, 57]))
 
 
 @pytest.mark.parametrize(
