@@ -52,12 +52,3 @@ def test_result_is_the_mean_probability_of_all_versions(output, flip):
     assert got["sem_seg"].shape == (5, height, width)
     np.testing.assert_allclose(got["sem_seg"].numpy(), np.mean(expected, 0), atol=1e-6)
     torch.testing.assert_close(got["sem_seg"].sum(0), torch.ones(height, width))
-
-
-def test_single_version_equals_the_model():
-    network = Network()
-    tta = SemanticTTA(network, mapper=DatasetMapperTTA([24], 1000, False))
-    item = {"image": torch.full((3, 24, 40), 7, dtype=torch.uint8), "height": 24, "width": 40}
-    torch.testing.assert_close(
-        tta([item])[0]["sem_seg"], network([item])[0]["sem_seg"].softmax(0).detach()
-    )

@@ -45,6 +45,9 @@ import os, pathlib, shutil, sys, sysconfig, zipfile
 args, site = sys.argv[1:], pathlib.Path(sysconfig.get_path("purelib"))
 with open(os.environ["PIP_LOG"], "a") as log:
     print(*args, file=log)
+    if "-c" in args:
+        pins = pathlib.Path(args[args.index("-c") + 1]).read_text().split()
+        print("constraints", *pins, file=log)
 if os.environ.get("PIP_FAILS", "nothing") in args:
     sys.exit("pip: no network")
 if "download" in args:
@@ -117,6 +120,12 @@ class Environment:
         command = [self.python, self.tool, *args]
         return subprocess.run(command, capture_output=True, text=True, env={**self.env, **env})
 
+    def fail(self, **env: str) -> str:
+        """Run the tool; return what it writes to stderr before its exit status 1."""
+        done = self.run(**env)
+        assert done.returncode == 1
+        return done.stderr
+
     def detectron2(self, version: str, engine: str = "", **files: str) -> None:
         files |= {"detectron2/__init__.py": "", "detectron2/engine.py": engine}
         self.add("detectron2", version, **files)
@@ -129,6 +138,7 @@ class Environment:
 
 
 VERSION_OF = "import importlib.metadata as m; print(m.version('detectron2'))"
+CAST = "import detectron2.engine as e; print(e.cast)"
 
 
 @pytest.fixture
@@ -206,31 +216,20 @@ def test_wrong_hash_stops_the_download(tool, sdist, tmp_path, monkeypatch, capfd
     assert "DO NOT MATCH THE HASHES" in capfd.readouterr().err
 
 
-def test_second_run_installs_nothing(environment):
+def test_torch_is_kept_and_a_second_run_installs_nothing(environment):
     done = environment.run()
     assert done.returncode == 0, done.stderr
     assert "installed detectron2 0.6+pb1.test" in done.stdout
-    assert environment.says("import detectron2.engine as e; print(e.cast)") == "7"
+    assert environment.says(CAST) == "7"
     calls = environment.pip_calls()
-    assert [call.split()[1] for call in calls] == ["install", "download", "install"]
-    assert "--require-hashes" in calls[1] and "-c " in calls[2]
+    assert [call.split()[1] for call in calls[:3]] == ["install", "download", "install"]
+    assert "--require-hashes" in calls[1]
+    assert calls[3:] == ["constraints torch==2.3.4+cpu torchvision==0.1.2"]
 
     again = environment.run()
     assert again.returncode == 0
     assert "0.6+pb1.test is installed and works: left as it is" in again.stdout
     assert environment.pip_calls() == calls
-
-
-def test_installed_torch_is_pinned(tool, tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setattr(tool, "run_pip", lambda *args: calls.append(args))
-    monkeypatch.setattr(tool, "import_error", lambda *modules: "")
-    monkeypatch.setattr(
-        tool.importlib.metadata, "version", {"torch": "2.3.4+cpu", "torchvision": "0.1.2"}.get
-    )
-    tool.install(tmp_path / "x.whl")
-    assert (tmp_path / "keep.txt").read_text() == "torch==2.3.4+cpu\ntorchvision==0.1.2\n"
-    assert calls[0][calls[0].index("-c") + 1] == tmp_path / "keep.txt"
 
 
 def test_working_foreign_detectron2_is_left_alone(environment):
@@ -243,30 +242,30 @@ def test_working_foreign_detectron2_is_left_alone(environment):
 
 def test_broken_foreign_detectron2_is_reported_and_left_alone(environment):
     environment.detectron2("0.6+cu118", engine="import libcuda_of_yesterday")
-    done = environment.run()
-    assert done.returncode == 1
-    assert "detectron2 0.6+cu118 that is installed does not import" in done.stderr
-    assert "libcuda_of_yesterday" in done.stderr
+    message = environment.fail()
+    assert "detectron2 0.6+cu118 that is installed does not import" in message
+    assert "libcuda_of_yesterday" in message
     assert environment.pip_calls() == []
 
 
-@pytest.mark.parametrize("metadata", [True, False], ids=["older recipe", "killed pip"])
-def test_remains_of_our_own_build_are_replaced(environment, metadata):
-    environment.detectron2("0.6+pb1.older", "import gone", **{"detectron2/FIXES.txt": ""})
+@pytest.mark.parametrize(
+    "version, metadata, progress",
+    [
+        ("0.6+pb1.older", True, "replacing detectron2"),
+        ("0.6+pb1.older", False, "replacing detectron2"),
+        ("0.6+pb1.test", True, "repairing it"),
+    ],
+    ids=["older recipe", "killed pip", "lost a file"],
+)
+def test_remains_of_our_own_build_are_replaced(environment, version, metadata, progress):
+    environment.detectron2(version, "import gone", **{"detectron2/FIXES.txt": ""})
     if not metadata:
-        shutil.rmtree(environment.site / "detectron2-0.6+pb1.older.dist-info")
+        shutil.rmtree(environment.site / f"detectron2-{version}.dist-info")
     done = environment.run()
     assert done.returncode == 0, done.stderr
-    assert "replacing detectron2" in done.stdout
+    assert progress in done.stdout
     assert environment.says(VERSION_OF) == "0.6+pb1.test"
-
-
-def test_our_own_build_that_lost_a_file_is_repaired(environment):
-    environment.detectron2("0.6+pb1.test", "import gone", **{"detectron2/FIXES.txt": ""})
-    done = environment.run()
-    assert done.returncode == 0, done.stderr
-    assert "repairing it" in done.stdout
-    assert environment.says("import detectron2.engine as e; print(e.cast)") == "7"
+    assert environment.says(CAST) == "7"
 
 
 def test_empty_detectron2_folder_counts_as_not_installed(environment):
@@ -285,24 +284,20 @@ def test_detectron2_folder_in_the_working_directory_is_ignored(environment, tmp_
 
 def test_missing_torch_is_reported(environment):
     (environment.site / "torch.py").write_text("raise ImportError('libtorch.so')")
-    done = environment.run()
-    assert done.returncode == 1
-    assert "pip install torch torchvision" in done.stderr and "libtorch.so" in done.stderr
+    message = environment.fail()
+    assert "pip install torch torchvision" in message and "libtorch.so" in message
     assert environment.pip_calls() == []
 
 
 def test_missing_pip_is_reported(environment):
     shutil.rmtree(environment.site / "pip")
-    done = environment.run()
-    assert done.returncode == 1
-    assert "-m ensurepip" in done.stderr
+    assert "-m ensurepip" in environment.fail()
 
 
 def test_failing_pip_is_reported_with_its_command(environment):
-    done = environment.run(PIP_FAILS="download")
-    assert done.returncode == 1
-    assert "pip: no network" in done.stderr and "run this again" in done.stderr
-    assert "--require-hashes" in done.stderr and "Traceback" not in done.stderr
+    message = environment.fail(PIP_FAILS="download")
+    assert "pip: no network" in message and "run this again" in message
+    assert "--require-hashes" in message and "Traceback" not in message
     assert environment.run().returncode == 0
 
 
@@ -328,9 +323,8 @@ def test_missing_opencv_is_installed_even_beside_a_foreign_detectron2(environmen
 def test_broken_opencv_is_reported_and_not_overwritten(environment):
     environment.detectron2("0.6")
     environment.add("opencv_python", "4.9", **{"cv2.py": "raise ImportError('libGL.so.1')"})
-    done = environment.run()
-    assert done.returncode == 1
-    assert "opencv-python is installed, but" in done.stderr and "libGL.so.1" in done.stderr
+    message = environment.fail()
+    assert "opencv-python is installed, but" in message and "libGL.so.1" in message
     assert environment.pip_calls() == []
 
 

@@ -56,34 +56,6 @@ def test_pixels_labelled_as_things_stay_void():
         assert (panoptic[3:] == 0).all()
 
 
-def test_instance_with_the_higher_score_wins_an_overlap():
-    semantic = torch.zeros(8, 8, dtype=torch.int64)
-    entries = (
-        (
-            slice(0, 4),
-            slice(0, 8),
-            1,
-            0.7,
-        ),  # half covered by the next one: the visible half is kept
-        (slice(2, 6), slice(0, 8), 3, 0.8),
-        (slice(3, 6), slice(0, 8), 1, 0.6),  # covered completely: dropped
-        (slice(6, 8), slice(0, 8), 1, 0.4),  # below the threshold
-    )
-    panoptic, segments = merge_panoptic(instances_of((8, 8), *entries), semantic, space())
-    assert [(s["instance_id"], s["area"]) for s in segments] == [(1, 32), (0, 16)]
-    assert (panoptic[:2] == 2).all() and (panoptic[2:6] == 1).all() and (panoptic[6:] == 0).all()
-
-
-def test_small_stuff_and_empty_masks_are_left_out():
-    semantic = torch.zeros(8, 8, dtype=torch.int64)
-    semantic[0, :3] = 2
-    empty = instances_of((8, 8), (slice(0, 0), slice(0, 0), 1, 0.9))
-    panoptic, segments = merge_panoptic(empty, semantic, space(), stuff_area_limit=4)
-    assert [s["category_id"] for s in segments] == [0]
-    assert (panoptic[0, :3] == 0).all()
-    assert panoptic.dtype == torch.int32
-
-
 def one_by_one(
     instances, semantic, label_space, *, overlap_threshold, stuff_area_limit, score_threshold
 ):
