@@ -63,12 +63,7 @@ def conv1x1_norm(
     """A 1x1 convolution with bias and its norm, as EfficientDet has it on its lateral edges.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
         norm: makes the norm for a number of channels, or None for no norm.
-
-    Returns:
-        A module from (N, in_channels, H, W) to (N, out_channels, H, W).
     """
     return ConvNorm(init_conv(nn.Conv2d(in_channels, out_channels, 1)), norm(out_channels))
 

@@ -9,16 +9,10 @@ __all__ = ["ConvNorm", "SeparableConv2d", "init_conv"]
 
 
 def init_conv(conv: nn.Conv2d) -> nn.Conv2d:
-    """Initialise a convolution so that it keeps the variance of its input, and return it.
+    """Initialise a convolution in place so that it keeps its input's variance, and return it.
 
     Uniform weights of variance 1 / fan_in and a zero bias: what Detectron2's FPN does (our choice;
     it is what keeps pyramids without a norm in range, and is immaterial before a batch norm).
-
-    Args:
-        conv: any 2-d convolution; changed in place.
-
-    Returns:
-        The same object.
     """
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
@@ -39,8 +33,6 @@ class SeparableConv2d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3):
         """
         Args:
-            in_channels: channels of the input.
-            out_channels: channels of the output.
             kernel_size: height and width of the depthwise kernel, an odd number of pixels.
 
         Raises:

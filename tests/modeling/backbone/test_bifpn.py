@@ -7,6 +7,8 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_backbone
+from effdet.config.model_config import default_detection_model_configs
+from effdet.efficientdet import BiFpn
 from torch import nn
 
 import eseg_d2.modeling.backbone.bifpn as bifpn
@@ -128,15 +130,13 @@ def copy_from_effdet(source, target):
 
 
 def make_effdet(channels, levels, image_size, width, repeats, **options):
-    effdet = pytest.importorskip("effdet.efficientdet")
-    model_config = pytest.importorskip("effdet.config.model_config")
-    config = model_config.default_detection_model_configs()
+    config = default_detection_model_configs()
     config.min_level, config.max_level = levels
     config.num_levels = levels[1] - levels[0] + 1
     config.image_size, config.fpn_channels = image_size, width
     config.fpn_cell_repeats = repeats
     config.update(options)
-    return effdet.BiFpn(config, [{"num_chs": c, "reduction": 0} for c in channels])
+    return BiFpn(config, [{"num_chs": c, "reduction": 0} for c in channels])
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -278,7 +278,6 @@ def test_failed_download_is_reported_and_leaves_no_file(monkeypatch, tmp_path):
 def test_state_dict_in_a_file_can_be_converted(tmp_path):
     """This is how weights get to a machine without a connection."""
     source = timm.create_model("efficientnet_b1").state_dict()
-    torch.save({"state_dict": source}, tmp_path / "b1.pth")
     torch.save(source, tmp_path / "bare.pth")
     path = convert_weights(str(tmp_path / "bare.pth"), timm_model="efficientnet_b1.ft_in1k")
     backbone = EfficientNet("efficientnet_b1", out_features=["res5"])
