@@ -256,10 +256,10 @@ def test_norms_are_those_of_the_options():
         return [m for m in model.modules() if isinstance(m, kinds)]
 
     count = len(norms("BN"))
-    kinds = {"BN": nn.BatchNorm2d, "SyncBN": nn.SyncBatchNorm}
-    kinds |= {"GN": nn.GroupNorm, "FrozenBN": FrozenBatchNorm2d}
-    for name, kind in kinds.items():
-        assert [type(m) for m in norms(name)] == [kind] * count
+    modules = {"BN": nn.BatchNorm2d, "SyncBN": nn.SyncBatchNorm}
+    modules |= {"GN": nn.GroupNorm, "FrozenBN": FrozenBatchNorm2d}
+    for name, module in modules.items():
+        assert [type(m) for m in norms(name)] == [module] * count
     assert norms("") == []
     assert {(m.momentum, m.eps) for m in norms("BN")} == {(0.01, 1e-3)}
     changed = norms("BN", norm_momentum=0.1, norm_eps=1e-5)
