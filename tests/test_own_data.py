@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import yaml
 from commands import python
-from oracle import perfect_output
+from oracle import evaluate_perfect
+from panoptic_files import save
 from PIL import Image
 from runs import SHORT
 
@@ -56,11 +57,6 @@ def scene_files(scenes):
         image = Image.open(root / "leftImg8bit" / split / town / f"{name}_leftImg8bit.png")
         labels = np.where(numbers < 1000, numbers, numbers // 1000)
         yield split, f"{town}/{name}", np.asarray(image), labels, numbers
-
-
-def save(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture(scope="module")
@@ -127,15 +123,8 @@ def test_perfect_predictions_score_100(registered):
 
     for name in registered:
         truth = GroundTruth(name)
-        evaluators = [PanopticQualityEvaluator(name), SemanticEvaluator(name)]
-        for evaluator in evaluators:
-            evaluator.reset()
-        for file_name in truth.records:
-            inputs = [{"file_name": file_name, "image_id": file_name}]
-            outputs = [perfect_output(truth, file_name)]
-            for evaluator in evaluators:
-                evaluator.process(inputs, outputs)
-        panoptic, semantic = (evaluator.evaluate() for evaluator in evaluators)
+        panoptic = evaluate_perfect(PanopticQualityEvaluator(name), truth)
+        semantic = evaluate_perfect(SemanticEvaluator(name), truth)
         assert panoptic["panoptic_seg"]["PQ"] == pytest.approx(100)
         assert semantic["sem_seg"]["mIoU"] == pytest.approx(100)
 
@@ -154,7 +143,6 @@ def test_converted_data_has_the_same_segments_as_the_scenes(registered):
         assert contents(f"test_own_{split}") == contents(f"scenes_cityscapes_panoptic_{split}")
 
 
-PAGE = "docs/data.md"
 SEMANTIC = ("SOLVER.MAX_ITER", "3", "MODEL.WEIGHTS", "", "INPUT.MIN_SIZE_TRAIN", "(48, 64)")
 
 
@@ -176,7 +164,7 @@ def semantic_checkout(root, scenes, tmp_path_factory):
 
 
 def test_semantic_section_of_the_page_runs_as_printed(root, semantic_checkout):
-    text = (root / PAGE).read_text()
+    text = (root / "docs/data.md").read_text()
     section = re.search(r"^## Semantic data sets.*?(?=^## )", text, re.M | re.S).group()
     categories, config = re.findall(r"```yaml\n(.*?)```", section, re.S)
     (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
@@ -192,9 +180,8 @@ def test_semantic_section_of_the_page_runs_as_printed(root, semantic_checkout):
         done = python(*words, cwd=semantic_checkout)
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
     results = json.loads((semantic_checkout / "output" / "mine" / "results.json").read_text())
-    assert {k for k in results["sem_seg"] if k.startswith("IoU-")} == {
-        *("IoU-road", "IoU-sky", "IoU-tree")
-    }
+    classes = {key for key in results["sem_seg"] if key.startswith("IoU-")}
+    assert classes == {"IoU-road", "IoU-sky", "IoU-tree"}
     assert 0 <= results["sem_seg"]["mIoU"] <= 100
     predicted = python("-c", code, cwd=semantic_checkout)
     assert predicted.returncode == 0, predicted.stderr[-3000:]
