@@ -15,12 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from eseg_d2.utils.json_yaml import (
-    load_yaml,
-    read_json,
-    read_json_or_none,
-    write_json_atomically,
-)
+from eseg_d2.utils.json_yaml import load_yaml, read_json, read_json_or_none, write_json_atomically
 
 __all__ = [
     "CONTEXT_PAIRS",

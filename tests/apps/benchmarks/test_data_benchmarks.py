@@ -50,9 +50,13 @@ def test_steps_around_the_network_are_printed_with_their_ratio(root):
     assert "| resizing | 2.0 | 5.0 | 2.5x |" in format_images(result)
 
 
-def test_loader_is_compared_with_bitmasks_and_polygons(root, scenes):
-    path = str(root / "configs/scenes/rsp_panoptic_R18_cityscapes.yaml")
-    result = benchmark_loader(path, images=3, repeats=1)
+@pytest.fixture
+def panoptic(root, scenes):
+    return str(root / "configs/scenes/rsp_panoptic_R18_cityscapes.yaml")
+
+
+def test_loader_is_compared_with_bitmasks_and_polygons(panoptic):
+    result = benchmark_loader(panoptic, images=3, repeats=1)
     assert result["images"] == 3
     assert list(result["seconds"]) == ["ours", "Detectron2, bitmasks", "Detectron2, polygons"]
     assert set(result["ratios"]) == {"Detectron2, bitmasks", "Detectron2, polygons"}
@@ -61,12 +65,11 @@ def test_loader_is_compared_with_bitmasks_and_polygons(root, scenes):
     assert result["ratios"]["Detectron2, polygons"] == pytest.approx(ratio)
 
 
-def test_loader_is_not_compared_on_images_without_things(root, scenes, monkeypatch):
+def test_loader_is_not_compared_on_images_without_things(panoptic, monkeypatch):
     stuff = [{"file_name": "a.png", "segments_info": [{"isthing": False}]}]
     monkeypatch.setattr(loader_benchmark, "dataset_dicts", lambda name: stuff)
-    path = str(root / "configs/scenes/rsp_panoptic_R18_cityscapes.yaml")
     with pytest.raises(ValueError, match="no image of scenes_cityscapes_panoptic_train has things"):
-        benchmark_loader(path, images=3, repeats=1)
+        benchmark_loader(panoptic, images=3, repeats=1)
 
 
 def test_command_prints_the_difference_and_reports_missing_data(root, scenes):

@@ -13,13 +13,7 @@ from runs import SHORT
 from study_runs import write_run
 
 from eseg_d2.apps.benchmarks import study as study_module
-from eseg_d2.apps.benchmarks.study import (
-    Run,
-    equal_time_runs,
-    make_runs,
-    pair_accuracy,
-    train_all,
-)
+from eseg_d2.apps.benchmarks.study import Run, equal_time_runs, make_runs, pair_accuracy, train_all
 
 SMALL = (*SHORT, "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2")
 CONFIGS = [Path("ours.yaml"), Path("stock.yaml"), Path("slow.yaml")]
@@ -42,13 +36,8 @@ def test_configs_with_the_same_name_are_refused(tmp_path):
 def test_results_of_a_panoptic_run_without_every_pair_of_classes(tmp_path):
     run = Run(tmp_path / "one.yaml", 1, tmp_path / "run")
     write_run(run, results={"panoptic_seg": {"PQ": 1.0, "PQ_th": 2.0, "PQ_st": None}}, seconds=2.0)
-    assert run.results() == {
-        "PQ": 1.0,
-        "PQ_th": 2.0,
-        "PQ_st": None,
-        "mIoU": 50.0,
-        "road/sidewalk": 100.0,
-    }
+    expected = {"PQ": 1.0, "PQ_th": 2.0, "PQ_st": None, "mIoU": 50.0, "road/sidewalk": 100.0}
+    assert run.results() == expected
     assert run.class_ious() == {"road": 50.0, "sidewalk": 20.0, "car": None}
     assert run.seconds() == 2.0
 
@@ -86,10 +75,8 @@ SECONDS = {"ours": 2.0, "stock": 1.0, "slow": 3.0}
 def test_other_configs_get_the_training_time_of_the_first(tmp_path):
     runs = study_at_equal_steps(tmp_path, SECONDS, overrides=("SOLVER.BASE_LR", "0.1"))
     timed = equal_time_runs(runs, tmp_path)
-    assert [(run.name, run.seed) for run in timed] == [
-        *(("stock", 1), ("slow", 1)),
-        *(("stock", 2), ("slow", 2)),
-    ]
+    expected = [(name, seed) for seed in (1, 2) for name in ("stock", "slow")]
+    assert [(run.name, run.seed) for run in timed] == expected
     own = {run.name: run.overrides[2:] for run in timed}
     assert own == {"stock": ("SOLVER.MAX_ITER", "1200"), "slow": ("SOLVER.MAX_ITER", "400")}
     assert all(run.overrides[:2] == ("SOLVER.BASE_LR", "0.1") for run in timed)

@@ -14,20 +14,18 @@ from eseg_d2.apps.cards import pack_run
 CONFIG = "configs/scenes/rsp_semantic_R50.yaml"
 
 
+def pack(run, target, examples):
+    options = {"test_set": "scenes_cityscapes_panoptic_val", "use": "for tests"}
+    return pack_run(run, target, config_file=CONFIG, examples=examples, **options)
+
+
 @pytest.mark.slow
 def test_run_is_packed_into_weights_and_a_card(root, scenes, tmp_path):
     run, target = tmp_path / "run", tmp_path / "small.safetensors"
     words = ("--config-file", CONFIG, *SHORT, "SOLVER.MAX_ITER", "2", "OUTPUT_DIR", run)
     done = python("train_net.py", *words, cwd=root)
     assert done.returncode == 0, done.stderr
-    card = pack_run(
-        run,
-        target,
-        config_file=CONFIG,
-        test_set="scenes_cityscapes_panoptic_val",
-        use="for tests",
-        examples=root / "demo" / "images",
-    )
+    card = pack(run, target, root / "demo" / "images")
     assert card == json.loads((tmp_path / "small.json").read_text())
     assert card["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
     assert card["data"] == {"scenes_cityscapes_panoptic_train": 12}
@@ -42,11 +40,4 @@ def test_run_is_packed_into_weights_and_a_card(root, scenes, tmp_path):
 
 def test_unfinished_run_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"run\.json"):
-        pack_run(
-            tmp_path,
-            tmp_path / "a.safetensors",
-            config_file=CONFIG,
-            test_set="scenes_cityscapes_panoptic_val",
-            use="for tests",
-            examples=tmp_path,
-        )
+        pack(tmp_path, tmp_path / "a.safetensors", tmp_path)
