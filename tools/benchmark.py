@@ -46,26 +46,30 @@ def parse_args(argv=None):
     )
     relation.add_argument("--region-sizes", type=int, nargs="+", default=[3, 5], metavar="K")
     relation.add_argument("--heads", type=int, default=8, help="number of heads")
-    relation.add_argument("--repeats", type=int, default=7, help="timed rounds")
-    relation.add_argument("--threads", type=int, default=2, help="CPU threads")
-    relation.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     relation.add_argument("--compile", action="store_true", help="also under torch.compile")
     relation.add_argument(
         "--count", action="store_true", help="count kernels and bytes instead of timing"
     )
-    relation.add_argument(
-        "--json", type=Path, metavar="FILE", help="also write the numbers to this file"
-    )
+    _add_machine(relation)
     add_model_parsers(commands)
     add_data_parsers(commands)
     return parser.parse_args(argv)
 
 
-def _command(commands, name, run, help):
+def _command(commands, name, run, help, repeats=7):
     defaults = argparse.ArgumentDefaultsHelpFormatter
     parser = commands.add_parser(name, help=help, formatter_class=defaults)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, json=None)
+    parser.add_argument("--repeats", type=int, default=repeats, help="timed rounds")
     return parser
+
+
+def _add_machine(parser):
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the numbers to this file"
+    )
 
 
 def add_model_parsers(commands):
@@ -99,15 +103,10 @@ def add_model_parsers(commands):
         parser.add_argument(
             "--size", type=image_size, default=(512, 1024), metavar="HxW", help="pixels"
         )
-        parser.add_argument("--repeats", type=int, default=7, help="timed rounds")
-        parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-        parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
         parser.add_argument(
             "--objects", type=int, default=20, metavar="N", help="in the image, if panoptic"
         )
-        parser.add_argument(
-            "--json", type=Path, metavar="FILE", help="also write the numbers to this file"
-        )
+        _add_machine(parser)
     model.add_argument("--no-fuse", action="store_true", help="leave batch norms unfolded")
     model.add_argument(
         "--no-channels-last", action="store_true", help="memory format of convolutions"
@@ -130,6 +129,7 @@ def add_data_parsers(commands):
         "images",
         run_images,
         "compare reading, resizing, normalising and labelling images with Detectron2's way",
+        repeats=15,
     )
     images.add_argument("--config-file", required=True, metavar="FILE", help="a semantic model")
     images.add_argument(
@@ -138,7 +138,6 @@ def add_data_parsers(commands):
     images.add_argument(
         "--size", type=image_size, default=(512, 1024), metavar="HxW", help="for the network"
     )
-    images.add_argument("--repeats", type=int, default=15, help="timed rounds")
     images.add_argument("--threads", type=int, default=1, help="CPU threads")
     quality = _command(
         commands,
@@ -149,16 +148,15 @@ def add_data_parsers(commands):
     quality.add_argument("--images", type=int, default=20, metavar="N")
     quality.add_argument("--size", type=image_size, default=(480, 640), metavar="HxW")
     quality.add_argument("--segments", type=int, default=20, metavar="N", help="of each image")
-    quality.add_argument("--repeats", type=int, default=7, help="timed rounds")
     loader = _command(
         commands,
         "loader",
         run_loader,
         "compare loading and augmenting with Detectron2's mapper on separate annotations",
+        repeats=5,
     )
     loader.add_argument("--config-file", required=True, metavar="FILE", help="augmentations, data")
     loader.add_argument("--images", type=int, default=40, metavar="N", help="the first N")
-    loader.add_argument("--repeats", type=int, default=5, help="timed rounds")
 
 
 def run_relation(args):
@@ -171,8 +169,7 @@ def run_relation(args):
     )
 
     if args.count:
-        count_relations(args)
-        return
+        return count_relations(args)
     torch.set_num_threads(args.threads)
     print(f"torch {torch.__version__}, {args.device}, {args.threads} CPU threads; speed and memory")
     print("relative to the eager textbook way; memory is PyTorch's peak beyond the inputs")
@@ -189,8 +186,7 @@ def run_relation(args):
     ):
         print(format_row(row), flush=True)
         rows.append(row)
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return rows
 
 
 def count_relations(args):
@@ -210,8 +206,7 @@ def count_relations(args):
             f"{least['bytes'] / 2**20:.0f} MiB at least",
             flush=True,
         )
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return rows
 
 
 def run_model(args):
@@ -233,17 +228,14 @@ def run_model(args):
         "autocast": getattr(torch, args.autocast) if args.autocast else None,
         "compile": args.compile,
     }
-    try:
-        predictors = {}
-        for source, name in short_names([*args.config_file, *args.vs]).items():
-            predictor = build_predictor(
-                source, args.size, args.device, detections=args.objects, **options
-            )
-            if args.onnxruntime:
-                predictors[f"{name}, onnxruntime"] = OnnxPredictor(predictor, args.size)
-            predictors[name] = predictor
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"benchmark.py: {error}")
+    predictors = {}
+    for source, name in short_names([*args.config_file, *args.vs]).items():
+        predictor = build_predictor(
+            source, args.size, args.device, detections=args.objects, **options
+        )
+        if args.onnxruntime:
+            predictors[f"{name}, onnxruntime"] = OnnxPredictor(predictor, args.size)
+        predictors[name] = predictor
     height, width = args.size
     print(f"torch {torch.__version__}, {args.device}, {args.threads} CPU threads, one image of")
     print(f"{height}x{width} at a time, random weights, {args.repeats} rounds in turns; {options}")
@@ -255,8 +247,7 @@ def run_model(args):
                 continue  # PyTorch's profiler does not look into it
             print(f"\n{name}, the network's time by operation:")
             print(format_profile(predictor, args.size, args.device))
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return rows
 
 
 def run_training(args):
@@ -268,18 +259,14 @@ def run_training(args):
     torch.set_num_threads(args.threads)
     sources = {name: source for source, name in short_names([*args.config_file, *args.vs]).items()}
     options = {"objects": args.objects, "repeats": args.repeats, "device": args.device}
-    try:
-        rows = benchmark_training(sources, args.size, **options)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"benchmark.py: {error}")
+    rows = benchmark_training(sources, args.size, **options)
     height, width = args.size
     print(f"torch {torch.__version__}, {args.device}, {args.threads} CPU threads, one image of")
     print(
         f"{height}x{width}, {args.objects} objects, random weights, {args.repeats} rounds in turns"
     )
     print(format_training(rows))
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return rows
 
 
 def run_images(args):
@@ -288,10 +275,7 @@ def run_images(args):
     from eseg_d2.apps.benchmarks.image_benchmark import benchmark_images, format_images
 
     torch.set_num_threads(args.threads)
-    try:
-        result = benchmark_images(args.config_file, args.photo, args.size, repeats=args.repeats)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"benchmark.py: {error}")
+    result = benchmark_images(args.config_file, args.photo, args.size, repeats=args.repeats)
     print(f"torch {torch.__version__}, {args.threads} CPU threads, an image of")
     print("{}x{} for a network that sees {}x{}".format(*args.photo, *args.size))
     print(format_images(result))
@@ -314,10 +298,7 @@ def run_panoptic_quality(args):
 def run_loader(args):
     from eseg_d2.apps.benchmarks.loader_benchmark import benchmark_loader
 
-    try:
-        result = benchmark_loader(args.config_file, images=args.images, repeats=args.repeats)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"benchmark.py: {error}")
+    result = benchmark_loader(args.config_file, images=args.images, repeats=args.repeats)
     for name, seconds in result["seconds"].items():
         rates = (result["images"] / seconds[key] for key in ("median", "max", "min"))
         print("{}: {:.1f} images/s ({:.1f} - {:.1f})".format(name, *rates))
@@ -327,7 +308,12 @@ def run_loader(args):
 
 def main():
     args = parse_args()
-    args.run(args)
+    try:
+        rows = args.run(args)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"benchmark.py: {error}")
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

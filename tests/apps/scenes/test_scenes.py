@@ -30,18 +30,11 @@ def scenes():
 
 
 def _rasterize(scene):
+    height, width = scene.label_ids.shape
+    objects = [{"label": o.label, "polygon": o.polygon.tolist()} for o in scene.objects]
+    content = {"imgHeight": height, "imgWidth": width, "objects": objects}
     annotation = Annotation()
-    annotation.fromJsonText(
-        json.dumps(
-            {
-                "imgHeight": scene.label_ids.shape[0],
-                "imgWidth": scene.label_ids.shape[1],
-                "objects": [
-                    {"label": o.label, "polygon": o.polygon.tolist()} for o in scene.objects
-                ],
-            }
-        )
-    )
+    annotation.fromJsonText(json.dumps(content))
     return np.asarray(createLabelImage(annotation, "ids"))
 
 
