@@ -15,7 +15,7 @@ def _people(rng, camera: Camera, item: Item) -> list[Drawable]:
     count = 1 if item.kind == "person" else int(rng.integers(4, 8))
     parts = []
     for index in range(count):
-        x = place.x + (0.38 * (index - (count - 1) / 2) if count > 1 else 0.0)
+        x = place.x + 0.38 * (index - (count - 1) / 2)
         foot, scale = camera.foot(x, place.z), camera.scale(place.z)
         parts += people.human_parts(people.sample_human(rng), foot, scale)
     return [Drawable("person", place.z, parts, group=count > 1)]

@@ -182,13 +182,9 @@ def truck_parts(rng: np.random.Generator, camera: Camera, place: Place) -> list[
     solids = [cab_parts + door, frame_parts + box_parts]
     if not back:
         solids.reverse()
-    seam = [(-0.02, 0.02)] if back else []
-    seams = [
-        Part([_panel(place, camera, -3.71, (0.8, tall - 0.05), span)], (60, 60, 62))
-        for span in seam
-    ]
+    seam = Part([_panel(place, camera, -3.71, (0.8, tall - 0.05), (-0.02, 0.02))], (60, 60, 62))
     lights = _lights(place, camera, (-3.71, 3.71), half, (0.78, 0.98))
-    return [*under, *solids[0], *solids[1], *seams, *lights, *over]
+    return [*under, *solids[0], *solids[1], *([seam] if back else []), *lights, *over]
 
 
 def _side_window(place: Place, camera: Camera, half: float) -> list[Part]:
