@@ -31,8 +31,6 @@ _STYLE = {
     "grid.color": _TEXT,
     "grid.alpha": 0.2,
 }
-
-
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Type", "Format"))
 
 

@@ -1,6 +1,5 @@
 """Which classes are taken for which."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -59,7 +58,7 @@ class Confusion:
         with np.errstate(invalid="ignore"):
             return self.pixels / self.pixels.sum(1, keepdims=True)
 
-    def largest(self, count: int) -> Sequence[Mistake]:
+    def largest(self, count: int) -> list[Mistake]:
         """Return the mistakes that take the largest shares of their class, the largest first."""
         shares = np.nan_to_num(self.shares())
         np.fill_diagonal(shares, 0)

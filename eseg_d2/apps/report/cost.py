@@ -68,13 +68,8 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-# Attributes of the models, and their names in analyze_model.py
-_PARTS = {
-    "backbone": "backbone",
-    "sem_seg_head": "head",
-    "proposal_generator": "proposals",
-    "roi_heads": "roi_heads",
-}
+# Attributes of the models that have another name in analyze_model.py
+_PARTS = {"sem_seg_head": "head", "proposal_generator": "proposals"}
 
 
 def model_size(cfg: CfgNode) -> dict:

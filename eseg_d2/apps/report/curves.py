@@ -9,7 +9,6 @@ from eseg_d2.apps.report.run_folder import Run
 
 __all__ = ["evaluation_charts", "training_charts"]
 
-_VALIDATION = "validation/"
 _OTHERS = {"lr": "learning rate", "grad_norm": "norm of the gradient"}
 
 
@@ -20,14 +19,13 @@ def training_charts(runs: Sequence[Run]) -> list[Chart]:
     """
     charts = [Chart("total loss", [*_losses(runs)])]
     keys = {key for run in runs for row in run.metrics for key in row}
-    for key in sorted(k for k in keys if k.startswith("loss")):
-        charts.append(Chart(key, [_series(run, i, key) for i, run in enumerate(runs)]))
-    for key, title in _OTHERS.items():
+    titles = {key: key for key in sorted(keys) if key.startswith("loss")} | _OTHERS
+    for key, title in titles.items():
         charts.append(Chart(title, [_series(run, i, key) for i, run in enumerate(runs)]))
     speeds = [Series(run.label, throughput(run), i, noisy=True) for i, run in enumerate(runs)]
     shares = [Series(run.label, data_shares(run), i, noisy=True) for i, run in enumerate(runs)]
-    charts += [Chart("images per second", speeds)]
-    charts += [Chart("waiting for data, % of the time", shares)]
+    charts.append(Chart("images per second", speeds))
+    charts.append(Chart("waiting for data, % of the time", shares))
     return [chart.draw() for chart in charts if chart.series]
 
 
@@ -57,7 +55,7 @@ def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
 def _losses(runs: Sequence[Run]) -> Iterator[Series]:
     for i, run in enumerate(runs):
         yield _series(run, i, "total_loss")
-        validation = _series(run, i, _VALIDATION + "total_loss")
+        validation = _series(run, i, "validation/total_loss")
         yield Series(f"{run.label}, validation", validation.points, i, dashed=True)
 
 

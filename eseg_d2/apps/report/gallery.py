@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from eseg_d2.apps.report.pictures import (
-    ERROR_COLORS,
     NOT_LABELLED,
     LegendEntry,
     PictureBudget,
@@ -23,7 +22,7 @@ from eseg_d2.apps.report.predictions import PanopticTruth, Predictions, class_ma
 from eseg_d2.data.images import read_image
 from eseg_d2.visualization.panels import draw_panoptic, resize
 
-__all__ = ["Gallery", "choose", "error_legend", "evenly", "make_gallery"]
+__all__ = ["Gallery", "choose", "evenly", "make_gallery"]
 
 EACH = 3
 """Images of each group."""
@@ -76,12 +75,10 @@ def choose(scores: dict[str, float | None], each: int = EACH) -> dict[str, list[
 def make_gallery(
     predictions: dict[str, Predictions], file_names: Sequence[str], metadata
 ) -> Gallery:
-    """Draw the images that the scores of the first run choose.
+    """Draw those of the images that the scores of the first run choose.
 
     Args:
         predictions: by label of the run, complete for the images.
-        file_names: the images to choose among.
-        metadata: of the data set.
     """
     first = next(iter(predictions.values()))
     metadata = with_colors(metadata, first.truth.label_space)
@@ -95,11 +92,6 @@ def make_gallery(
     folder = metadata.get("image_root") or ""
     weights = {label: run.weights for label, run in predictions.items()}
     return Gallery(first.truth.score_name, ranked, groups, budget.left_out, folder, weights)
-
-
-def error_legend() -> list[LegendEntry]:
-    """Return the meaning of the colours of error maps."""
-    return [LegendEntry(name, color) for name, color in ERROR_COLORS.items()]
 
 
 def _sample(

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
 
 from eseg_d2.apps.report.samples import SampleSet
 from eseg_d2.utils.markup import page_environment
@@ -28,14 +27,9 @@ def render(template: str, **content) -> str:
 
 
 def dataset_page(samples: SampleSet, seed: int) -> str:
-    """Return a page that shows samples of a data set.
-
-    Args:
-        samples: from :func:`draw_samples`.
-        seed: that they were drawn with.
-    """
+    """Return a page that shows samples of a data set, which were drawn with ``seed``."""
     absent = [c.name for c in samples.classes if not c.samples]
-    present: Sequence = sorted((c for c in samples.classes if c.samples), key=lambda c: -c.share)
+    present = sorted((c for c in samples.classes if c.samples), key=lambda c: -c.share)
     return render(
         "dataset.html",
         title=f"Ground truth: {samples.dataset}",

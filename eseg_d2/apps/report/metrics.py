@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
+from detectron2.evaluation.testing import flatten_results_dict
+
 __all__ = ["class_metrics", "finite", "flatten", "key_metrics", "summary_metrics"]
 
 # By the end of the flat key: what the page shows first, and under which name
@@ -14,7 +16,6 @@ _KEY_METRICS = {
     "bbox/AP": "box AP",
     "segm/AP": "mask AP",
 }
-_OF_A_CLASS = "IoU-"
 
 
 def finite(value: Any) -> float | None:
@@ -24,19 +25,13 @@ def finite(value: Any) -> float | None:
     return float(value)
 
 
-def flatten(nested: Any, prefix: str = "") -> dict[str, float | None]:
+def flatten(nested: Mapping) -> dict[str, float | None]:
     """Return nested results by keys such as "sem_seg/mIoU"; what is not a number is None.
 
     Args:
         nested: task -> metric -> number, with one level more for several data sets.
-        prefix: of the keys.
     """
-    if not isinstance(nested, Mapping):
-        return {prefix.removesuffix("/"): finite(nested)} if prefix else {}
-    flat = {}
-    for key, value in nested.items():
-        flat |= flatten(value, f"{prefix}{key}/")
-    return flat
+    return {key: finite(value) for key, value in flatten_results_dict(nested).items()}
 
 
 def summary_metrics(flat: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -59,7 +54,7 @@ def class_metrics(flat: Mapping[str, float | None]) -> dict[str, float | None]:
     """Return the IoU by class name, in percent; of several data sets that of the first."""
     classes = {}
     for key, value in flat.items():
-        _, found, rest = key.partition("sem_seg/" + _OF_A_CLASS)
+        _, found, rest = key.partition("sem_seg/IoU-")
         if found:
             classes.setdefault(rest, value)
     return classes

@@ -2,7 +2,7 @@
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -28,7 +28,6 @@ __all__ = [
     "with_colors",
 ]
 
-
 Color = tuple[int, int, int]
 NOT_LABELLED: Color = (255, 255, 255)
 ERROR_COLORS: dict[str, Color] = {
@@ -41,12 +40,7 @@ _GOLDEN = 0.618034
 
 
 def with_colors(metadata, space: LabelSpace) -> Metadata:
-    """Return the metadata with a colour for each class: spread hues if the data set has none.
-
-    Args:
-        metadata: of the data set.
-        space: its label space.
-    """
+    """Return the metadata with a colour for each class: spread hues if the data set has none."""
     known = metadata.as_dict()
     colors = known.get("stuff_colors") or []
     things = known.get("thing_colors") or []
@@ -58,12 +52,7 @@ def with_colors(metadata, space: LabelSpace) -> Metadata:
 
 
 def semantic_colors(metadata: Metadata, space: LabelSpace) -> list[Color]:
-    """Return the colours by semantic train id.
-
-    Args:
-        metadata: from :func:`with_colors`.
-        space: the label space of the data set.
-    """
+    """Return the colours by semantic train id; ``metadata`` is from :func:`with_colors`."""
     ids = space.semantic_to_contiguous
     return [metadata.stuff_colors[c] if c >= 0 else _THINGS for c in ids]
 
@@ -176,7 +165,7 @@ class PictureBudget:
 
     planned: int
     left: int = PICTURE_BYTES
-    left_out: int = field(default=0)
+    left_out: int = 0
 
     def width(self, image: np.ndarray) -> int:
         """Return the width to draw an (H, W, 3) image at, in pixels."""
@@ -211,14 +200,12 @@ def legend_of(
         names, colors: by class.
         void: the entry of pixels without a class.
     """
-    counts = np.bincount(
-        np.where((classes >= 0) & (classes < len(names)), classes, len(names)).ravel(),
-        minlength=len(names) + 1,
-    )
-    order = [c for c in np.argsort(-counts[:-1], kind="stable") if counts[c]]
-    entries = [LegendEntry(names[c], colors[c], percent(counts[c] / classes.size)) for c in order]
-    if counts[-1]:
-        entries.append(LegendEntry(void.name, void.color, percent(counts[-1] / classes.size)))
+    labelled = (classes >= 0) & (classes < len(names))
+    shares = np.bincount(classes[labelled], minlength=len(names)) / classes.size
+    order = [c for c in np.argsort(-shares, kind="stable") if shares[c]]
+    entries = [LegendEntry(names[c], colors[c], percent(shares[c])) for c in order]
+    if not labelled.all():
+        entries.append(replace(void, share=percent((~labelled).mean())))
     return entries
 
 

@@ -19,7 +19,7 @@ from eseg_d2.data.panoptic_png import read_panoptic_png, segment_id_to_rgb, segm
 from eseg_d2.engine import load_trained
 from eseg_d2.evaluation.ground_truth import GroundTruth, as_numpy
 from eseg_d2.evaluation.panoptic_quality import PanopticStatistics, count_pairs, summarize
-from eseg_d2.evaluation.semantic import iou_results
+from eseg_d2.evaluation.semantic import count_labels, iou_results
 from eseg_d2.utils.files import write_image
 from eseg_d2.utils.json_yaml import write_json
 
@@ -61,7 +61,6 @@ class PanopticTruth(GroundTruth):
         """Return the PQ in percent over the classes of truth and prediction, None without any.
 
         Args:
-            file_name: of the image.
             segment_map: (H, W) predicted segment ids, 0 is void.
             segments: with ``id`` and ``category_id`` (contiguous id).
         """
@@ -90,18 +89,14 @@ class SemanticTruth(GroundTruth):
         """Return the mIoU in percent over the classes of truth and prediction, None if all is void.
 
         Args:
-            file_name: of the image.
             segment_map: (H, W) ids of the predicted classes' areas.
             segments: with ``id`` and ``category_id`` (semantic train id).
         """
         truth = self.classes(file_name)
         predicted = class_map(segment_map, segments, f"the prediction for {file_name}")
-        count = self.label_space.num_semantic
-        valid = truth != NO_CLASS
-        if not valid.any():
+        if (truth == NO_CLASS).all():
             return None
-        pairs = truth[valid] * count + predicted[valid]
-        confusion = np.bincount(pairs, minlength=count**2).reshape(count, count)
+        confusion = count_labels(self.semantic_map(file_name), predicted, self.label_space)
         return iou_results(confusion, self.label_space.semantic_names)["mIoU"]
 
 
@@ -158,9 +153,6 @@ class Predictions:
     def complete(self, file_names: Sequence[str]) -> None:
         """Predict the images that are missing; an interrupted call keeps what it has.
 
-        Args:
-            file_names: of the data set.
-
         Raises:
             FileNotFoundError: the weights, an image or its truth are missing.
             ValueError: an image cannot be read.
@@ -171,8 +163,7 @@ class Predictions:
         self._folder.mkdir(exist_ok=True)
         try:
             for file_name, segment_map, segments in self._predict(missing):
-                pixels = segment_id_to_rgb(segment_map)
-                write_image(self._path(file_name), pixels)
+                write_image(self._path(file_name), segment_id_to_rgb(segment_map))
                 self._segments[file_name] = segments
                 self.scores[file_name] = self.truth.score(file_name, segment_map, segments)
         finally:
@@ -212,15 +203,10 @@ class Predictions:
             self._segments, self.scores = {}, {}  # missing, or not written by us: predict
 
     def _write(self) -> None:
-        images = {
-            name: {
-                "score": score,
-                "segments": [
-                    [s["id"], s["category_id"], s["isthing"]] for s in self._segments[name]
-                ],
-            }
-            for name, score in self.scores.items()
-        }
+        images = {}
+        for name, score in self.scores.items():
+            rows = [[s["id"], s["category_id"], s["isthing"]] for s in self._segments[name]]
+            images[name] = {"score": score, "segments": rows}
         content = {"made_by": self._made_by, "score": self.truth.score_name, "images": images}
         write_json(self._folder / _SCORES, content)
 

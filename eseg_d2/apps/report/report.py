@@ -11,9 +11,10 @@ from detectron2.data import MetadataCatalog
 from eseg_d2.apps.report.comparison import config_differences, difference, earlier_runs, metric_rows
 from eseg_d2.apps.report.cost import model_size, speed_rows
 from eseg_d2.apps.report.curves import evaluation_charts, training_charts
-from eseg_d2.apps.report.gallery import Gallery, error_legend, evenly, make_gallery
+from eseg_d2.apps.report.gallery import Gallery, evenly, make_gallery
 from eseg_d2.apps.report.html import render
 from eseg_d2.apps.report.metrics import key_metrics
+from eseg_d2.apps.report.pictures import ERROR_COLORS, LegendEntry
 from eseg_d2.apps.report.predictions import Predictions, find_weights
 from eseg_d2.apps.report.run_folder import Run, datasets, origin, read_run, run_labels
 from eseg_d2.data.datasets.builtin import require_datasets
@@ -63,9 +64,8 @@ def build_report(
     labels = run_labels(folders)
     runs = [read_run(folder, label) for folder, label in zip(folders, labels, strict=True)]
     models = {run.label: _load(run, images, weights) for run in runs}
-    gallery, reasons = None, []
     if images == 0:
-        reasons = ["no images were asked for"]
+        gallery, reasons = None, ["no images were asked for"]
     else:
         gallery, reasons = _gallery(models, images)
     title = f"{len(runs)} runs: {', '.join(labels)}"
@@ -83,7 +83,7 @@ def build_report(
         confusions=[_confusion(run) for run in runs if run.confusion],
         gallery=gallery,
         gallery_reasons=reasons,
-        error_legend=error_legend(),
+        error_legend=[LegendEntry(*item) for item in ERROR_COLORS.items()],
         speeds=_side_by_side([speed_rows(run) for run in runs]),
         sizes=_sizes(runs, models),
         differences=config_differences([run.config for run in runs]),
@@ -139,10 +139,9 @@ def _gallery(models: dict[str, _Model], images: int | None) -> tuple[Gallery | N
 
 def _earlier(run: Run) -> dict:
     """Return the key metrics of earlier runs, and the difference of this one to each."""
-    before = earlier_runs(run)
     keys = key_metrics(run.results)
     rows = []
-    for earlier in before:
+    for earlier in earlier_runs(run):
         values = [earlier.results.get(key) for key in keys]
         ours = [difference(run.results[key], v) for key, v in zip(keys, values, strict=True)]
         rows.append({"run": earlier, "cells": list(zip(values, ours, strict=True))})
@@ -192,8 +191,8 @@ def _sizes(runs: Sequence[Run], models: dict[str, _Model]) -> dict:
     params = [size.get("params", {}) for size in sizes]
     macs = [size.get("macs", {}) for size in sizes]
     return {
-        "params": _side_by_side([_with_total(one, 1e6, 2) for one in params]),
-        "macs": _side_by_side([_with_total(one, 1e9, 2) for one in macs]),
+        "params": _side_by_side([_with_total(one, 1e6) for one in params]),
+        "macs": _side_by_side([_with_total(one, 1e9) for one in macs]),
         "inputs": ["x".join(map(str, size["size"])) if size.get("size") else "" for size in sizes],
         "missing": [
             reason for model in models.values() if not model.size for reason in model.missing
@@ -201,11 +200,11 @@ def _sizes(runs: Sequence[Run], models: dict[str, _Model]) -> dict:
     }
 
 
-def _with_total(counts: dict[str, int], unit: float, digits: int) -> dict[str, str]:
+def _with_total(counts: dict[str, int], unit: float) -> dict[str, str]:
     if not counts:
         return {}
     counts = {**counts, "total": sum(counts.values())}
-    return {part: f"{count / unit:.{digits}f}" for part, count in counts.items()}
+    return {part: f"{count / unit:.2f}" for part, count in counts.items()}
 
 
 def _side_by_side(tables: Sequence[dict[str, str]]) -> dict[str, list[str]]:

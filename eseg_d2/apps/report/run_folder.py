@@ -12,21 +12,8 @@ from eseg_d2.apps.report.confusion import Confusion
 from eseg_d2.apps.report.metrics import class_metrics, finite, flatten
 from eseg_d2.utils.json_yaml import load_yaml
 
-__all__ = [
-    "Run",
-    "environment",
-    "failure",
-    "origin",
-    "read_config",
-    "read_info",
-    "read_json",
-    "read_metrics",
-    "read_results",
-    "read_run",
-    "run_labels",
-    "start_time",
-]
-
+__all__ = ["Run", "datasets", "origin", "read_config", "read_info", "read_results", "read_run"]
+__all__ += ["run_labels", "start_time"]
 
 # What evaluators put among the metrics, by task; with several data sets below their names
 _EVALUATED = r"(.*/)?(panoptic_seg|sem_seg|bbox|segm|cityscapes)(_TTA)?/"
@@ -104,10 +91,6 @@ class Run:
 def read_run(folder: Path, label: str) -> Run:
     """Read the folder of a run.
 
-    Args:
-        folder: its OUTPUT_DIR.
-        label: its name on the page.
-
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: it holds nothing that a run leaves.
@@ -155,21 +138,19 @@ def run_labels(folders: Sequence[Path]) -> list[str]:
 
 def read_config(folder: Path, notes: list[str]) -> dict:
     """Return the config.yaml of a run, nested; {} and a note if it cannot be read."""
-    path = folder / "config.yaml"
+    content = None
     try:
-        content = load_yaml(path)
+        content = load_yaml(folder / "config.yaml")
     except FileNotFoundError:
-        content = None
         notes.append("config.yaml is not there")
     except (OSError, ValueError) as error:
-        content = None
         notes.append(f"config.yaml cannot be read: {str(error).splitlines()[0]}")
     return content if isinstance(content, dict) else {}
 
 
 def read_results(folder: Path, notes: list[str]) -> dict[str, float | None]:
     """Return the flat metrics of results.json; {} if it is not there."""
-    return flatten(read_json(folder / "results.json", dict, notes) or {})
+    return flatten(read_json(folder / "results.json", dict, notes))
 
 
 def read_info(folder: Path, notes: list[str]) -> dict:
@@ -199,9 +180,9 @@ def _read_evaluations(run: Run) -> list[tuple[int, dict]]:
     """Read evaluations.json, or else what evaluators put among the metrics."""
     entries = read_json(run.folder / "evaluations.json", list, run.notes)
     by_iteration = {
-        entry["iteration"]: flatten(entry.get("results") or {})
-        for entry in entries
-        if isinstance(entry, dict) and type(entry.get("iteration")) is int
+        entry["iteration"]: flatten(entry["results"])
+        for entry in _dicts(entries)
+        if type(entry.get("iteration")) is int and isinstance(entry.get("results"), dict)
     }
     if not by_iteration:
         for row in run.metrics:
@@ -212,18 +193,14 @@ def _read_evaluations(run: Run) -> list[tuple[int, dict]]:
 
 
 def _read_classes(folder: Path, results: dict, notes: list[str]) -> dict[str, dict]:
-    classes = {}
     quality = read_json(folder / "inference" / "panoptic_quality.json", dict, notes)
     by_class = {
-        str(name): finite(values.get("PQ"))
+        name: finite(values.get("PQ"))
         for name, values in quality.items()
         if isinstance(values, dict)
     }
-    if by_class:
-        classes["PQ"] = by_class
-    if class_metrics(results):
-        classes["IoU"] = class_metrics(results)
-    return classes
+    tables = {"PQ": by_class, "IoU": class_metrics(results)}
+    return {metric: table for metric, table in tables.items() if table}
 
 
 def _read_confusion(folder: Path, notes: list[str]) -> Confusion | None:
@@ -254,13 +231,8 @@ def origin(info: dict) -> list[tuple[str, str]]:
         rows.append(("commit", f"{git.get('commit', '?')}{changed}"))
     for start in _dicts(info.get("starts")):
         processes = start.get("world_size", "?")
-        rows.append(
-            (
-                "started",
-                f"{start.get('time', '?')}, at iteration {start.get('iteration', '?')}, "
-                f"{processes} process{'' if processes == 1 else 'es'}",
-            )
-        )
+        began = f"{start.get('time', '?')}, at iteration {start.get('iteration', '?')}"
+        rows.append(("started", f"{began}, {processes} process{'' if processes == 1 else 'es'}"))
     for name, facts in datasets(info).items():
         fingerprint = facts.get("fingerprint", "?")
         rows.append((name, f"{facts.get('images', '?')} images, fingerprint {fingerprint}"))
@@ -271,14 +243,14 @@ def datasets(info: dict) -> dict[str, dict]:
     """Return the data sets in a run.json by name."""
     found = info.get("datasets")
     found = found if isinstance(found, dict) else {}
-    return {str(name): facts for name, facts in found.items() if isinstance(facts, dict)}
+    return {name: facts for name, facts in found.items() if isinstance(facts, dict)}
 
 
 def environment(folder: Path, info: dict) -> dict[str, str]:
     """Return versions by name: of run.json, or else of the table at the start of log.txt."""
     known = info.get("environment")
     if isinstance(known, dict):
-        return {str(name): str(value) for name, value in known.items()}
+        return {name: str(value) for name, value in known.items()}
     log = _read_part(folder / "log.txt", at_end=False)
     table = re.search(r"Environment info:\s*\n(-+ +-+)\n(.*?)\n-+ +-+\n", log, re.DOTALL)
     rows = [re.split(r" {2,}", line, maxsplit=1) for line in table[2].splitlines()] if table else []
@@ -310,13 +282,8 @@ def _read_part(path: Path, *, at_end: bool) -> str:
 
 
 def read_json(path: Path, kind: type, notes: list[str]) -> Any:
-    """Return the content of a json file, or an empty ``kind``, with a note if there is a file.
-
-    Args:
-        path: of the file.
-        kind: dict or list, which it should hold.
-        notes: gets one more if the file cannot be read or holds something else.
-    """
+    """Return the content of a json file; an empty ``kind`` if there is none, or, with a note, if it
+    cannot be read or holds something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -337,7 +304,6 @@ def read_metrics(path: Path, notes: list[str]) -> list[dict[str, float]]:
     counts.
 
     Args:
-        path: of the file.
         notes: gets one more if there is no file, lines are broken or losses not finite.
     """
     try:

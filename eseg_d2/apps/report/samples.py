@@ -74,7 +74,6 @@ def draw_samples(
     """Draw random images of a data set as the mapper of the training gives them.
 
     Args:
-        cfg: of the training.
         dataset: a registered panoptic data set.
         count: number of images; all of them if there are fewer.
         seed: of the choice of images and of the augmentations.
@@ -211,13 +210,8 @@ def targets_as_panoptic(
     segments = []
 
     def add(where: np.ndarray, category: int) -> None:
-        segments.append(
-            {
-                "id": len(segments) + 1,
-                "category_id": category,
-                "isthing": bool(space.is_thing[category]),
-            }
-        )
+        segment = {"id": len(segments) + 1, "category_id": category}
+        segments.append({**segment, "isthing": bool(space.is_thing[category])})
         segment_map[where] = len(segments)
 
     for semantic, category in enumerate(space.semantic_to_contiguous.tolist()):

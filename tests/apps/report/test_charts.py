@@ -71,7 +71,3 @@ def test_axis_starts_at_zero_or_says_where():
     assert float(draw(-2.0, 3.0).base) < -2
     assert 0 < float(draw(5.0, 5.0).base) < 5
     assert draw(3.0).svg  # a single point
-
-
-def test_drawing_is_deterministic():
-    assert draw(1.0, 2.0).svg == draw(1.0, 2.0).svg

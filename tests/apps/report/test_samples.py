@@ -1,15 +1,13 @@
 """Samples of a data set, exactly as the mapper gives them."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BitMasks, Instances
 
+from eseg_d2.apps.report import samples
 from eseg_d2.apps.report.samples import draw_samples, targets_as_panoptic
-from eseg_d2.data.datasets.panoptic_format import register_panoptic
+from eseg_d2.data.datasets.panoptic_format import dataset_dicts
 from eseg_d2.engine import load_config
 from eseg_d2.structures.label_space import LabelSpace
 
@@ -53,27 +51,13 @@ def test_samples_for_semantic_models_have_no_instances(cfg):
     assert [panel.caption for panel in sample.panels] == ["image", "semantic labels"]
 
 
-def test_unreadable_image_is_reported_and_the_rest_is_shown(cfg, scenes, tmp_path):
-    folder = scenes / "street_scenes/coco"
-    images = tmp_path / "images"
-    shutil.copytree(folder / "train2017", images)
-    broken = sorted(images.iterdir())[0]
-    broken.write_bytes(b"")
-    metadata = MetadataCatalog.get("scenes_coco_panoptic_train")
-    keys = [f"{k}_{end}" for k in ("thing", "stuff") for end in ("classes", "colors")]
-    keys += [f"{k}_dataset_id_to_contiguous_id" for k in ("thing", "stuff")]
-    register_panoptic(
-        "report_test_broken",
-        image_root=str(images),
-        panoptic_root=metadata.panoptic_root,
-        panoptic_json=metadata.panoptic_json,
-        metadata={key: metadata.get(key) for key in keys if metadata.get(key) is not None},
-    )
-    try:
-        found = draw_samples(cfg, "report_test_broken", 99)
-    finally:
-        DatasetCatalog.remove("report_test_broken")
-        MetadataCatalog.remove("report_test_broken")
+def test_unreadable_image_is_reported_and_the_rest_is_shown(cfg, tmp_path, monkeypatch):
+    broken = tmp_path / "broken.png"
+    broken.touch()
+    first, *rest = dataset_dicts(TRAIN)
+    records = [{**first, "file_name": str(broken)}, *rest]
+    monkeypatch.setattr(samples, "dataset_dicts", lambda name: records)
+    found = draw_samples(cfg, TRAIN, 99)
     assert len(found.samples) == 11
     (problem,) = found.problems
     assert str(broken) in problem
