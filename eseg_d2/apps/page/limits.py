@@ -23,9 +23,9 @@ class Limits:
     waiting: int = 16
 
     def __post_init__(self):
-        for name in "max_upload", "max_pixels", "max_aspect", "waiting":
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected 1 or more")
 
 
 def score_of(request: dict) -> float:

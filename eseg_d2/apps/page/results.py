@@ -17,12 +17,12 @@ from eseg_d2.visualization.panels import resize
 
 __all__ = ["DOWNLOADS", "has_label_map", "level_maps", "make_download", "reduce"]
 
-# by the name of a download: which of eseg_d2.inference.outputs.RESULTS it holds
+# by the name of a download: its label, and which of eseg_d2.inference.outputs.RESULTS it holds
 DOWNLOADS = {
-    "overlay": ("overlay",),
-    "labels": ("labels",),
-    "json": ("json",),
-    "zip": ("overlay", "labels", "json"),
+    "overlay": ("Overlay", ["overlay"]),
+    "labels": ("Label map", ["labels"]),
+    "json": ("Segments (json)", ["json"]),
+    "zip": ("All (zip)", ["overlay", "labels", "json"]),
 }
 
 
@@ -42,8 +42,6 @@ def make_download(
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        prediction: for this image.
-        classes: of the model.
         name: the start of the file's name.
         what: a key of ``DOWNLOADS``; "zip" holds all that this model gives.
 
@@ -52,7 +50,7 @@ def make_download(
     """
     with tempfile.TemporaryDirectory() as folder:
         source = Source("", name, is_video=False)
-        paths = plan_outputs(Path(folder), [source], DOWNLOADS[what])[source.path]
+        paths = plan_outputs(Path(folder), [source], DOWNLOADS[what][1])[source.path]
         if "overlay" in paths:
             paths["overlay"] = paths["overlay"].with_suffix(".png")
         if what == "zip" and not has_label_map(prediction):

@@ -14,13 +14,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 from eseg_d2.apps.page.limits import Limits, integer_of, score_of
-from eseg_d2.apps.page.results import (
-    DOWNLOADS,
-    has_label_map,
-    level_maps,
-    make_download,
-    reduce,
-)
+from eseg_d2.apps.page.results import DOWNLOADS, has_label_map, level_maps, make_download, reduce
 from eseg_d2.apps.page.segment_maps import make_views
 from eseg_d2.data.images import read_image
 from eseg_d2.inference.convert import raise_threshold
@@ -36,18 +30,11 @@ __all__ = ["Service"]
 LONGEST = 2048  # pixels of the longer side; larger images are reduced
 _KEPT = 8  # results in memory, for clicks and downloads
 _MAX_EXAMPLES = 24
-_REQUESTS = ("upload", "example", "views", "context", "download")
 _NOTES = {
     "panoptic": "Each pixel belongs to one object or one class that cannot be counted, or is void.",
     "semantic": "The class of each pixel, by the semantic head.",
     "instances": "The objects; the one with the highest score lies on top.",
     "context": "Click a pixel: the pictures show where the RSP head takes its context from.",
-}
-_LABELS = {
-    "overlay": "Overlay",
-    "labels": "Label map",
-    "json": "Segments (json)",
-    "zip": "All (zip)",
 }
 
 
@@ -143,7 +130,6 @@ class Service:
             The HTTP status, and a dict for json (with ``error`` if it failed), or a file's name
             and content.
         """
-        assert name in _REQUESTS
         try:
             return 200, getattr(self, f"_{name}")(request)
         except (ValueError, OSError, MemoryError) as error:
@@ -194,7 +180,9 @@ class Service:
             "height": image.shape[0],
             "width": image.shape[1],
             "image": data_uri(image[:, :, ::-1]),
-            "downloads": [(w, _LABELS[w]) for w in DOWNLOADS if labels or w != "labels"],
+            "downloads": [
+                (what, text) for what, (text, _) in DOWNLOADS.items() if labels or what != "labels"
+            ],
             **self._views({"token": token, "threshold": threshold}),
         }
 

@@ -3,6 +3,7 @@
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -27,6 +28,14 @@ class Page:
     def ask(self, path: str, **message) -> dict:
         """Send a message and return the answer."""
         return self.post(f"/{path}", json={"threshold": 0.0, **message}).json()
+
+    def download(self, token: str, what: str, threshold: float = 0.0) -> tuple[str, bytes]:
+        """Return the name and content of a file."""
+        message = {"token": token, "what": what, "threshold": threshold}
+        answer = self.post("/download", json=message)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-disposition"].startswith("attachment; ")
+        return unquote(answer.headers["content-disposition"].split("''")[1]), answer.content
 
 
 @pytest.fixture(scope="session")

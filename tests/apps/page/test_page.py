@@ -6,7 +6,6 @@ import json
 import zipfile
 import zlib
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -16,14 +15,6 @@ from PIL import Image
 def ids_of(view, answer):
     words = np.frombuffer(zlib.decompress(base64.b64decode(view["ids"])), "<u2")
     return words.reshape(answer["height"], answer["width"])
-
-
-def download(page, token: str, what: str, threshold: float = 0.0) -> tuple[str, bytes]:
-    message = {"token": token, "what": what, "threshold": threshold}
-    answer = page.post("/download", json=message)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-disposition"].startswith("attachment; ")
-    return unquote(answer.headers["content-disposition"].split("''")[1]), answer.content
 
 
 @pytest.fixture
@@ -88,11 +79,13 @@ def test_threshold_of_the_page_acts_like_that_of_the_predictor(page, picture, pa
     assert views == page.upload(picture, threshold=threshold)["views"]
     nothing = page.ask("views", token=shown["token"], threshold=1)["views"]
     assert scores(nothing["panoptic"]) == scores(nothing["instances"]) == []
+    assert [row["name"] for row in nothing["instances"]["legend"]] == ["no object"]
+    assert len(nothing["instances"]["segments"]) == 1
 
 
 def test_downloads_follow_the_threshold(page, shown):
     for threshold, expected in (0, True), (1, False):
-        _, content = download(page, shown["token"], "json", threshold)
+        _, content = page.download(shown["token"], "json", threshold)
         assert any(s["isthing"] for s in json.loads(content)["segments"]) == expected
 
 
@@ -118,7 +111,7 @@ def test_context_of_a_pixel_at_every_stride(page, shown):
 def test_downloads_have_the_expected_names_and_contents(page, shown):
     offered = [what for what, _ in shown["downloads"]]
     assert offered == ["overlay", "labels", "json", "zip"]
-    files = dict(download(page, shown["token"], what) for what in offered)
+    files = dict(page.download(shown["token"], what) for what in offered)
     names = ["my_street_overlay.png", "my_street_labels.png", "my_street_segments.json"]
     assert list(files) == [*names, "my_street.zip"]
     with zipfile.ZipFile(io.BytesIO(files["my_street.zip"])) as archive:
@@ -134,7 +127,7 @@ def test_downloads_have_the_expected_names_and_contents(page, shown):
 
 def test_download_keeps_a_unicode_name(page, picture):
     token = page.upload(picture, "Straße 図.png")["token"]
-    assert download(page, token, "labels")[0] == "Straße_図_labels.png"
+    assert page.download(token, "labels")[0] == "Straße_図_labels.png"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +145,7 @@ def test_page_says_what_other_models_lack(open_page, request, kind, views, thres
     assert "no RSP head" in shown["notes"]["context"]
     answer = page.ask("context", token=shown["token"], row=1, column=1)
     assert "no RSP head" in answer["error"]
-    _, content = download(page, shown["token"], "zip")
+    _, content = page.download(shown["token"], "zip")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert len(archive.namelist()) == 3
 
