@@ -11,7 +11,6 @@ from eseg_d2.inference.prediction import ClassTable, Prediction
 
 __all__ = ["make_views"]
 
-
 # what a pixel without a segment is, by view
 _REST = {
     "panoptic": {"class_id": -1, "color": [0, 0, 0], "text": "void"},
@@ -31,22 +30,21 @@ def make_views(prediction: Prediction, classes: ClassTable) -> dict[str, dict]:
         them) and ``legend`` (by descending ``share`` of the pixels, with ``class_id``, ``name``,
         ``color`` and ``count`` of objects, None for stuff).
     """
-    views = {}
+    masks = {}
     if prediction.kind == "panoptic":
-        masks = ((s, prediction.panoptic == s["id"]) for s in prediction.segments)
-        views["panoptic"] = _view(masks, prediction.size, classes, _REST["panoptic"])
+        masks["panoptic"] = ((s, prediction.panoptic == s["id"]) for s in prediction.segments)
     if prediction.semantic is not None:
-        found = (int(c) for c in np.unique(prediction.semantic))
-        masks = (
-            ({"class_id": c, "isthing": False, "id": None, "score": None}, prediction.semantic == c)
-            for c in found
+        stuff = {"isthing": False, "id": None, "score": None}
+        masks["semantic"] = (
+            ({**stuff, "class_id": c}, prediction.semantic == c)
+            for c in np.unique(prediction.semantic).tolist()
             if c < len(classes.names)
         )
-        views["semantic"] = _view(masks, prediction.size, classes, _REST["semantic"])
     if prediction.instances is not None:
-        masks = _objects(prediction)
-        views["instances"] = _view(masks, prediction.size, classes, _REST["instances"])
-    return views
+        masks["instances"] = _objects(prediction)
+    return {
+        name: _view(pairs, prediction.size, classes, _REST[name]) for name, pairs in masks.items()
+    }
 
 
 def _objects(prediction: Prediction):
