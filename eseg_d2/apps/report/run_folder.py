@@ -12,8 +12,17 @@ from eseg_d2.apps.report.confusion import Confusion
 from eseg_d2.apps.report.metrics import class_metrics, finite, flatten
 from eseg_d2.utils.json_yaml import load_yaml
 
-__all__ = ["Run", "datasets", "origin", "read_config", "read_info", "read_results", "read_run"]
-__all__ += ["run_labels", "start_time"]
+__all__ = [
+    "Run",
+    "datasets",
+    "origin",
+    "read_config",
+    "read_info",
+    "read_results",
+    "read_run",
+    "run_labels",
+    "start_time",
+]
 
 # What evaluators put among the metrics, by task; with several data sets below their names
 _EVALUATED = r"(.*/)?(panoptic_seg|sem_seg|bbox|segm|cityscapes)(_TTA)?/"

@@ -42,6 +42,14 @@ def test_boxes_without_masks_are_drawn_with_the_best_on_top():
     assert colors[0] is None and colors[1] != colors[2] and view["outlines"]
 
 
+def test_view_without_objects():
+    nothing = InstanceResults(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), None)
+    prediction = Prediction("instance", (2, 3), CLASSES.names, [], instances=nothing)
+    view = make_views(prediction, CLASSES)["instances"]
+    assert [row["name"] for row in view["legend"]] == ["no object"]
+    assert len(view["segments"]) == 1 and not ids_of(view, (2, 3)).any()
+
+
 def test_pixels_of_things_have_no_semantic_class():
     semantic = np.array([[0, 255, 255]], np.uint8)
     prediction = Prediction("semantic", (1, 3), CLASSES.names, [], semantic=semantic)
