@@ -416,9 +416,9 @@ def build_hooks(trainer, checkpoints: CheckpointHook) -> list[HookBase]:
 
 def _precise_bn(trainer) -> HookBase | None:
     model = trainer.evaluated_model  # the model whose statistics are used
-    cfg = trainer.cfg.clone()
-    if not (cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(model)):
+    if not (trainer.cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(model)):
         return None
+    cfg = trainer.cfg.clone()
     cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = 0  # the loader is rarely used
     loader = trainer.build_train_loader(cfg)

@@ -61,9 +61,11 @@ def launch(run: Run, args: argparse.Namespace, cfg: CfgNode) -> None:
     if args.num_gpus > 1:
         _start(run, args, cfg)
         return
-    process = rank_from_environment()
+    process: ProcessRank | None
     if args.num_machines > 1:
         process = ProcessRank(args.machine_rank, args.num_machines, 0, 1, args.dist_url)
+    else:
+        process = rank_from_environment()
     try:
         with stop_signals():
             if process:

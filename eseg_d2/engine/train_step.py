@@ -133,11 +133,13 @@ class ConfiguredRates:
 class NotFiniteError(FloatingPointError):
     """A loss or gradient is NaN or infinite; the weights are unchanged.
 
-    The message gives the losses of this process by name, or the norm of the gradients.
+    Attributes:
+        metrics: the losses of this process by name, or the norm of the gradients.
     """
 
     def __init__(self, metrics: Mapping[str, float]):
         super().__init__(", ".join(f"{name} {value:.5g}" for name, value in metrics.items()))
+        self.metrics = dict(metrics)
 
 
 class NotFiniteGuard:

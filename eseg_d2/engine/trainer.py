@@ -157,12 +157,17 @@ class Trainer(TrainerBase):
             if self.ema:
                 self.ema.continue_at(self.start_iter)
         else:
-            holds = "no checkpoint to resume from: a new run starts."
             if has_checkpoint:
-                holds = "checkpoints of an earlier run, which this new run will gradually "
-                holds += "overwrite. (--resume would continue the earlier run.)"
-            if has_checkpoint or resume:
-                logger.warning("OUTPUT_DIR %s holds %s", self.cfg.OUTPUT_DIR, holds)
+                logger.warning(
+                    "OUTPUT_DIR %s holds checkpoints of an earlier run, which this new run will "
+                    "gradually overwrite. (--resume would continue the earlier run.)",
+                    self.cfg.OUTPUT_DIR,
+                )
+            elif resume:
+                logger.warning(
+                    "OUTPUT_DIR %s holds no checkpoint to resume from: a new run starts.",
+                    self.cfg.OUTPUT_DIR,
+                )
             summary = self.checkpointer.load_weights(self.cfg.MODEL.WEIGHTS, self.cfg)
             if summary:
                 summary.require_similar_model()

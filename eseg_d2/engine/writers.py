@@ -245,9 +245,15 @@ class ProgressHook(HookBase):
             return
         loggers = [logging.getLogger(name) for name in ("detectron2", "eseg_d2", "fvcore")]
         self._shown.enter_context(logging_redirect_tqdm(loggers))
-        counts = {"initial": self.trainer.start_iter, "total": self.trainer.max_iter}
-        self._bar = tqdm.tqdm(desc="training", unit="iter", dynamic_ncols=True, **counts)
-        self._shown.enter_context(self._bar)
+        self._bar = self._shown.enter_context(
+            tqdm.tqdm(
+                initial=self.trainer.start_iter,
+                total=self.trainer.max_iter,
+                desc="training",
+                unit="iter",
+                dynamic_ncols=True,
+            )
+        )
 
     def after_step(self) -> None:
         if self._bar is not None:

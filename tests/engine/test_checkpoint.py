@@ -146,9 +146,10 @@ def test_checkpoints_are_ordered_by_tag_then_time_then_iteration(tmp_path):
     assert names(find_checkpoints(str(tmp_path))) == [found[1], found[2], found[0]]
 
 
-def test_tag_that_names_no_checkpoint_is_warned_about(tmp_path, caplog):
+@pytest.mark.parametrize("content", [b"", b"\xff\0", b"../elsewhere.pth", b"model_0000007.pth"])
+def test_tag_that_names_no_checkpoint_is_warned_about(tmp_path, caplog, content):
     make_checkpointer(tmp_path).save("model_0000001", iteration=1)
-    (tmp_path / "last_checkpoint").write_bytes(b"\xff\0")
+    (tmp_path / "last_checkpoint").write_bytes(content)
     assert make_checkpointer(tmp_path).resume()["iteration"] == 1
     assert "last_checkpoint names" in caplog.text and "the newest one is used" in caplog.text
 

@@ -148,8 +148,9 @@ def test_step_that_is_not_finite_changes_nothing(bad):
     step = step_of(model, can_skip=True)
     step.run([toy_batch()])
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(NotFiniteError, match="nan|inf"):
+    with pytest.raises(NotFiniteError, match="nan|inf") as error:
         step.run([toy_batch(), toy_batch(**bad)])
+    assert error.value.metrics
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
     figures = step.run([toy_batch()])

@@ -30,6 +30,7 @@ __all__ = ["Service"]
 LONGEST = 2048  # pixels of the longer side; larger images are reduced
 _KEPT = 8  # results in memory, for clicks and downloads
 _MAX_EXAMPLES = 24
+_REQUESTS = ("upload", "example", "views", "context", "download")
 _NOTES = {
     "panoptic": "Each pixel belongs to one object or one class that cannot be counted, or is void.",
     "semantic": "The class of each pixel, by the semantic head.",
@@ -130,6 +131,7 @@ class Service:
             The HTTP status, and a dict for json (with ``error`` if it failed), or a file's name
             and content.
         """
+        assert name in _REQUESTS
         try:
             return 200, getattr(self, f"_{name}")(request)
         except (ValueError, OSError, MemoryError) as error:

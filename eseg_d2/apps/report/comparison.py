@@ -1,8 +1,10 @@
 """Runs beside each other: metrics, configurations, and earlier runs."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from eseg_d2.apps.report.metrics import key_metrics, summary_metrics
@@ -21,7 +23,14 @@ _MAX_FOLDERS = 500
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """A finished run of the same configuration, with the name of its folder and flat results."""
+    """A finished run of the same configuration.
+
+    Attributes:
+        name: of its folder.
+        started: when.
+        seed: SEED of its config, as text.
+        results: flat metrics.
+    """
 
     name: str
     started: datetime | None
@@ -83,14 +92,13 @@ def earlier_runs(run: Run) -> list[EarlierRun]:
         return []
     own = run.folder.resolve()
     found = []
-    # not all of very many, since reading a config takes a while
-    for results_file in sorted(own.parent.glob("*/results.json"))[:_MAX_FOLDERS]:
-        folder = results_file.parent
-        if folder == own:
+    for folder in _folders(own.parent):
+        # os.path: a folder that cannot be read counts as one without results
+        if folder == own or not os.path.isfile(folder / "results.json"):
             continue
         notes: list[str] = []
         config = read_config(folder, notes)
-        if not config or config_differences([config, run.config]).keys() - _OF_THE_RUN:
+        if not config or not _same(config, run.config):
             continue
         started = start_time(folder, read_info(folder, notes))
         if started is None or run.started is None or started > run.started:
@@ -98,6 +106,18 @@ def earlier_runs(run: Run) -> list[EarlierRun]:
         results = read_results(folder, notes)
         found.append(EarlierRun(folder.name, started, str(config.get("SEED", "")), results))
     return sorted(found, key=lambda earlier: earlier.started)
+
+
+def _folders(parent: Path) -> list[Path]:
+    """List a folder; at most ``_MAX_FOLDERS`` of it, since reading a config takes a while."""
+    try:
+        return sorted(parent.iterdir())[:_MAX_FOLDERS]
+    except OSError:
+        return []
+
+
+def _same(a: dict, b: dict) -> bool:
+    return not config_differences([a, b]).keys() - _OF_THE_RUN
 
 
 def _flatten_config(node: Any, prefix: str = "") -> dict[str, Any]:

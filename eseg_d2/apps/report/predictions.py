@@ -92,11 +92,11 @@ class SemanticTruth(GroundTruth):
             segment_map: (H, W) ids of the predicted classes' areas.
             segments: with ``id`` and ``category_id`` (semantic train id).
         """
-        truth = self.classes(file_name)
+        truth = self.semantic_map(file_name)
         predicted = class_map(segment_map, segments, f"the prediction for {file_name}")
-        if (truth == NO_CLASS).all():
+        if (truth == self.label_space.ignore_label).all():
             return None
-        confusion = count_labels(self.semantic_map(file_name), predicted, self.label_space)
+        confusion = count_labels(truth, predicted, self.label_space)
         return iou_results(confusion, self.label_space.semantic_names)["mIoU"]
 
 
