@@ -15,6 +15,7 @@ python tools/study.py --output output/panoptic_study --equal-time \\
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def parse_args(argv=None):
 
 def main():
     args = parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: stop the trainings, too
     from eseg_d2.apps.benchmarks.study import equal_time_runs, make_runs, train_all
     from eseg_d2.apps.benchmarks.study_report import report
 

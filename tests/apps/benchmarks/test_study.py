@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +140,28 @@ def test_each_run_is_trained_once_at_equal_steps_and_at_equal_time(tmp_path, mon
         train_all(timed, script, jobs=2)
     assert [run.iterations for run in (*runs, *timed)] == [600] * 4 + [1200] * 2
     assert all((run.folder / "starts").read_text() == "x" for run in (*runs, *timed))
+
+
+def test_a_terminated_study_takes_its_trainings_along(root, tmp_path):
+    (tmp_path / "tools").mkdir()
+    shutil.copy(root / "tools" / "study.py", tmp_path / "tools")
+    pid_file = tmp_path / "pid"
+    (tmp_path / "train_net.py").write_text(
+        "import os, pathlib, time\n"
+        f"pathlib.Path({str(pid_file)!r}).write_text(f'{{os.getpid()}}\\n')\n"
+        "time.sleep(600)\n"
+    )
+    command = [sys.executable, tmp_path / "tools" / "study.py", "--config-file", "one.yaml"]
+    options = ["--seeds", "1", "--output", tmp_path / "study"]
+    with subprocess.Popen([*map(str, command + options)], stderr=subprocess.PIPE, cwd=root) as tool:
+        while not (pid_file.exists() and pid_file.read_text().endswith("\n")):
+            assert tool.poll() is None
+            time.sleep(0.1)
+        tool.terminate()
+        _, error = tool.communicate(timeout=60)
+    assert tool.returncode == 1 and b"the same command continues" in error
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
 
 
 def study(root, output, *options):
