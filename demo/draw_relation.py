@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw where a pixel takes its context from, level by level, in a model with an RSP head.
+"""Draw where a pixel takes its context from, level by level, in a model with RSP.
 
 python demo/draw_relation.py --config-file CONFIG --input image.png --pixel 90 200 \\
     --output relation.png MODEL.WEIGHTS output/model_final.pth
@@ -57,7 +57,7 @@ def draw(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"--output {args.output}: there is no such folder")
     predictor = Predictor(args.config_file, overrides=args.opts)
     weights, seen = relation.image_relation_weights(predictor, image[:, :, ::-1])
-    stride = relation.find_rsp_head(predictor.model).common_stride
+    stride = relation.find_rsp(predictor.model).common_stride
     levels = list(weights.values())
     maps, strides = relation.pixel_context(levels, pixel, (height, width), seen, stride)
     relation.draw_context(image, pixel, maps, strides, seen, args.output)

@@ -177,7 +177,7 @@ from eseg_d2.visualization import relation
 image = read_image(records[0]["file_name"], "BGR")
 pixel = int(image.shape[0] * 0.7), image.shape[1] // 3
 weights, seen = relation.image_relation_weights(predictor, image)
-stride = relation.find_rsp_head(predictor.model).common_stride
+stride = relation.find_rsp(predictor.model).common_stride
 maps, strides = relation.pixel_context(list(weights.values()), pixel, image.shape[:2], seen, stride)
 relation.draw_context(image[:, :, ::-1], pixel, maps, strides, seen, args.output / "4_context.png")
 show("4_context", np.asarray(Image.open(args.output / "4_context.png").convert("RGB")))

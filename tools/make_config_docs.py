@@ -29,6 +29,7 @@ _TITLES = {
     "_add_bifpn": "BiFPN",
     "_add_efficientnet": "EfficientNet",
     "_add_rsp_head": "RSP head",
+    "_add_rsp_pyramid": "RSP pyramid",
     "_add_eseg_head": "ESeg head",
     "_add_panoptic": "Panoptic models",
     "_add_data": "Data",

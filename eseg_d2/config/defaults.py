@@ -27,6 +27,7 @@ def add_eseg_config(cfg: CN) -> None:
     _add_bifpn(cfg)
     _add_efficientnet(cfg)
     _add_rsp_head(cfg)
+    _add_rsp_pyramid(cfg)
     _add_eseg_head(cfg)
     _add_panoptic(cfg)
     _add_data(cfg)
@@ -127,6 +128,18 @@ def _add_rsp_head(cfg: CN) -> None:
     cfg.MODEL.RSP_HEAD.COMPILE = True
     # Norm of the head, as in Detectron2's get_norm.
     cfg.MODEL.RSP_HEAD.NORM = "BN"
+
+
+def _add_rsp_pyramid(cfg: CN) -> None:
+    # For MODEL.BACKBONE.NAME "build_rsp_backbone". Its width, relation and norm are those of
+    # MODEL.RSP_HEAD; that head is a 1x1 convolution on it if MODEL.SEM_SEG_HEAD.IN_FEATURES names
+    # the lowest level only.
+    cfg.MODEL.RSP_PYRAMID = CN()
+    # Builder of the bottom-up network, a name in Detectron2's BACKBONE_REGISTRY.
+    cfg.MODEL.RSP_PYRAMID.BOTTOM_UP = "build_resnet_backbone"
+    # Its features that enter the pyramid. That of stride 2**l becomes p<l>; one more level above is
+    # subsampled from the highest.
+    cfg.MODEL.RSP_PYRAMID.IN_FEATURES = ["res2", "res3", "res4", "res5"]
 
 
 def _add_eseg_head(cfg: CN) -> None:

@@ -125,8 +125,10 @@ def _trained_layers(cfg: CfgNode) -> _Step:
     reason = "MODEL.WEIGHTS is empty, and layers with random weights are not frozen"
     yield "MODEL.BACKBONE.FREEZE_AT", 0, reason
     name = cfg.MODEL.BACKBONE.NAME
-    bottom_up = cfg.MODEL.BIFPN.BOTTOM_UP if name == "build_bifpn_backbone" else name
-    if "resnet" in bottom_up and cfg.MODEL.RESNETS.NORM == "FrozenBN":
+    pyramids = {"build_bifpn_backbone": "BIFPN", "build_rsp_backbone": "RSP_PYRAMID"}
+    while name in pyramids:  # one may stand on the other
+        name = cfg.MODEL[pyramids.pop(name)].BOTTOM_UP
+    if "resnet" in name and cfg.MODEL.RESNETS.NORM == "FrozenBN":
         yield "MODEL.RESNETS.NORM", "BN", reason
 
 

@@ -1,18 +1,20 @@
 """Show where a pixel takes its context from, level by level, as in figure 1 of the RSP paper."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eseg_d2.modeling.sem_seg.rsp import RSPHead
+from eseg_d2.modeling.backbone.rsp_pyramid import RSPPyramid
+from eseg_d2.modeling.sem_seg.rsp_head import RSPHead
 
 __all__ = [
     "context_maps",
     "draw_context",
-    "find_rsp_head",
+    "find_rsp",
     "image_relation_weights",
     "pixel_context",
     "window",
@@ -21,45 +23,52 @@ __all__ = [
 ZOOM = 2.5  # extent of a panel, as a multiple of the region's extent
 
 
-def find_rsp_head(model: nn.Module) -> RSPHead:
-    """Return the RSP head of a model.
+def find_rsp(model: nn.Module) -> RSPHead | RSPPyramid:
+    """Return the RSP head or RSP pyramid of a model; its ``common_stride`` is the lowest level's.
 
     Raises:
-        ValueError: the model has no RSP head.
+        ValueError: the model has neither.
     """
-    head = getattr(model, "sem_seg_head", None)
-    if not isinstance(head, RSPHead):
-        raise ValueError(
-            f"MODEL.SEM_SEG_HEAD.NAME is {type(head).__name__}; only an RSPHead has relations"
-        )
-    return head
+    for module in getattr(model, "sem_seg_head", None), getattr(model, "backbone", None):
+        if isinstance(module, (RSPHead, RSPPyramid)) and module.propagators:
+            return module
+    raise ValueError(
+        "this model has no RSP head on several levels (MODEL.SEM_SEG_HEAD.NAME 'RSPHead') and no "
+        "RSP pyramid (MODEL.BACKBONE.NAME 'build_rsp_backbone'): only these have relations"
+    )
 
 
 def image_relation_weights(predictor, image: np.ndarray) -> tuple[dict, tuple[int, int]]:
     """Run a model on an image and return its relation weights.
 
     Args:
-        predictor: Detectron2's ``DefaultPredictor``, or ours, of a model with an RSP head.
+        predictor: Detectron2's ``DefaultPredictor``, or ours, of a model with RSP.
         image: (H, W, 3) uint8 BGR.
 
     Returns:
-        The relation weights by level (see ``RSPHead.relation_weights``), and the (H, W) at which
-        the model saw the image.
+        The relation weights by level, the lowest first (see ``RSE.relation_weights``), and the
+        (H, W) at which the model saw the image.
+
+    Raises:
+        ValueError: see :func:`find_rsp`.
     """
-    head = find_rsp_head(predictor.model)
-    seen = {}
+    weights = {}
 
-    def keep(_module, _arguments, features):
-        seen["features"] = features
+    def keep(name, rse, levels):
+        weights[name] = rse.relation_weights(*levels)
 
-    handle = predictor.model.backbone.register_forward_hook(keep)
+    propagators = find_rsp(predictor.model).propagators
+    handles = [
+        propagator.get_submodule("rse").register_forward_pre_hook(partial(keep, name))
+        for name, propagator in propagators.items()
+    ]
     try:
         predictor(image)
     finally:
-        handle.remove()
-    with torch.no_grad():
-        weights = head.relation_weights(seen["features"])
-    return weights, predictor.aug.get_transform(image).apply_image(image).shape[:2]
+        for handle in handles:
+            handle.remove()
+    seen = predictor.aug.get_transform(image).apply_image(image).shape[:2]
+    return {name: weights[name] for name in propagators}, seen
 
 
 def context_maps(weights: Sequence[torch.Tensor], position: tuple[int, int]) -> list[np.ndarray]:

@@ -12,10 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from eseg_d2 import Predictor, load_config
 from eseg_d2.layers.fusion import FusionNode, WeightedFusion
+from eseg_d2.layers.rsp import RSE, RSP
 from eseg_d2.modeling import folding
 from eseg_d2.modeling.backbone.efficientnet import EfficientNet
 from eseg_d2.modeling.folding import FusedConv2d, fuse_conv_activation, fuse_conv_norm
-from eseg_d2.modeling.sem_seg.rsp import RSE, RSP
 
 NAMES = ("eseg_s", "eseg_lite_s", "rsp_semantic_R50", "semantic_fpn_R50", "deeplab_v3_R50")
 

@@ -41,8 +41,8 @@ def step(model, x, targets):
     "config, parts",
     [
         ("scenes/eseg_lite_s", ("backbone",)),
-        ("scenes/rsp_panoptic_R18_cityscapes", ("bifpn",)),
-        ("scenes/rsp_panoptic_R18_cityscapes", ("backbone", "bifpn")),
+        ("scenes/rsp_panoptic_R50_cityscapes", ("bifpn",)),
+        ("scenes/rsp_panoptic_R50_cityscapes", ("backbone", "bifpn")),
     ],
 )
 def test_checkpointing_keeps_less_and_gives_the_same_gradients_and_statistics(root, config, parts):

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from eseg_d2.engine import load_config
-from eseg_d2.visualization.relation import context_maps, find_rsp_head
+from eseg_d2.visualization.relation import context_maps, find_rsp
 
 
 def uniform_weights(height, width, k=3):
@@ -53,11 +53,11 @@ def test_second_map_is_the_product_of_both_relations():
     np.testing.assert_allclose(context_maps([low, high], (5, 2))[1], expected, atol=1e-6)
 
 
-def test_model_with_another_head_is_refused():
+def test_model_without_rsp_is_refused():
     model = nn.Module()
     model.sem_seg_head = nn.Conv2d(1, 1, 1)
-    with pytest.raises(ValueError, match="is Conv2d"):
-        find_rsp_head(model)
+    with pytest.raises(ValueError, match="no RSP head"):
+        find_rsp(model)
 
 
 def test_command_draws_maps_of_semantic_and_panoptic_models(root, tmp_path):

@@ -35,7 +35,7 @@ _NOTES = {
     "panoptic": "Each pixel belongs to one object or one class that cannot be counted, or is void.",
     "semantic": "The class of each pixel, by the semantic head.",
     "instances": "The objects; the one with the highest score lies on top.",
-    "context": "Click a pixel: the pictures show where the RSP head takes its context from.",
+    "context": "Click a pixel: the pictures show where it takes its context from.",
 }
 
 
@@ -96,9 +96,9 @@ class Service:
             data_uri(reduce(self._read(s.path)[:, :, ::-1], 240), 80) for s in self._examples
         ]
         try:
-            self._head = relation.find_rsp_head(predictor.model)
+            self._rsp = relation.find_rsp(predictor.model)
         except ValueError:
-            self._head = None
+            self._rsp = None
 
     def start(self) -> dict:
         """Return what the page shows before there is a result."""
@@ -113,7 +113,7 @@ class Service:
             "pixels. The file is not kept." + (" Or take an example:" if self._examples else ""),
             "max_bytes": self.limits.max_upload,
             "threshold": self._threshold if has_objects else None,
-            "has_context": self._head is not None,
+            "has_context": self._rsp is not None,
             "examples": [
                 {"name": source.name, "picture": picture}
                 for source, picture in zip(self._examples, self._thumbnails, strict=True)
@@ -195,8 +195,8 @@ class Service:
             name: text if name in views else f"This model gives no {name} result."
             for name, text in _NOTES.items()
         }
-        no_head = "This model has no RSP head, so there is no relation to show."
-        notes["context"] = no_head if self._head is None else _NOTES["context"]
+        without = "This model has no RSP, so there is no relation to show."
+        notes["context"] = without if self._rsp is None else _NOTES["context"]
         return {"views": views, "notes": notes}
 
     def _find(self, request: dict) -> _Shown:
@@ -220,15 +220,15 @@ class Service:
 
     def _context(self, request: dict) -> dict:
         shown = self._find(request)
-        if self._head is None:
-            raise ValueError("this model has no RSP head")
+        if self._rsp is None:
+            raise ValueError("this model has no RSP")
         size = shown.image.shape[:2]
         pixel = integer_of(request, "row", size[0]), integer_of(request, "column", size[1])
         if not shown.weights:
             weights, shown.seen = relation.image_relation_weights(self.predictor, shown.image)
             # context_maps takes the mean over heads, so this is all it needs
             shown.weights = [level.mean(1, keepdim=True).cpu() for level in weights.values()]
-        stride = self._head.common_stride
+        stride = self._rsp.common_stride
         return {
             "pixel": pixel,
             "levels": level_maps(size, pixel, shown.weights, shown.seen, stride),

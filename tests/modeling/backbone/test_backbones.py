@@ -13,6 +13,7 @@ RES = ["res2", "res3", "res4", "res5"]
 EFFICIENTNET = ("MODEL.EFFICIENTNET.NAME", "efficientnet_b0")
 BIFPN = ("MODEL.BACKBONE.NAME", "build_bifpn_backbone", "MODEL.BIFPN.IN_FEATURES", RES)
 BIFPN += ("MODEL.BIFPN.MIN_LEVEL", 2, "MODEL.BIFPN.MAX_LEVEL", 9, "MODEL.BIFPN.OUT_CHANNELS", 16)
+RSP = ("MODEL.BACKBONE.NAME", "build_rsp_backbone", "MODEL.RSP_HEAD.CHANNELS", 16)
 # name -> (config options, strides of its features)
 BACKBONES = {
     "efficientnet": (
@@ -28,6 +29,12 @@ BACKBONES = {
         {f"p{level}": 2**level for level in range(2, 10)},
     ),
     "bifpn_on_resnet": (BIFPN, {f"p{level}": 2**level for level in range(2, 10)}),
+    "rsp_on_resnet": (RSP, {f"p{level}": 2**level for level in range(2, 7)}),
+    "rsp_on_bifpn": (
+        (*BIFPN, *RSP, "MODEL.RSP_PYRAMID.BOTTOM_UP", "build_bifpn_backbone")
+        + ("MODEL.RSP_PYRAMID.IN_FEATURES", [f"p{level}" for level in range(2, 10)]),
+        {f"p{level}": 2**level for level in range(2, 11)},
+    ),
 }
 
 

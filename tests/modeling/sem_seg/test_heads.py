@@ -11,7 +11,7 @@ from torch import nn
 
 from eseg_d2.modeling.sem_seg.eseg_head import ESegHead
 from eseg_d2.modeling.sem_seg.head import LOSS_TYPES, pixel_cross_entropy
-from eseg_d2.modeling.sem_seg.rsp import RSPHead
+from eseg_d2.modeling.sem_seg.rsp_head import RSPHead
 
 WIDTH = 16
 NARROW_RSP = functools.partial(RSPHead, channels=WIDTH, num_heads=4)

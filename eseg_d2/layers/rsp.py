@@ -1,4 +1,4 @@
-"""RSE, RSP and the RSP head: relational context handed down the pyramid, level by level."""
+"""RSE and RSP: relational context handed down a pyramid, level by level."""
 
 import functools
 import importlib.util
@@ -8,16 +8,14 @@ import shutil
 from collections.abc import Callable
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec, get_norm
-from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
 
 from eseg_d2.layers.relation import PixelToRegionRelation
 from eseg_d2.layers.separable_conv import ConvNorm, SeparableConv2d
-from eseg_d2.modeling.sem_seg.head import SemanticHead
 
-__all__ = ["RSE", "RSP", "RSPHead", "compiled_relation"]
+__all__ = ["RSE", "RSP", "build_stack", "compiled_relation", "propagate", "stack_arguments"]
 
 logger = logging.getLogger(__name__)
 
@@ -127,104 +125,80 @@ class RSP(nn.Module):
         return self.conv(low) + self.rse(low, high)
 
 
-@SEM_SEG_HEADS_REGISTRY.register()
-class RSPHead(SemanticHead):
-    """Semantic head of stacked RSPs (RSP paper: a progressive top-down distribution of context).
+def build_stack(
+    levels: dict[str, ShapeSpec],
+    *,
+    channels: int,
+    num_heads: int,
+    region_size: int,
+    separable: bool,
+    compile: bool,
+    norm: str,
+) -> tuple[nn.ModuleDict, nn.ModuleDict]:
+    """Build what :func:`propagate` runs over the levels of a pyramid.
 
-    X_top = P_top; X_l = RSP(P_l, X_{l+1}) down to the lowest level; 1x1 to classes; bilinear to
-    the image. The stacking is the paper's, its details are our choice. Levels whose width is not
-    that of the head first pass a 1x1 and a norm (our choice).
+    Args:
+        levels: with ``channels`` and ``stride``, the lowest first.
+        channels: width of the stack. Levels of another width first pass a 1x1 and a norm.
+        num_heads, region_size, compile: of each :class:`RSE`.
+        separable: of each :class:`RSP`.
+        norm: as in Detectron2's ``get_norm``.
+
+    Returns:
+        The laterals of all levels and the RSPs of all but the highest, by name.
+
+    Raises:
+        ValueError: the strides are not consecutive powers of two.
     """
-
-    @configurable
-    def __init__(
-        self,
-        input_shape: dict[str, ShapeSpec],
-        *,
-        num_classes: int,
-        channels: int = 128,
-        num_heads: int = 8,
-        region_size: int = 3,
-        separable: bool = False,
-        compile: bool = False,
-        norm: str = "BN",
-        **common,
-    ):
-        """
-        Args:
-            input_shape: the levels, by name, with ``channels`` and ``stride``; strides must be
-                consecutive powers of two.
-            num_classes: semantic train ids are 0 .. num_classes - 1.
-            channels: width of the head.
-            num_heads, region_size, compile: of each :class:`RSE`.
-            separable: of each :class:`RSP`.
-            norm: as in Detectron2's ``get_norm``.
-            common: ``loss_type``, ``loss_weight``, ``ignore_value``, ``class_weights``; see
-                :class:`~eseg_d2.modeling.sem_seg.head.SemanticHead`.
-
-        Raises:
-            ValueError: fewer than two levels, or strides that are not consecutive.
-        """
-        super().__init__(input_shape, **common)
-        levels = [(name, input_shape[name]) for name in self.in_features]
-        _check_levels(levels)
-        self.laterals = nn.ModuleDict(
-            {name: _lateral(shape.channels, channels, norm) for name, shape in levels}
-        )
-        self.propagators = nn.ModuleDict()
-        for name in self.in_features[:-1]:
-            rse = RSE(channels, num_heads=num_heads, region_size=region_size, compile=compile)
-            self.propagators[name] = RSP(rse, channels=channels, separable=separable, norm=norm)
-        self.predictor = nn.Conv2d(channels, num_classes, 1)
-
-    @classmethod
-    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
-        head = cfg.MODEL.RSP_HEAD
-        return {
-            **cls.common_arguments(cfg, input_shape),
-            "channels": head.CHANNELS,
-            "num_heads": head.NUM_HEADS,
-            "region_size": head.REGION_SIZE,
-            "separable": head.SEPARABLE,
-            "compile": head.COMPILE,
-            "norm": head.NORM,
-        }
-
-    def layers(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Logits at the lowest level: (B, num_classes, h, w)."""
-        return self.predictor(self.propagate(features)[self.in_features[0]])
-
-    def propagate(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """X_l of every level, by name, from the top down."""
-        top = self.in_features[-1]
-        outputs = {top: self.laterals[top](features[top])}
-        higher = top
-        for name in reversed(self.in_features[:-1]):
-            low = self.laterals[name](features[name])
-            outputs[name] = self.propagators[name](low, outputs[higher])
-            higher = name
-        return outputs
-
-    def relation_weights(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """For inspection: each level's relation weights, (B, heads, k * k, h, w), by name."""
-        outputs = self.propagate(features)
-        return {
-            low: self.propagators[low].rse.relation_weights(  # type: ignore[union-attr, operator]
-                self.laterals[low](features[low]), outputs[high]
-            )
-            for low, high in zip(self.in_features[:-1], self.in_features[1:], strict=True)
-        }
-
-
-def _check_levels(levels: list[tuple[str, ShapeSpec]]) -> None:
-    strides = [shape.stride for _, shape in levels]
-    expected = [strides[0] * 2**i for i in range(len(strides))]
-    if len(levels) < 2 or strides != expected or math.log2(strides[0]) % 1:
-        names = {name: shape.stride for name, shape in levels}
+    strides = {name: shape.stride for name, shape in levels.items()}
+    exponents = [math.log2(stride) for stride in strides.values()]
+    if exponents[0] % 1 or exponents != [exponents[0] + i for i in range(len(exponents))]:
         raise ValueError(
-            f"RSPHead got the levels (name: stride) {names}; expected two or more whose strides "
-            "are consecutive powers of two, such as p3, p4, p5. Set MODEL.SEM_SEG_HEAD.IN_FEATURES"
+            f"RSP got the levels (name: stride) {strides}; expected strides that are consecutive "
+            "powers of two, as of p3, p4, p5. Set MODEL.SEM_SEG_HEAD.IN_FEATURES (for the pyramid, "
+            "MODEL.RSP_PYRAMID.IN_FEATURES)"
         )
+    laterals, propagators = nn.ModuleDict(), nn.ModuleDict()
+    for name, shape in levels.items():
+        laterals[name] = _lateral(shape.channels, channels, norm)
+    for name in [*levels][:-1]:
+        rse = RSE(channels, num_heads=num_heads, region_size=region_size, compile=compile)
+        propagators[name] = RSP(rse, channels=channels, separable=separable, norm=norm)
+    return laterals, propagators
+
+
+def stack_arguments(cfg: CfgNode) -> dict:
+    """Return the arguments of :func:`build_stack` that are keys of ``cfg.MODEL.RSP_HEAD``."""
+    head = cfg.MODEL.RSP_HEAD
+    return {
+        "channels": head.CHANNELS,
+        "num_heads": head.NUM_HEADS,
+        "region_size": head.REGION_SIZE,
+        "separable": head.SEPARABLE,
+        "compile": head.COMPILE,
+        "norm": head.NORM,
+    }
+
+
+def propagate(
+    laterals: nn.ModuleDict, propagators: nn.ModuleDict, features: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Hand context down: X_top = P_top; X_l = RSP(P_l, X_{l+1}).
+
+    Args:
+        laterals, propagators: of :func:`build_stack`.
+        features: C_l by name; P_l = lateral(C_l).
+
+    Returns:
+        X_l of every level, by name, the highest first.
+    """
+    outputs: dict[str, torch.Tensor] = {}
+    higher = None
+    for name in reversed([*laterals]):
+        low = laterals[name](features[name])
+        higher = low if higher is None else propagators[name](low, higher)
+        outputs[name] = higher
+    return outputs
 
 
 def _lateral(in_channels: int, channels: int, norm: str) -> nn.Module:
