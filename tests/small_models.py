@@ -43,6 +43,7 @@ def instance_model(root, tmp_path_factory):
     """Return (config file, overrides, weights) of a Mask R-CNN on COCO's things."""
     settings = ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "DATASETS.TRAIN", "()")
     settings += ("DATASETS.TEST", "('coco_2017_val',)", "MODEL.ROI_HEADS.NUM_CLASSES", "80")
+    settings += ("MODEL.BACKBONE.NAME", "build_bifpn_backbone")
     folder = tmp_path_factory.mktemp("instance")
     return _save(root, folder, "rsp_panoptic_R18_cityscapes", settings)
 

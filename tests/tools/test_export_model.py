@@ -21,8 +21,8 @@ def save_random_weights(root, name, folder):
     torch.manual_seed(0)
     model = build_model(load_config(str(root / "configs" / "scenes" / f"{name}.yaml"), []))
     torch.nn.init.normal_(model.sem_seg_head.predictor.weight)
-    if hasattr(model, "roi_heads"):  # large class scores, so that things are detected
-        torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight)
+    if hasattr(model, "roi_heads"):  # high scores, but no ties at 1, whose order is not defined
+        torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.1)
     path = folder / f"{name}.pth"
     torch.save({"model": model.state_dict()}, path)
     return path
