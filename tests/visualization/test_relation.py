@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 from commands import python
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from PIL import Image
 from torch import nn
 
 from eseg_d2.engine import load_config
-from eseg_d2.visualization.relation import context_maps, find_rsp
+from eseg_d2.modeling.sem_seg.rsp_head import RSPHead
+from eseg_d2.visualization.relation import context_maps, find_rsp, image_relation_weights
 
 
 def uniform_weights(height, width, k=3):
@@ -51,6 +54,32 @@ def test_second_map_is_the_product_of_both_relations():
                         first = low[0, :, 3 * i + j, 5, 2].mean()
                         expected[yy, xx] += float(first * high[0, :, 3 * m + n, y, x].mean())
     np.testing.assert_allclose(context_maps([low, high], (5, 2))[1], expected, atol=1e-6)
+
+
+class Predictor:
+    """Runs an RSP head on random levels, whatever the image."""
+
+    aug = ResizeShortestEdge(37, 100)
+
+    def __init__(self):
+        shapes = {f"p{i}": ShapeSpec(channels=16, stride=2**i) for i in (2, 3, 4)}
+        self.model = nn.Module()
+        self.model.sem_seg_head = RSPHead(shapes, num_classes=5, channels=16, num_heads=4).eval()
+
+    def __call__(self, image):
+        sizes = {"p2": (10, 13), "p3": (5, 7), "p4": (3, 4)}
+        self.model.sem_seg_head.layers({k: torch.randn(2, 16, *v) for k, v in sizes.items()})
+
+
+def test_relation_weights_are_distributions_by_level_the_lowest_first():
+    weights, seen = image_relation_weights(Predictor(), np.zeros((74, 102, 3), np.uint8))
+    assert [(name, level.shape) for name, level in weights.items()] == [
+        ("p2", (2, 4, 9, 10, 13)),
+        ("p3", (2, 4, 9, 5, 7)),
+    ]
+    for level in weights.values():
+        torch.testing.assert_close(level.sum(2), torch.ones_like(level.sum(2)))
+    assert seen == (37, 51)
 
 
 def test_model_without_rsp_is_refused():

@@ -195,7 +195,7 @@ class Service:
             name: text if name in views else f"This model gives no {name} result."
             for name, text in _NOTES.items()
         }
-        without = "This model has no RSP, so there is no relation to show."
+        without = "This model has no RSP head or pyramid, so there is no relation to show."
         notes["context"] = without if self._rsp is None else _NOTES["context"]
         return {"views": views, "notes": notes}
 
@@ -221,7 +221,7 @@ class Service:
     def _context(self, request: dict) -> dict:
         shown = self._find(request)
         if self._rsp is None:
-            raise ValueError("this model has no RSP")
+            raise ValueError("this model has no RSP head or pyramid")
         size = shown.image.shape[:2]
         pixel = integer_of(request, "row", size[0]), integer_of(request, "column", size[1])
         if not shown.weights:

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from eseg_d2.layers.fusion import BiFPNLayer, FusionNode
 from eseg_d2.layers.resample import conv1x1_norm, make_downsampling
+from eseg_d2.modeling.backbone.pyramid import Pyramid, build_bottom_up
 from eseg_d2.utils.errors import check_choice
 
 __all__ = ["BiFPN", "build_bifpn_backbone"]
@@ -19,7 +20,7 @@ _EXTRA_LEVELS = ("pool_conv", "pool")
 _LOWEST_LEVEL, _HIGHEST_LEVEL = 2, 9
 
 
-class BiFPN(Backbone):
+class BiFPN(Pyramid):
     """BiFPN (EfficientDet, arXiv 1911.09070) with levels up to P9 (ESeg, arXiv 2203.12683).
 
     Level l has stride 2**l. The bottom-up gives the first ones; those above are made from its last:
@@ -84,15 +85,19 @@ class BiFPN(Backbone):
             ValueError: an option is unknown, a level out of range, or `in_features` are not
                 features of the bottom-up with strides 2**min_level, 2**(min_level + 1), ...
         """
-        super().__init__()
         check_choice("extra_levels", extra_levels, _EXTRA_LEVELS)
         if num_repeats < 1:
             raise ValueError(f"MODEL.BIFPN.NUM_REPEATS is {num_repeats}; expected >= 1")
-        self.bottom_up = bottom_up
-        self.in_features = _sort_in_features(
-            bottom_up.output_shape(), in_features, min_level, max_level
+        names = _sort_in_features(bottom_up.output_shape(), in_features, min_level, max_level)
+        shapes = [bottom_up.output_shape()[name] for name in names]
+        super().__init__(
+            bottom_up,
+            min_level=min_level,
+            max_level=max_level,
+            channels=out_channels,
+            size_divisibility=max(bottom_up.size_divisibility, shapes[-1].stride),
         )
-        shapes = [bottom_up.output_shape()[name] for name in self.in_features]
+        self.in_features = names
         make_norm = partial(_make_norm, norm, norm_momentum, norm_eps)
         channels = [shape.channels for shape in shapes]
         self.extra_levels = nn.ModuleDict()
@@ -117,21 +122,6 @@ class BiFPN(Backbone):
             )
             for repeat in range(num_repeats)
         )
-        # What the base class makes output_shape() from.
-        self._out_feature_strides = {f"p{i}": 2**i for i in range(min_level, max_level + 1)}
-        self._out_features = list(self._out_feature_strides)
-        self._out_feature_channels = dict.fromkeys(self._out_features, out_channels)
-        self._size_divisibility = max(bottom_up.size_divisibility, shapes[-1].stride)
-
-    @property
-    def size_divisibility(self) -> int:
-        """Multiple, in pixels, that Detectron2 pads a batch to; see the class."""
-        return self._size_divisibility
-
-    @property
-    def padding_constraints(self) -> dict[str, int]:
-        """The bottom-up's own (newer Detectron2), empty where it has none."""
-        return getattr(self.bottom_up, "padding_constraints", {})
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         bottom_up = self.bottom_up(x)
@@ -155,13 +145,15 @@ def build_bifpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> BiFPN:
         ValueError: MODEL.BIFPN.BOTTOM_UP is not registered; and see :class:`BiFPN`.
     """
     bifpn = cfg.MODEL.BIFPN
-    if bifpn.BOTTOM_UP not in BACKBONE_REGISTRY or bifpn.BOTTOM_UP == "build_bifpn_backbone":
-        raise ValueError(
-            f"MODEL.BIFPN.BOTTOM_UP is {bifpn.BOTTOM_UP!r}; expected the registered name of a "
-            f"backbone without a pyramid, one of {sorted(name for name, _ in BACKBONE_REGISTRY)}"
-        )
+    bottom_up = build_bottom_up(
+        cfg,
+        input_shape,
+        node="BIFPN",
+        pyramid="build_bifpn_backbone",
+        expected="a backbone without a pyramid",
+    )
     return BiFPN(
-        bottom_up=BACKBONE_REGISTRY.get(bifpn.BOTTOM_UP)(cfg, input_shape),
+        bottom_up=bottom_up,
         in_features=bifpn.IN_FEATURES,
         min_level=bifpn.MIN_LEVEL,
         max_level=bifpn.MAX_LEVEL,

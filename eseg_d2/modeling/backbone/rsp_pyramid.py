@@ -9,11 +9,12 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor
 
 from eseg_d2.layers.rsp import build_stack, propagate, stack_arguments
+from eseg_d2.modeling.backbone.pyramid import Pyramid, build_bottom_up
 
 __all__ = ["RSPPyramid", "build_rsp_backbone"]
 
 
-class RSPPyramid(Backbone):
+class RSPPyramid(Pyramid):
     """A pyramid whose top-down path is RSP: X_top = P_top; X_l = RSP(P_l, X_{l+1}).
 
     P_l is the bottom-up's feature of stride 2**l, by a 1x1 and a norm brought to the pyramid's
@@ -22,6 +23,8 @@ class RSPPyramid(Backbone):
     head is a 1x1 convolution, and boxes and masks see the same context (docs/design.md).
 
     As FPN, it adds one level above the highest by subsampling, for the proposals.
+    ``size_divisibility`` is the bottom-up's own, or the stride of its last feature (Detectron2's
+    ResNets state 0), for heads that upsample by exactly 2.
 
     Shape:
         image (N, C, H, W) to {"p2": float (N, channels, ceil(H / 4), ceil(W / 4)), ...}, level l
@@ -41,38 +44,26 @@ class RSPPyramid(Backbone):
             ValueError: ``in_features`` are fewer than two, not features of the bottom-up, or of
                 strides that are not consecutive.
         """
-        super().__init__()
         shapes = bottom_up.output_shape()
         if len(in_features) < 2 or not set(in_features) <= set(shapes):
             raise ValueError(
                 f"MODEL.RSP_PYRAMID.IN_FEATURES is {list(in_features)}; expected two or more of "
                 f"those that the bottom-up gives: {[*shapes]}"
             )
-        self.bottom_up = bottom_up
-        self.in_features = sorted(in_features, key=lambda name: shapes[name].stride)
-        levels = {name: shapes[name] for name in self.in_features}
-        self.laterals, self.propagators = build_stack(levels, channels=channels, **options)
+        levels = {n: shapes[n] for n in sorted(in_features, key=lambda n: shapes[n].stride)}
+        laterals, propagators = build_stack(levels, channels=channels, **options)
+        strides = [shape.stride for shape in levels.values()]
+        super().__init__(
+            bottom_up,
+            min_level=int(math.log2(strides[0])),
+            max_level=int(math.log2(strides[-1])) + 1,
+            channels=channels,
+            size_divisibility=bottom_up.size_divisibility or strides[-1],
+        )
+        self.in_features = [*levels]
+        self.laterals, self.propagators = laterals, propagators
         self.top_block = LastLevelMaxPool()
-        self.common_stride = levels[self.in_features[0]].stride
-        lowest = int(math.log2(self.common_stride))
-        # What the base class makes output_shape() from.
-        self._out_features = [f"p{lowest + i}" for i in range(len(levels) + 1)]
-        self._out_feature_strides = {
-            name: self.common_stride * 2**i for i, name in enumerate(self._out_features)
-        }
-        self._out_feature_channels = dict.fromkeys(self._out_features, channels)
-
-    @property
-    def size_divisibility(self) -> int:
-        """Multiple, in pixels, that Detectron2 pads a batch to: the bottom-up's own, or the stride
-        of its last feature (Detectron2's ResNets state 0), for heads that upsample by exactly 2."""
-        own = self._out_feature_strides[self._out_features[-2]]
-        return self.bottom_up.size_divisibility or own
-
-    @property
-    def padding_constraints(self) -> dict[str, int]:
-        """The bottom-up's own (newer Detectron2), empty where it has none."""
-        return getattr(self.bottom_up, "padding_constraints", {})
+        self.common_stride = strides[0]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         levels = propagate(self.laterals, self.propagators, self.bottom_up(x))
@@ -92,11 +83,11 @@ def build_rsp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> RSPPyramid:
     Raises:
         ValueError: BOTTOM_UP is not registered; and see :class:`RSPPyramid`.
     """
-    pyramid = cfg.MODEL.RSP_PYRAMID
-    if pyramid.BOTTOM_UP not in BACKBONE_REGISTRY or pyramid.BOTTOM_UP == "build_rsp_backbone":
-        raise ValueError(
-            f"MODEL.RSP_PYRAMID.BOTTOM_UP is {pyramid.BOTTOM_UP!r}; expected the registered name "
-            f"of another backbone, one of {sorted(name for name, _ in BACKBONE_REGISTRY)}"
-        )
-    bottom_up = BACKBONE_REGISTRY.get(pyramid.BOTTOM_UP)(cfg, input_shape)
-    return RSPPyramid(bottom_up, pyramid.IN_FEATURES, **stack_arguments(cfg))
+    bottom_up = build_bottom_up(
+        cfg,
+        input_shape,
+        node="RSP_PYRAMID",
+        pyramid="build_rsp_backbone",
+        expected="another backbone",
+    )
+    return RSPPyramid(bottom_up, cfg.MODEL.RSP_PYRAMID.IN_FEATURES, **stack_arguments(cfg))

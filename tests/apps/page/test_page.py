@@ -142,9 +142,9 @@ def test_page_says_what_other_models_lack(open_page, request, kind, views, thres
     shown = page.upload(picture, "a.png", threshold=0)
     assert set(shown["views"]) == views
     assert shown["notes"]["panoptic"] == "This model gives no panoptic result."
-    assert "no RSP" in shown["notes"]["context"]
+    assert "no RSP head" in shown["notes"]["context"]
     answer = page.ask("context", token=shown["token"], row=1, column=1)
-    assert "no RSP" in answer["error"]
+    assert "no RSP head" in answer["error"]
     _, content = page.download(shown["token"], "zip")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert len(archive.namelist()) == 3
